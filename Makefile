@@ -1,0 +1,39 @@
+# Every target does its own set-up: a fresh clone needs nothing but python3 (3.11 or newer) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
+
+.PHONY: demo test lint format bench clean
+
+demo: $(READY)  ## recover planted sparse codes and compare with a dense dictionary
+	$(BIN)/expander demo
+
+test: $(READY)  ## the whole test suite, on every core
+	$(BIN)/pytest -n auto
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("expander-sae needs Python 3.11 or newer; name one with make PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+$(PEERS): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
+	touch $(PEERS)

@@ -1,0 +1,133 @@
+"""The sparse autoencoder: a dictionary, a coder, biases and a scale."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expander_sae.coders import Coder, OneShotCoder
+from expander_sae.dictionaries import Codes, Dictionary
+from expander_sae.dictionaries.base import flatten
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels.inputs import check_finite
+
+
+class SparseAutoencoder(nn.Module):
+    """Writes activations as `W codes + pre_bias`, on activations scaled to a mean norm of sqrt(m).
+
+    A one-shot coder (TopK, BatchTopK) reads codes off the encoder: the dictionary itself when `tied`, else a second set
+    of values on the same support, plus the latent bias if there is one. Any other coder works on the dictionary alone.
+    """
+
+    pre_bias: nn.Parameter
+    latent_bias: nn.Parameter | None
+    scale: Tensor
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        coder: Coder,
+        *,
+        tied: bool = True,
+        latent_bias: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dictionary, self.coder = dictionary, coder
+        self.untied_encoder = None if tied else copy.deepcopy(dictionary)
+        device, dtype = dictionary.device, dictionary.dtype
+        self.pre_bias = nn.Parameter(torch.zeros(dictionary.m, device=device, dtype=dtype))
+        zeros = torch.zeros(dictionary.n, device=device, dtype=dtype) if latent_bias else None
+        self.latent_bias = None if zeros is None else nn.Parameter(zeros)
+        self.register_buffer("scale", torch.ones((), device=device))
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        """Where it comes from (model, hookpoint, text, tokens, metrics, ...); kept in the file."""
+
+    @property
+    def m(self) -> int:
+        """Width of an activation."""
+        return self.dictionary.m
+
+    @property
+    def n(self) -> int:
+        """Number of features."""
+        return self.dictionary.n
+
+    @property
+    def tied(self) -> bool:
+        """Whether the encoder is the dictionary itself."""
+        return self.untied_encoder is None
+
+    @property
+    def encoder(self) -> Dictionary:
+        """What one-shot coders read codes off."""
+        return self.dictionary if self.untied_encoder is None else self.untied_encoder
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As for every module (`to`, `cuda`, `half`, ...), but the scale stays float32: half would be off by 1/1000."""
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scale = scale.to(self.scale.device)
+        return self
+
+    @torch.no_grad()
+    def fit_scale(self, x: Float[Tensor, "*batch m"]) -> float:
+        """Choose the scale that gives these activations a mean norm of sqrt(m); returns it."""
+        flat = flatten(x, self.m)
+        check_finite("x", flat)
+        mean = float(torch.linalg.vector_norm(flat.float(), dim=1).mean()) if len(flat) else 0.0
+        if mean == 0:
+            raise ExpanderError("The scale needs at least one activation that is not zero.")
+        self.scale.fill_(math.sqrt(self.m) / mean)
+        return float(self.scale)
+
+    def encode(self, x: Float[Tensor, "*batch m"]) -> Codes:
+        """The codes of every token."""
+        flatten(x, self.m)
+        centred = x * self.scale - self.pre_bias
+        if isinstance(self.coder, OneShotCoder):
+            return self.coder(self.encoder, centred, self.latent_bias)
+        return self.coder(self.dictionary, centred)
+
+    def decode(self, codes: Codes) -> Float[Tensor, "*batch m"]:
+        """The activations that codes stand for, at the scale of the input."""
+        if codes.n != self.n:
+            raise ExpanderError(f"These codes are for {codes.n} features, this autoencoder has {self.n}.")
+        return (self.dictionary.synthesize(codes) + self.pre_bias) / self.scale
+
+    def forward(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The reconstruction of every token, in the dtype of x."""
+        return self.decode(self.encode(x)).to(x.dtype)
+
+    def with_coder(self, coder: Coder) -> SparseAutoencoder:
+        """The same weights, not copied, under another coder."""
+        other = copy.copy(self)
+        other._modules, other._parameters = dict(self._modules), dict(self._parameters)
+        other._buffers, other.provenance = dict(self._buffers), dict(self.provenance)
+        other.coder = coder
+        return other
+
+    def save(self, path: str | PathLike[str], *, dtype: torch.dtype | None = None) -> None:
+        """Write the folder `path` (config.json and a safetensors file), replacing an autoencoder that is there."""
+        from expander_sae import storage  # the one place that looks down the list of rooms, for the user's comfort
+
+        storage.save(self, path, dtype=dtype)
+
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """The autoencoder in the folder `path`, checked; in float32 unless `dtype` says otherwise."""
+        from expander_sae import storage
+
+        return storage.load(path, cls, device=device, dtype=dtype)
+
+    def extra_repr(self) -> str:
+        return f"coder={self.coder}, scale={float(self.scale):.4g}"

@@ -1,0 +1,65 @@
+"""What the iterative coders share around their mathematics: check the activations, cut them into chunks, pack codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from expander_sae.dictionaries import Codes, Dictionary
+from expander_sae.dictionaries.base import flatten
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels.inputs import check_finite
+
+CHUNK_ELEMENTS = 1 << 24
+"""Elements that the working arrays of one chunk of tokens may hold together, unless one token alone needs more."""
+
+Solver = Callable[[Float[Tensor, "batch m"]], tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]]
+
+
+def code_in_chunks(
+    dictionary: Dictionary, x: Float[Tensor, "*batch m"], k: int | None, elements_per_token: int, solve: Solver
+) -> Codes:
+    """The codes that `solve` finds for chunks of tokens, in x's shape and dtype; no gradient flows.
+
+    `solve` works in float32 or better. Chunks hold as many tokens as `elements_per_token` lets fit.
+    """
+    if not x.is_floating_point():
+        raise ExpanderError(f"Activations must be floating-point, not {x.dtype}.")
+    flat = flatten(x, dictionary.m)
+    if k is not None:
+        check_fits(k, dictionary)
+    check_finite("x", flat.detach())
+    dtype = torch.promote_types(torch.promote_types(x.dtype, dictionary.dtype), torch.float32)
+    if flat.shape[0] == 0:
+        nothing = flat.new_zeros(0, k or 1)
+        return Codes(nothing, nothing.long(), dictionary.n).reshape(*x.shape[:-1])
+    size = max(1, CHUNK_ELEMENTS // elements_per_token)
+    with torch.no_grad():
+        pieces = [Codes(*solve(chunk.to(dtype)), dictionary.n) for chunk in flat.split(size)]
+    return Codes.concatenate(pieces).to(x.dtype).reshape(*x.shape[:-1])
+
+
+def check_fits(k: int, dictionary: Dictionary) -> None:
+    """Refuse to look for more features than the dictionary has."""
+    if k > dictionary.n:
+        raise ExpanderError(f"k must be between 1 and the number of features, {dictionary.n}, not {k}.")
+
+
+def synthesize_dense(dictionary: Dictionary, codes: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:
+    """`W codes` for codes given as all n entries, at the price of the nonzero ones."""
+    sparse = Codes.from_dense(codes)
+    # As many entries at a time as make one [batch, n] array of gathered columns: a dense column gathers m values.
+    step = max(1, CHUNK_ELEMENTS // (codes.shape[0] * dictionary.m))
+    total = codes.new_zeros(codes.shape[0], dictionary.m)
+    for values, indices in zip(sparse.values.split(step, dim=1), sparse.indices.split(step, dim=1), strict=True):
+        total = total + dictionary.synthesize(Codes(values, indices, dictionary.n))
+    return total
+
+
+def in_token_order(finished: list[tuple[Int[Tensor, " tokens"], Codes]]) -> Codes:
+    """Codes of groups of tokens, which finished in any order, as one batch in the order of the token numbers."""
+    numbers = torch.cat([tokens for tokens, _ in finished])
+    return Codes.concatenate([codes for _, codes in finished])[numbers.argsort()]

@@ -1,0 +1,141 @@
+"""What every dictionary can do. Coders, autoencoders and files speak to this and nothing narrower.
+
+A dictionary is a matrix `W` [m, n] that is never formed unless asked for. Subclasses say what their columns are; the
+operations below follow, and a subclass overrides one where its structure makes it cheaper.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from expander_sae.dictionaries.codes import Codes
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels import greedy
+from expander_sae.kernels.columns import SparseColumns
+from expander_sae.kernels.greedy import Rules
+
+
+class Dictionary(nn.Module, ABC):
+    """n columns of width m; values are parameters, gradients flow through the entries that a token uses."""
+
+    m: int
+    """Width of an activation."""
+    n: int
+    """Number of columns."""
+
+    @abstractmethod
+    def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
+        """The columns of `indices` as coordinates and values [*shape, d]."""
+
+    @abstractmethod
+    def correlate(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        """`W^T x`, all n entries of it."""
+
+    @abstractmethod
+    def select(
+        self, x: Float[Tensor, "*batch m"], k: int, bias: Float[Tensor, " n"] | None = None, signed: bool = False
+    ) -> Codes:
+        """The k largest entries of `W^T x + bias` (by magnitude when `signed`), descending, without holding all n."""
+
+    @abstractmethod
+    def normalise_columns(self) -> None:
+        """Scale every column to unit norm, in place; zero columns stay zero."""
+
+    @abstractmethod
+    def norms(self) -> Float[Tensor, " n"]:
+        """The Euclidean norm of every column."""
+
+    @property
+    @abstractmethod
+    def learned_values(self) -> int:
+        """How many learned numbers the dictionary holds."""
+
+    def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+        """`W^T x` at some features of each token."""
+        return self.columns(indices).correlate(x)
+
+    def synthesize(self, codes: Codes) -> Float[Tensor, "*batch m"]:
+        """`W codes`: the activation that the codes stand for."""
+        return self.columns(codes.indices).combine(codes.values, self.m)
+
+    def gram(self, indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k k"]:
+        """Inner products between the columns of each token."""
+        return self.columns(indices).gram(self.m)
+
+    def gram_columns(self, indices: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape n"]:
+        """Inner products of the columns of `indices` with all n columns."""
+        return self.correlate(self.columns(indices).to_dense(self.m))
+
+    def to_dense(self) -> Float[Tensor, "m n"]:
+        """The matrix W."""
+        return self.columns(torch.arange(self.n, device=self.device)).to_dense(self.m).T
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the values are stored in."""
+        return next(self.parameters()).dtype
+
+    def pursue(self, x: Float[Tensor, "*batch m"], rules: Rules, *, orthogonal: bool) -> Codes:
+        """Greedy codes by matching pursuit, or by orthogonal matching pursuit; no gradient flows through the choice."""
+        flat = flatten(x, self.m)
+        with torch.no_grad():
+            working = flat.to(torch.promote_types(flat.dtype, torch.float32))
+            values, indices = self._pursue(working, rules, orthogonal)
+        return Codes(values.to(x.dtype), indices, self.n).reshape(*x.shape[:-1])
+
+    def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
+        scale = self.inverse_norms(x.dtype)
+        algorithm = greedy.orthogonal_matching_pursuit if orthogonal else greedy.matching_pursuit
+        values, indices = algorithm(UnitColumns(self, scale), x, rules)
+        return values * scale[indices], indices
+
+    def inverse_norms(self, dtype: torch.dtype) -> Float[Tensor, " n"]:
+        """One over every column's norm, zero for a zero column."""
+        norms = self.norms().to(dtype)
+        return torch.where(norms > 0, 1 / norms, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"m={self.m}, n={self.n}, learned_values={self.learned_values}, dtype={self.dtype}"
+
+
+@dataclass(frozen=True)
+class UnitColumns:
+    """A dictionary as the greedy loop wants it: columns scaled to unit norm, correlations made anew at every step."""
+
+    dictionary: Dictionary
+    scale: Float[Tensor, " n"]
+
+    def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
+        return self.dictionary.correlate(x) * self.scale
+
+    def update(
+        self, correlations: Tensor, residual: Float[Tensor, "batch m"], change: Tensor, indices: Tensor
+    ) -> Float[Tensor, "batch n"]:
+        return self.correlate(residual)
+
+    def correlate_at(self, x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        return self.dictionary.correlate_at(x, indices) * self.scale[indices]
+
+    def gram(self, indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k k"]:
+        scale = self.scale[indices]
+        return self.dictionary.gram(indices) * scale[:, :, None] * scale[:, None, :]
+
+    def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
+        return self.dictionary.synthesize(Codes(values * self.scale[indices], indices, self.dictionary.n))
+
+
+def flatten(x: Float[Tensor, "*batch m"], m: int) -> Float[Tensor, "batch m"]:
+    """x as a matrix of tokens; refuses another width."""
+    if x.ndim < 1 or x.shape[-1] != m:
+        raise ExpanderError(f"Activations must be [..., {m}], not {list(x.shape)}.")
+    return x.reshape(-1, m)

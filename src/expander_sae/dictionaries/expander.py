@@ -1,0 +1,89 @@
+"""The expander dictionary: d learned values per column, on the coordinates that its support gives."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from expander_sae import kernels
+from expander_sae.dictionaries.base import Dictionary, flatten
+from expander_sae.dictionaries.codes import Codes
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels.columns import SparseColumns
+from expander_sae.kernels.greedy import Rules
+from expander_sae.supports import RowLists, Support
+
+
+class ExpanderDictionary(Dictionary):
+    """Column j has `values[j]` at the coordinates `support.rows[j]`.
+
+    Starts with values of equal size and random sign, columns of unit norm: flat columns have the best average-case
+    recovery, and random signs are what keeps structured supports from having exactly dependent columns.
+    """
+
+    values: nn.Parameter
+    rows: Tensor
+
+    def __init__(
+        self,
+        support: Support,
+        values: Float[Tensor, "n d"] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.support, self.m, self.n, self.d = support, support.m, support.n, support.d
+        if values is None:
+            signs = torch.randint(0, 2, (self.n, self.d), generator=generator)
+            values = (2.0 * signs - 1.0) / self.d**0.5
+        if tuple(values.shape) != (self.n, self.d):
+            raise ExpanderError(f"values must be [{self.n}, {self.d}] for this support, not {list(values.shape)}.")
+        self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
+        self._row_lists: RowLists | None = None
+        # The file and the support know the rows; a state dict need not repeat them.
+        self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
+
+    def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
+        return SparseColumns(self.rows[indices], nn.functional.embedding(indices, self.values))
+
+    def correlate(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
+        flat = flatten(x, self.m)
+        total = flat.new_zeros(flat.shape[0], self.n, dtype=torch.promote_types(x.dtype, self.dtype))
+        for slot in range(self.d):
+            total = torch.addcmul(total, flat.index_select(1, self.rows[:, slot]), self.values[:, slot])
+        return total.reshape(*x.shape[:-1], self.n)
+
+    def select(
+        self, x: Float[Tensor, "*batch m"], k: int, bias: Float[Tensor, " n"] | None = None, signed: bool = False
+    ) -> Codes:
+        values, indices = kernels.select(flatten(x, self.m), self.values, self.rows, k, bias, signed)
+        return Codes(values, indices, self.n).reshape(*x.shape[:-1])
+
+    def normalise_columns(self) -> None:
+        with torch.no_grad():
+            self.values.mul_(self.inverse_norms(self.dtype)[:, None])
+
+    def norms(self) -> Float[Tensor, " n"]:
+        return torch.linalg.vector_norm(self.values, dim=1)
+
+    @property
+    def learned_values(self) -> int:
+        return self.n * self.d
+
+    def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
+        return kernels.pursue(x, self.values, self.rows, self._row_lists_here(), rules, orthogonal=orthogonal)
+
+    @torch.compiler.disable  # made once, by compiled code that a tracer cannot follow
+    def _row_lists_here(self) -> RowLists:
+        """The support's row lists, on the device of the values."""
+        if self._row_lists is None or self._row_lists.starts.device != self.device:
+            lists = self.support.row_lists
+            parts = (lists.starts, lists.features, lists.slots)
+            self._row_lists = RowLists(*(part.to(self.device) for part in parts))
+        return self._row_lists
+
+    def extra_repr(self) -> str:
+        return f"{self.support}, dtype={self.dtype}"

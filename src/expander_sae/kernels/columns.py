@@ -1,0 +1,57 @@
+"""Some columns of a dictionary, as coordinates and values: the gathers that everything but `select` is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+GRAM_ELEMENTS = 1 << 24
+"""Elements of dense columns formed at a time when a Gram matrix is not worth doing by intersections."""
+
+
+class SparseColumns(NamedTuple):
+    """Columns with d entries each: `values[..., d]` at `rows[..., d]`; padding has value zero."""
+
+    rows: Int[Tensor, "*shape d"]
+    values: Float[Tensor, "*shape d"]
+
+    def correlate(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch k"]:
+        """Every token times its own columns [*batch, k, d]."""
+        picked = x.gather(-1, self.rows.flatten(-2).long()).reshape(self.rows.shape)
+        return (picked * self.values).sum(dim=-1)
+
+    def combine(self, weights: Float[Tensor, "*batch k"], m: int) -> Float[Tensor, "*batch m"]:
+        """The weighted sum of every token's own columns."""
+        parts = (weights[..., None] * self.values).flatten(-2)
+        return parts.new_zeros(*parts.shape[:-1], m).scatter_add(-1, self.rows.flatten(-2).long(), parts)
+
+    def to_dense(self, m: int) -> Float[Tensor, "*shape m"]:
+        """The columns written out."""
+        dense = self.values.new_zeros(*self.values.shape[:-1], m)
+        return dense.scatter_add(-1, self.rows.long(), self.values)
+
+    def gram(self, m: int) -> Float[Tensor, "*batch k k"]:
+        """Inner products between the columns of each token."""
+        degree = self.rows.shape[-1]
+        if degree * degree > m:
+            return self._gram_by_columns(m)
+        total = self.values.new_zeros(*self.rows.shape[:-1], self.rows.shape[-2])
+        for first in range(degree):
+            for second in range(degree):
+                meet = self.rows[..., :, None, first] == self.rows[..., None, :, second]
+                total = total + meet * (self.values[..., :, None, first] * self.values[..., None, :, second])
+        return total
+
+    def _gram_by_columns(self, m: int) -> Float[Tensor, "*batch k k"]:
+        """The same through dense columns, some tokens at a time."""
+        *batch, k, degree = self.rows.shape
+        rows, values = self.rows.reshape(-1, k, degree), self.values.reshape(-1, k, degree)
+        pieces = []
+        for start in range(0, max(1, rows.shape[0]), max(1, GRAM_ELEMENTS // max(1, k * m))):
+            stop = start + max(1, GRAM_ELEMENTS // max(1, k * m))
+            dense = SparseColumns(rows[start:stop], values[start:stop]).to_dense(m)
+            pieces.append(dense @ dense.mT)
+        return torch.cat(pieces).reshape(*batch, k, k)

@@ -1,0 +1,144 @@
+"""The innermost loop, written as LLVM vectors: one feature's correlation with a whole tile of tokens at once.
+
+Numba cannot keep an array in registers across a loop, and this loop is all about that: the running sums of all tokens
+of a tile stay in vector registers while the d gathered rows of the tile stream past. LLVM maps the wide vector onto
+whatever the machine has (AVX-512, AVX2, NEON).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_INT64 = ir.IntType(64)
+
+
+def _bytes_of(vector: Any) -> int:
+    """The size of one element: the only alignment that a row of a tile promises."""
+    return 8 if isinstance(vector.element, ir.DoubleType) else 4
+
+
+def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+    """A vector with `scalar` in every lane."""
+    blank = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(blank, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, blank, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+def _weighted_sum(builder: Any, tile: Any, values: Any, rows: Any, start: Any, degree: Any, vector: Any) -> Any:
+    """Emit the loop `sum += tile[rows[s]] * values[s]` for s in start..start+degree; returns the sum's vector."""
+    before, loop = builder.block, builder.append_basic_block("degree")
+    after = builder.append_basic_block("summed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    slot, total = builder.phi(_INT64), builder.phi(vector)
+    position = builder.add(start, slot)
+    row = builder.zext(builder.load(builder.gep(rows, [position])), _INT64)
+    tokens = builder.load(builder.gep(tile, [row]), align=_bytes_of(vector))
+    weight = _splat(builder, builder.load(builder.gep(values, [position])), vector.count)
+    # Product and sum are rounded apart (no fused multiply-add), as in the reference: same bits on every machine.
+    new_total = builder.fadd(total, builder.fmul(tokens, weight))
+    next_slot = builder.add(slot, ir.Constant(_INT64, 1))
+    slot.add_incoming(ir.Constant(_INT64, 0), before)
+    slot.add_incoming(next_slot, loop)
+    total.add_incoming(ir.Constant(vector, [0.0] * vector.count), before)
+    total.add_incoming(new_total, loop)
+    builder.cbranch(builder.icmp_unsigned("<", next_slot, degree), loop, after)
+    builder.position_at_end(after)
+    return new_total
+
+
+def _vector_of(array_type: Any, lanes: Any) -> Any:
+    """The LLVM vector that holds one value of `array_type` for each lane."""
+    element = ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
+    return ir.VectorType(element, lanes.literal_value)
+
+
+def _data(context: Any, builder: Any, array_type: Any, array: Any, vector: Any = None) -> Any:
+    """The pointer to an array's data, as a pointer to `vector` when one is given."""
+    pointer = context.make_array(array_type)(context, builder, array).data
+    return pointer if vector is None else builder.bitcast(pointer, vector.as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def correlate_tile(
+    typing: Any, lanes: Any, tile: Any, values: Any, rows: Any, bias: Any, feature: Any, out: Any
+) -> tuple[Any, Any]:
+    """out[lane] = sum_s values[feature, s] * tile[rows[feature, s], lane] + bias[feature].
+
+    tile [m, lanes], values [n, d], rows [n, d] (unsigned), bias [n], out [lanes]; all contiguous.
+    """
+    signature = types.void(lanes, tile, values, rows, bias, types.int64, out)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, tile_type, values_type, rows_type, bias_type, _, out_type = signature.args
+        vector = _vector_of(tile_type, lanes)
+        degree = builder.extract_value(context.make_array(values_type)(context, builder, arguments[2]).shape, 1)
+        total = _weighted_sum(
+            builder,
+            _data(context, builder, tile_type, arguments[1], vector),
+            _data(context, builder, values_type, arguments[2]),
+            _data(context, builder, rows_type, arguments[3]),
+            builder.mul(arguments[5], degree),
+            degree,
+            vector,
+        )
+        shift = builder.load(builder.gep(_data(context, builder, bias_type, arguments[4]), [arguments[5]]))
+        total = builder.fadd(total, _splat(builder, shift, vector.count))
+        pointer = _data(context, builder, out_type, arguments[6], vector)
+        builder.store(total, pointer, align=_bytes_of(vector))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def lanes_above(typing: Any, lanes: Any, scores: Any, thresholds: Any, magnitudes: Any) -> tuple[Any, Any]:
+    """A bit mask of the lanes (at most 64) where scores > thresholds; scores count by magnitude if `magnitudes`."""
+    signature = types.uint64(lanes, scores, thresholds, types.boolean)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = _vector_of(signature.args[1], lanes)
+        align = _bytes_of(vector)
+        found = builder.load(_data(context, builder, signature.args[1], arguments[1], vector), align=align)
+        limits = builder.load(_data(context, builder, signature.args[2], arguments[2], vector), align=align)
+        above = builder.bitcast(builder.fcmp_ordered(">", found, limits), ir.IntType(vector.count))
+        below = builder.bitcast(builder.fcmp_ordered(">", builder.fneg(found), limits), ir.IntType(vector.count))
+        bits = builder.select(arguments[3], builder.or_(above, below), above)
+        return bits if vector.count == 64 else builder.zext(bits, _INT64)
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def raise_maxima(typing: Any, lanes: Any, scores: Any, start: Any, maxima: Any, magnitudes: Any) -> tuple[Any, Any]:
+    """maxima[lane] = max(maxima[lane], scores[start + lane]); scores count by magnitude if `magnitudes`."""
+    signature = types.void(lanes, scores, types.int64, maxima, types.boolean)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, scores_type, _, maxima_type, _ = signature.args
+        vector = _vector_of(scores_type, lanes)
+        align = _bytes_of(vector)
+        first = builder.gep(_data(context, builder, scores_type, arguments[1]), [arguments[2]])
+        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=align)
+        negated = builder.select(arguments[4], builder.fneg(found), found)
+        found = builder.select(builder.fcmp_ordered(">", negated, found), negated, found)
+        pointer = _data(context, builder, maxima_type, arguments[3], vector)
+        largest = builder.load(pointer, align=align)
+        builder.store(builder.select(builder.fcmp_ordered(">", found, largest), found, largest), pointer, align=align)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(typing: Any, mask: Any) -> tuple[Any, Any]:
+    """The position of the lowest set bit of a non-zero mask."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate

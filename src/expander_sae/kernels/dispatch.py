@@ -1,0 +1,24 @@
+"""Which version of a kernel runs: compiled for the CPU, Triton for CUDA devices, plain torch anywhere else."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from expander_sae.errors import ExpanderError
+
+Implementation = Literal["auto", "reference", "cpu", "gpu"]
+
+
+def choose(implementation: str, device: torch.device) -> str:
+    """The version to run on `device`: "reference", "cpu" or "gpu"; refuses one that cannot run there."""
+    if implementation not in get_args(Implementation):
+        raise ExpanderError(
+            f"implementation must be one of {', '.join(get_args(Implementation))}, not {implementation}."
+        )
+    if implementation == "auto":
+        return {"cpu": "cpu", "cuda": "gpu"}.get(device.type, "reference")
+    if implementation == "cpu" and device.type != "cpu":
+        raise ExpanderError(f"The cpu kernels need tensors on the CPU, not on {device}.")
+    return implementation

@@ -1,0 +1,50 @@
+"""`select` in plain torch: runs on any device, is easy to believe, and is the oracle of every other version.
+
+A correlation is *defined* here: products are summed one by one in the order of the rows, each rounded, then the bias
+is added. The compiled versions follow the same order, so that all of them choose the same features to the last bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 24
+"""Correlations held at a time; bounds the memory of a call whatever the number of features."""
+
+
+def correlate(
+    x: Float[Tensor, "batch m"], values: Float[Tensor, "n d"], rows: Int[Tensor, "n d"]
+) -> Float[Tensor, "batch n"]:
+    """`x @ W` for the dictionary that `values` and `rows` describe, in the precision of the inputs."""
+    total = x.new_zeros(x.shape[0], values.shape[0])
+    for slot in range(values.shape[1]):
+        total += x.index_select(1, rows[:, slot]) * values[:, slot]
+    return total
+
+
+def select(
+    x: Float[Tensor, "batch m"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    k: int,
+    bias: Float[Tensor, " n"],
+    signed: bool,
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """The k largest of `x @ W + bias` (by magnitude when `signed`), descending, ties to the lowest index."""
+    features = values.shape[0]
+    chunk = max(k, CHUNK_ELEMENTS // max(1, x.shape[0]))
+    best_values = x.new_zeros(x.shape[0], 0)
+    best_indices = torch.zeros(x.shape[0], 0, dtype=torch.int64, device=x.device)
+    for start in range(0, features, chunk):
+        stop = min(start + chunk, features)
+        scores = correlate(x, values[start:stop], rows[start:stop]) + bias[start:stop]
+        indices = torch.arange(start, stop, device=x.device).expand(x.shape[0], -1)
+        all_values = torch.cat([best_values, scores], dim=1)
+        all_indices = torch.cat([best_indices, indices], dim=1)
+        ranking = all_values.abs() if signed else all_values
+        # A stable sort keeps equal entries in index order; topk promises nothing about ties.
+        order = ranking.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        best_values, best_indices = all_values.gather(1, order), all_indices.gather(1, order)
+    return best_values, best_indices

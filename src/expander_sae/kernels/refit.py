@@ -1,0 +1,77 @@
+"""Least squares on a token's chosen columns, signed or non-negative, batched, from their Gram matrix."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Fit(NamedTuple):
+    """Codes of the columns in use, and the tokens whose new column was refused."""
+
+    codes: Float[Tensor, "batch k"]
+    used: Bool[Tensor, "batch k"]
+    refused: Bool[Tensor, " batch"]
+
+
+def _factor(gram: Float[Tensor, "batch k k"], used: Bool[Tensor, "batch k"]) -> Float[Tensor, "batch k k"]:
+    """The Cholesky factor of the used part of each Gram matrix; unused columns get a unit diagonal."""
+    pair = used[:, :, None] & used[:, None, :]
+    masked = torch.where(pair, gram, 0.0) + torch.diag_embed((~used).to(gram.dtype))
+    return torch.linalg.cholesky_ex(masked).L
+
+
+def _solve(
+    gram: Float[Tensor, "batch k k"], target: Float[Tensor, "batch k"], used: Bool[Tensor, "batch k"]
+) -> Float[Tensor, "batch k"]:
+    """The least-squares codes on the used columns, zero elsewhere."""
+    return torch.cholesky_solve((target * used)[..., None], _factor(gram, used))[..., 0] * used
+
+
+def refit(
+    gram: Float[Tensor, "batch k k"],
+    target: Float[Tensor, "batch k"],
+    codes: Float[Tensor, "batch k"],
+    used: Bool[Tensor, "batch k"],
+    chosen: Bool[Tensor, "batch k"],
+    *,
+    signed: bool,
+    dependent: float,
+) -> Fit:
+    """Codes after adding the `chosen` column (at most one a token, behind those in use).
+
+    A column within the span of the others (squared distance below `dependent`) is refused. Non-negative codes come
+    from Lawson and Hanson's active set method, started at the old codes: columns that would turn negative are dropped.
+    """
+    grown = used | chosen
+    pivot = torch.diagonal(_factor(gram, grown), dim1=1, dim2=2) ** 2
+    refused = (chosen & ~(pivot >= dependent)).any(dim=1)
+    moved = chosen.any(dim=1) & ~refused
+    grown = torch.where(refused[:, None], used, grown)
+    solved = _solve(gram, target, grown)
+    if not signed:
+        solved, grown = _drop_negative(gram, target, codes, solved, grown)
+    return Fit(torch.where(moved[:, None], solved, codes), torch.where(moved[:, None], grown, used), refused)
+
+
+def _drop_negative(
+    gram: Float[Tensor, "batch k k"],
+    target: Float[Tensor, "batch k"],
+    codes: Float[Tensor, "batch k"],
+    solved: Float[Tensor, "batch k"],
+    used: Bool[Tensor, "batch k"],
+) -> tuple[Float[Tensor, "batch k"], Bool[Tensor, "batch k"]]:
+    """Walk from the old codes towards the solution, dropping each column that reaches zero, until none is negative."""
+    while True:
+        negative = used & (solved <= 0)
+        if not negative.any():
+            return solved, used
+        share = torch.where(negative, codes / (codes - solved).clamp(min=torch.finfo(codes.dtype).tiny), torch.inf)
+        walk = share.min(dim=1, keepdim=True).values
+        dropped = negative & (share <= walk)
+        codes = torch.where(torch.isfinite(walk), codes + walk.clamp(max=1) * (solved - codes), solved)
+        codes, used = codes * ~dropped, used & ~dropped
+        solved = _solve(gram, target, used)

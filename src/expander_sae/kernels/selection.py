@@ -1,0 +1,106 @@
+"""`select`: the largest correlations of every token, exactly, without holding all of them.
+
+It is registered with torch as an operator, so that `torch.compile` keeps it whole and gradients reach what it selected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from expander_sae.kernels import reference
+from expander_sae.kernels.dispatch import Implementation, choose
+from expander_sae.kernels.inputs import check_columns, check_finite, result_dtype, working_dtype
+
+
+@torch.library.custom_op("expander_sae::select", mutates_args=())
+def _select(
+    x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
+) -> tuple[Tensor, Tensor]:
+    check_columns(x, values, rows, k, bias)
+    check_finite("x", x)
+    check_finite("values", values)
+    dtype = working_dtype(x, values, bias)
+    result = result_dtype(x, values, bias)
+    x, values = x.to(dtype).contiguous(), values.to(dtype).contiguous()
+    bias = x.new_zeros(values.shape[0]) if bias is None else bias.to(dtype).contiguous()
+    check_finite("bias", bias)
+    version = choose(implementation, x.device)
+    if version == "cpu":
+        from expander_sae.kernels import cpu_select  # compiling on import is paid only where it is used
+
+        arrays = cpu_select.select(x.numpy(), values.numpy(), rows.contiguous().numpy(), k, bias.numpy(), signed)
+        scores, indices = (torch.from_numpy(array) for array in arrays)
+    elif version == "gpu":
+        from expander_sae.kernels import gpu_select
+
+        scores, indices = gpu_select.select(x, values, rows.contiguous(), k, bias, signed)
+    else:
+        scores, indices = reference.select(x, values, rows, k, bias, signed)
+    return scores.to(result), indices
+
+
+@_select.register_fake
+def _(
+    x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
+) -> tuple[Tensor, Tensor]:
+    shape = (x.shape[0], k)
+    return x.new_empty(shape, dtype=result_dtype(x, values, bias)), x.new_empty(shape, dtype=torch.int64)
+
+
+def _keep_for_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, values, rows, _, bias, _, _ = inputs
+    ctx.save_for_backward(x, values, rows, output[1])
+    ctx.bias = None if bias is None else (bias.shape, bias.dtype)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients through the selected entries only: each is one gathered product, whichever kernel chose it."""
+    x, values, rows, indices = ctx.saved_tensors
+    batch, k = indices.shape
+    picked_rows = rows[indices].reshape(batch, -1).long()
+    grad_x = grad_values = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        products = grad[..., None] * values[indices]
+        grad_x = torch.zeros_like(x, dtype=products.dtype).scatter_add_(1, picked_rows, products.reshape(batch, -1))
+        grad_x = grad_x.to(x.dtype)
+    if ctx.needs_input_grad[1]:
+        products = grad[..., None] * x.gather(1, picked_rows).reshape(batch, k, -1)
+        grad_values = scatter_rows(indices.reshape(-1), products.flatten(0, 1), values.shape[0]).to(values.dtype)
+    if ctx.bias is not None and ctx.needs_input_grad[4]:
+        shape, dtype = ctx.bias
+        grad_bias = grad.new_zeros(shape).index_add_(0, indices.reshape(-1), grad.reshape(-1)).to(dtype)
+    return grad_x, grad_values, None, None, grad_bias, None, None
+
+
+def scatter_rows(
+    indices: Int[Tensor, " entries"], rows: Float[Tensor, "entries d"], length: int
+) -> Float[Tensor, "length d"]:
+    """Rows added up by index: the backward pass of a gather, by the operator torch has tuned for embeddings."""
+    return torch.ops.aten.embedding_dense_backward(rows, indices, length, -1, False)
+
+
+_select.register_autograd(_gradient, setup_context=_keep_for_gradient)
+
+
+def select(
+    x: Float[Tensor, "batch m"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    k: int,
+    bias: Float[Tensor, " n"] | None = None,
+    signed: bool = False,
+    implementation: Implementation = "auto",
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """The k largest entries of `W^T x + bias` for every token, and their features, without ever holding [batch, n].
+
+    Largest by magnitude when `signed`; in descending order, equal ones by lowest feature; exact, and the same to the
+    last bit in every implementation. Sums are in float32 (float64 if an input is). Gradients flow to x, values and
+    bias through the selected entries.
+    """
+    scores, indices = _select(x, values, rows, k, bias, signed, implementation)
+    return scores, indices
