@@ -3,3 +3,7 @@
 
 class ExpanderError(ValueError):
     """A request that cannot be met; the command line prints its message without a traceback."""
+
+
+class StorageError(ExpanderError):
+    """An autoencoder that cannot be written, or a folder that does not hold one whole and unchanged."""

@@ -10,10 +10,8 @@ from torch import Tensor
 from expander_sae.coders.base import Coder, at_least
 from expander_sae.coders.thresholding import Iterate, descend, exact_step, keep_largest, start
 from expander_sae.coders.tokens import code_in_chunks
+from expander_sae.coders.unit_columns import fitting_columns
 from expander_sae.dictionaries import Codes, Dictionary
-from expander_sae.dictionaries.base import UnitColumns
-from expander_sae.kernels.greedy import DEPENDENT
-from expander_sae.kernels.refit import least_squares
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class HTP(Coder):
         return code_in_chunks(dictionary, x, self.k, elements, lambda chunk: self._solve(dictionary, chunk))
 
     def _solve(self, dictionary: Dictionary, x: Float[Tensor, "batch m"]) -> tuple[Tensor, Tensor]:
-        columns = UnitColumns(dictionary, dictionary.inverse_norms(x.dtype))
+        columns = fitting_columns(dictionary, x)
         at = start(x, self.k)
         goal = self.tolerance**2 * at.energy
         moving = at.energy > goal
@@ -55,14 +53,9 @@ class HTP(Coder):
             # After a fit nothing is left of the gradient on the support, so its k largest entries set the step.
             step = exact_step(columns, *keep_largest(gradient, self.k, self.signed))
             chosen, moved = descend(columns, x, at, gradient, step, moving, self.signed)
-            fitted = self._fit(columns, x, chosen)
+            values = columns.fit(x, chosen.values, chosen.indices, signed=self.signed)
+            fitted = Iterate(values, chosen.indices, x - columns.synthesize(values, chosen.indices))
             moving = moved & (fitted.energy < at.energy)
             at = at.replaced(moving, fitted)
             moving = moving & (at.energy > goal)
         return at.values * columns.scale[at.indices], at.indices
-
-    def _fit(self, columns: UnitColumns, x: Float[Tensor, "batch m"], at: Iterate) -> Iterate:
-        gram, target = columns.gram(at.indices), columns.correlate_at(x, at.indices)
-        dependent = DEPENDENT[x.element_size()]
-        values = least_squares(gram, target, at.values, at.values != 0, signed=self.signed, dependent=dependent)
-        return Iterate(values, at.indices, x - columns.synthesize(values, at.indices))

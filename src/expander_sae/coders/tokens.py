@@ -26,9 +26,9 @@ def code_in_chunks(
 
     `solve` works in float32 or better. Chunks hold as many tokens as `elements_per_token` lets fit.
     """
+    flat = flatten(x, dictionary.m)
     if not x.is_floating_point():
         raise ExpanderError(f"Activations must be floating-point, not {x.dtype}.")
-    flat = flatten(x, dictionary.m)
     if k is not None:
         check_fits(k, dictionary)
     check_finite("x", flat.detach())
@@ -38,7 +38,7 @@ def code_in_chunks(
         return Codes(nothing, nothing.long(), dictionary.n).reshape(*x.shape[:-1])
     size = max(1, CHUNK_ELEMENTS // elements_per_token)
     with torch.no_grad():
-        pieces = [Codes(*solve(chunk.to(dtype)), dictionary.n) for chunk in flat.split(size)]
+        pieces = [Codes(*solve(chunk.to(dtype)), dictionary.n) for chunk in torch.split(flat, size)]
     return Codes.concatenate(pieces).to(x.dtype).reshape(*x.shape[:-1])
 
 
@@ -48,15 +48,33 @@ def check_fits(k: int, dictionary: Dictionary) -> None:
         raise ExpanderError(f"k must be between 1 and the number of features, {dictionary.n}, not {k}.")
 
 
+def rounding_unit(dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> float:
+    """The relative rounding that activations made by this dictionary carry."""
+    tensors = (x, *dictionary.parameters())
+    return max(torch.finfo(tensor.dtype).eps for tensor in tensors if tensor.is_floating_point())
+
+
 def synthesize_dense(dictionary: Dictionary, codes: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:
     """`W codes` for codes given as all n entries, at the price of the nonzero ones."""
     sparse = Codes.from_dense(codes)
-    # As many entries at a time as make one [batch, n] array of gathered columns: a dense column gathers m values.
+    # A dense column gathers m values, so only as many columns at a time as fit.
     step = max(1, CHUNK_ELEMENTS // (codes.shape[0] * dictionary.m))
     total = codes.new_zeros(codes.shape[0], dictionary.m)
-    for values, indices in zip(sparse.values.split(step, dim=1), sparse.indices.split(step, dim=1), strict=True):
+    pieces = zip(torch.split(sparse.values, step, dim=1), torch.split(sparse.indices, step, dim=1), strict=True)
+    for values, indices in pieces:
         total = total + dictionary.synthesize(Codes(values, indices, dictionary.n))
     return total
+
+
+def largest(codes: Codes, k: int) -> Codes:
+    """The k largest codes of every token by magnitude, in descending order, padded if there are fewer entries."""
+    room = max(0, k - codes.values.shape[-1])
+    values, indices = (
+        torch.nn.functional.pad(codes.values, (0, room)),
+        torch.nn.functional.pad(codes.indices, (0, room)),
+    )
+    order = values.abs().topk(k, dim=-1).indices
+    return Codes(values.gather(-1, order), indices.gather(-1, order), codes.n)
 
 
 def in_token_order(finished: list[tuple[Int[Tensor, " tokens"], Codes]]) -> Codes:

@@ -59,9 +59,9 @@ class Dictionary(nn.Module, ABC):
         """`W^T x` at some features of each token."""
         return self.columns(indices).correlate(x)
 
-    def synthesize(self, codes: Codes) -> Float[Tensor, "*batch m"]:
-        """`W codes`: the activation that the codes stand for."""
-        return self.columns(codes.indices).combine(codes.values, self.m)
+    def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
+        """`W codes`, the activation that the codes stand for; added to `onto` if there is one."""
+        return self.columns(codes.indices).combine(codes.values, self.m, onto)
 
     def gram(self, indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k k"]:
         """Inner products between the columns of each token."""
@@ -123,12 +123,11 @@ class UnitColumns:
     ) -> Float[Tensor, "batch n"]:
         return self.correlate(residual)
 
-    def correlate_at(self, x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        return self.dictionary.correlate_at(x, indices) * self.scale[indices]
-
-    def gram(self, indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k k"]:
-        scale = self.scale[indices]
-        return self.dictionary.gram(indices) * scale[:, :, None] * scale[:, None, :]
+    def inner_products(
+        self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
+        column = self.dictionary.columns(feature).to_dense(self.dictionary.m) * self.scale[feature, None]
+        return self.dictionary.correlate_at(column, indices) * self.scale[indices]
 
     def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
         return self.dictionary.synthesize(Codes(values * self.scale[indices], indices, self.dictionary.n))

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from expander_sae.dictionaries.base import Dictionary, UnitColumns, flatten
+from expander_sae.dictionaries.base import Dictionary, flatten
 from expander_sae.dictionaries.codes import Codes
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels import Rules, greedy
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.inputs import check_finite
-
-GRAM_BYTES = 1 << 30
-"""The largest Gram matrix [n, n] that a pursuit may keep."""
 
 
 class DenseDictionary(Dictionary):
@@ -66,6 +60,22 @@ class DenseDictionary(Dictionary):
         indices = (scores.abs() if signed else scores).topk(k, dim=-1).indices
         return Codes(scores.gather(-1, indices), indices, self.n)
 
+    def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+        dtype = torch.promote_types(x.dtype, self.dtype)
+        return (nn.functional.embedding(indices, self.values).to(dtype) @ x.to(dtype)[..., None])[..., 0]
+
+    def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
+        dtype = torch.promote_types(codes.values.dtype, self.dtype)
+        k = codes.indices.shape[-1]
+        flat = nn.functional.embedding_bag(
+            codes.indices.reshape(-1, k),
+            self.values.to(dtype),
+            per_sample_weights=codes.values.to(dtype).reshape(-1, k),
+            mode="sum",
+        )
+        total = flat.reshape(*codes.indices.shape[:-1], self.m)
+        return total if onto is None else onto + total
+
     def normalise_columns(self) -> None:
         with torch.no_grad():
             self.values.mul_(self.inverse_norms(self.dtype)[:, None])
@@ -79,39 +89,3 @@ class DenseDictionary(Dictionary):
     @property
     def learned_values(self) -> int:
         return self.n * self.m
-
-    def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
-        # A Gram matrix turns a step from m*n into about k/2*n multiply-adds, once it has cost m*n*n.
-        saved = x.shape[0] * rules.k * max(0, self.m - rules.k)
-        affordable = self.n * self.n * x.element_size() <= GRAM_BYTES
-        if not (affordable and saved > self.m * self.n):
-            return super()._pursue(x, rules, orthogonal)
-        scale = self.inverse_norms(x.dtype)
-        unit = self.values.to(x.dtype) * scale[:, None]
-        algorithm = greedy.orthogonal_matching_pursuit if orthogonal else greedy.matching_pursuit
-        values, indices = algorithm(GramColumns(self, scale, unit @ unit.T), x, rules)
-        return values * scale[indices], indices
-
-
-@dataclass(frozen=True)
-class GramColumns(UnitColumns):
-    """Unit columns whose correlations are kept up to date through the Gram matrix."""
-
-    inner_products: Float[Tensor, "n n"]
-
-    def update(
-        self,
-        correlations: Float[Tensor, "batch n"],
-        residual: Tensor,
-        change: Float[Tensor, "batch k"],
-        indices: Int[Tensor, "batch k"],
-    ) -> Float[Tensor, "batch n"]:
-        for slot in range(change.shape[1]):
-            moved = change[:, slot].nonzero()[:, 0]
-            correlations = correlations.index_add(
-                0, moved, change[moved, slot, None] * self.inner_products[indices[moved, slot]], alpha=-1
-            )
-        return correlations
-
-    def gram(self, indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k k"]:
-        return self.inner_products[indices[:, :, None], indices[:, None, :]]

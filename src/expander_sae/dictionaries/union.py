@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae.dictionaries.base import Dictionary, flatten
@@ -39,25 +39,21 @@ class Union(Dictionary):
         return [block for block in self.blocks if isinstance(block, Dictionary)]
 
     def _per_block(
-        self, indices: Int[Tensor, "*shape"], make: Callable[[Dictionary, Tensor, Tensor], Tensor]
-    ) -> list[Tensor]:
-        """What `make(block, local indices, mask of the indices inside the block)` gives for every block."""
-        results = []
+        self, indices: Int[Tensor, "*shape"]
+    ) -> Iterator[tuple[Dictionary, Int[Tensor, "*shape"], Bool[Tensor, "*shape"]]]:
+        """Every block with the indices counted from its start, and the mask of those that are inside it."""
         for block, start in zip(self._blocks(), self.offsets, strict=False):
             inside = (indices >= start) & (indices < start + block.n)
-            results.append(make(block, torch.where(inside, indices - start, 0), inside))
-        return results
+            yield block, torch.where(inside, indices - start, 0), inside
 
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
         """As for every dictionary; padded to the highest degree of any block, so costly beside a dense one."""
-        pieces = []
-        for block, start in zip(self._blocks(), self.offsets, strict=False):
-            inside = (indices >= start) & (indices < start + block.n)
-            rows, values = block.columns(torch.where(inside, indices - start, 0))
-            pieces.append(SparseColumns(rows * inside[..., None], values * inside[..., None]))
-        return SparseColumns(
-            torch.cat([piece.rows for piece in pieces], dim=-1), torch.cat([piece.values for piece in pieces], dim=-1)
-        )
+        rows, values = [], []
+        for block, local, inside in self._per_block(indices):
+            columns = block.columns(local)
+            rows.append(columns.rows)
+            values.append(columns.values * inside[..., None])
+        return SparseColumns(torch.cat(rows, dim=-1), torch.cat(values, dim=-1))
 
     def correlate(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         return torch.cat([block.correlate(x) for block in self._blocks()], dim=-1)
@@ -80,15 +76,14 @@ class Union(Dictionary):
         return Codes(all_values.gather(-1, order), all_indices.gather(-1, order), self.n)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-        parts = self._per_block(indices, lambda block, local, inside: block.correlate_at(x, local) * inside)
+        parts = [block.correlate_at(x, local) * inside for block, local, inside in self._per_block(indices)]
         return torch.stack(parts).sum(dim=0)
 
-    def synthesize(self, codes: Codes) -> Float[Tensor, "*batch m"]:
-        parts = self._per_block(
-            codes.indices,
-            lambda block, local, inside: block.synthesize(Codes(codes.values * inside, local, block.n)),
-        )
-        return torch.stack(parts).sum(dim=0)
+    def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
+        total = codes.values.new_zeros(*codes.values.shape[:-1], self.m) if onto is None else onto
+        for block, local, inside in self._per_block(codes.indices):
+            total = block.synthesize(Codes(codes.values * inside, local, block.n), total)
+        return total
 
     def normalise_columns(self) -> None:
         for block in self._blocks():

@@ -23,10 +23,13 @@ class SparseColumns(NamedTuple):
         picked = x.gather(-1, self.rows.flatten(-2).long()).reshape(self.rows.shape)
         return (picked * self.values).sum(dim=-1)
 
-    def combine(self, weights: Float[Tensor, "*batch k"], m: int) -> Float[Tensor, "*batch m"]:
-        """The weighted sum of every token's own columns."""
+    def combine(
+        self, weights: Float[Tensor, "*batch k"], m: int, onto: Float[Tensor, "*batch m"] | None = None
+    ) -> Float[Tensor, "*batch m"]:
+        """The weighted sum of every token's own columns, added to `onto` if there is one."""
         parts = (weights[..., None] * self.values).flatten(-2)
-        return parts.new_zeros(*parts.shape[:-1], m).scatter_add(-1, self.rows.flatten(-2).long(), parts)
+        base = parts.new_zeros(*parts.shape[:-1], m) if onto is None else onto.to(parts.dtype)
+        return base.scatter_add(-1, self.rows.flatten(-2).long(), parts)
 
     def to_dense(self, m: int) -> Float[Tensor, "*shape m"]:
         """The columns written out."""

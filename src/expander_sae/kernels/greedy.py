@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.refit import refit
 
 
@@ -33,12 +34,10 @@ class Operator(Protocol):
         """The correlations after the codes of `indices` grew by `change` and left `residual`."""
         ...
 
-    def correlate_at(self, x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        """x times some columns."""
-        ...
-
-    def gram(self, indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k k"]:
-        """Inner products between a token's columns."""
+    def inner_products(
+        self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
+        """One column of each token times some columns of it."""
         ...
 
     def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
@@ -90,6 +89,7 @@ def matching_pursuit(
 
     Without `signed`, a column in use may also be cut back, but not below zero.
     """
+    check_finite("x", x)
     codes = x.new_zeros(x.shape[0], rules.k)
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
@@ -141,11 +141,13 @@ def orthogonal_matching_pursuit(
     operator: Operator, x: Float[Tensor, "batch m"], rules: Rules
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Take the best column, refit all of them, repeat; without `signed` the refit is non-negative least squares."""
+    check_finite("x", x)
     codes = x.new_zeros(x.shape[0], rules.k)
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
     residual, correlations = x, operator.correlate(x)
-    blocked = torch.zeros_like(correlations, dtype=torch.bool)
+    whole, blocked = correlations.clone(), torch.zeros_like(correlations, dtype=torch.bool)
+    gram, target = x.new_zeros(x.shape[0], rules.k, rules.k), torch.zeros_like(codes)
     norms, floor = torch.linalg.vector_norm(x, dim=1), rules.floor(x)
     slots = torch.arange(rules.k, device=x.device)
     for _ in range(PICKS_PER_FEATURE * rules.k):
@@ -157,21 +159,19 @@ def orthogonal_matching_pursuit(
             break
         chosen = (slots == used.sum(dim=1)[:, None]) & moving[:, None]
         indices = torch.where(chosen, feature[:, None], indices)
-        gram, target = operator.gram(indices), operator.correlate_at(x, indices)
+        products = operator.inner_products(feature, indices)
+        gram = torch.where(chosen[:, :, None], products[:, None, :], gram)
+        gram = torch.where(chosen[:, None, :], products[:, :, None], gram)
+        target = torch.where(chosen, whole.gather(1, feature[:, None]), target)
         fit = refit(gram, target, codes, used, chosen, signed=rules.signed, dependent=DEPENDENT[x.element_size()])
         refused = blocked.gather(1, feature[:, None]) | fit.refused[:, None]
         blocked = blocked.scatter(1, feature[:, None], refused)
         change = fit.codes - codes
         residual = x - operator.synthesize(fit.codes, indices)
         correlations = operator.update(correlations, residual, change, indices)
-        codes, used, indices = _close_gaps(fit.codes, fit.used, indices)
+        # Entries in use come first, in their order; a refit can drop one in the middle.
+        order = (~fit.used).int().sort(dim=1, stable=True).indices
+        codes, used, indices = (tensor.gather(1, order) for tensor in (fit.codes, fit.used, indices))
+        target = target.gather(1, order)
+        gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
     return codes, indices
-
-
-def _close_gaps(
-    codes: Float[Tensor, "batch k"], used: Bool[Tensor, "batch k"], indices: Int[Tensor, "batch k"]
-) -> tuple[Float[Tensor, "batch k"], Bool[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-    """Entries in use first, in their order; a refit can drop one in the middle."""
-    order = (~used).int().sort(dim=1, stable=True).indices
-    used = used.gather(1, order)
-    return codes.gather(1, order) * used, used, indices.gather(1, order)

@@ -25,6 +25,13 @@ def check_columns(
         )
     if rows.dtype != torch.int32:
         raise ExpanderError(f"rows must be int32, not {rows.dtype}.")
+    if rows.numel():
+        lowest, highest = torch.aminmax(rows)  # compiled code would read past the end of x
+        if lowest < 0 or highest >= x.shape[1]:
+            raise ExpanderError(
+                f"rows must lie between 0 and {x.shape[1] - 1}, not {int(lowest)} to {int(highest)}; is x as wide as "
+                f"the dictionary?"
+            )
     devices = {tensor.device for tensor in (x, values, rows, bias) if tensor is not None}
     if len(devices) > 1:
         names = ", ".join(sorted(str(device) for device in devices))

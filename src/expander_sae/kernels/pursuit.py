@@ -38,13 +38,11 @@ class FreshCorrelations:
         """The correlations of the new residual."""
         return self.correlate(residual)
 
-    def correlate_at(self, x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        """x times some columns."""
-        return self._columns(indices).correlate(x)
-
-    def gram(self, indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k k"]:
-        """Inner products between a token's columns."""
-        return self._columns(indices).gram(self.m)
+    def inner_products(
+        self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
+        """One column of each token times some columns of it."""
+        return self._columns(indices).correlate(self._columns(feature).to_dense(self.m))
 
     def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
         """The weighted sum of a token's columns."""

@@ -75,3 +75,48 @@ def _drop_negative(
         codes = torch.where(torch.isfinite(walk), codes + walk.clamp(max=1) * (solved - codes), solved)
         codes, used = codes * ~dropped, used & ~dropped
         solved = _solve(gram, target, used)
+
+
+def least_squares(
+    gram: Float[Tensor, "batch k k"],
+    target: Float[Tensor, "batch k"],
+    codes: Float[Tensor, "batch k"],
+    used: Bool[Tensor, "batch k"],
+    *,
+    signed: bool,
+    dependent: float,
+) -> Float[Tensor, "batch k"]:
+    """Codes of all used columns at once, zero elsewhere; non-negative unless `signed`, started at the given codes.
+
+    A column within the span of those before it (squared distance below `dependent`) gets zero.
+    """
+    allowed = _independent(gram, used, dependent)
+    solved = _solve(gram, target, allowed)
+    if signed:
+        return solved
+    solved, used = _drop_negative(gram, target, codes.clamp(min=0) * allowed, solved, allowed)
+    rounding = 8 * torch.finfo(gram.dtype).eps * target.abs().amax(dim=1, keepdim=True)
+    for _ in range(codes.shape[1]):
+        # A column dropped on the way may help in the end: take the best one back, as Lawson and Hanson do.
+        gradient = (target - (gram @ solved[..., None])[..., 0]).masked_fill(used | ~allowed, 0.0)
+        best = gradient.max(dim=1, keepdim=True)
+        returning = torch.zeros_like(used).scatter(1, best.indices, best.values > rounding)
+        if not returning.any():
+            break
+        grown = used | returning
+        solved, used = _drop_negative(gram, target, solved, _solve(gram, target, grown), grown)
+    return solved
+
+
+def _independent(
+    gram: Float[Tensor, "batch k k"], used: Bool[Tensor, "batch k"], dependent: float
+) -> Bool[Tensor, "batch k"]:
+    """The used columns without those that depend on the ones before them."""
+    while True:
+        pivot = torch.diagonal(_factor(gram, used), dim1=1, dim2=2) ** 2
+        lost = used & ~(pivot >= dependent)
+        # Pivots behind a lost one mean nothing yet, so only the first goes, and the rest are looked at again.
+        first = lost & (lost.cumsum(dim=1) == 1)
+        if not first.any():
+            return used
+        used = used & ~first

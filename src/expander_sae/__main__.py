@@ -1,0 +1,5 @@
+"""`python -m expander_sae` is `expander`."""
+
+from expander_sae.cli.main import main
+
+main()

@@ -1,0 +1,176 @@
+"""The work that is measured, and what it is measured against."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.benchmarking.results import Result
+from expander_sae.benchmarking.timing import interleaved
+from expander_sae.coders import OMP, TopK
+from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels import select
+from expander_sae.supports import Support
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A dictionary and a batch."""
+
+    m: int = 2048
+    n: int = 16384
+    d: int = 7
+    k: int = 32
+    tokens: int = 2048
+
+    def __str__(self) -> str:
+        return f"m={self.m} n={self.n} d={self.d} k={self.k}, {self.tokens} tokens"
+
+
+def random_dictionary(sizes: Sizes) -> ExpanderDictionary:
+    """Random values on a uniform support: how fast things are does not depend on what was learned."""
+    support = Support.make("uniform", m=sizes.m, n=sizes.n, d=sizes.d, seed=0)
+    return ExpanderDictionary(support, torch.randn(sizes.n, sizes.d) / sizes.d**0.5)
+
+
+def dense_encode(
+    x: Float[Tensor, "batch m"], matrix: Float[Tensor, "m n"], k: int
+) -> tuple[Float[Tensor, "batch k"], Tensor]:
+    """What a dense TopK encoder does: matmul, relu, topk."""
+    best = (x @ matrix).relu_().topk(k)
+    return best.values, best.indices
+
+
+@torch.no_grad()
+def select_against_dense(sizes: Sizes, goal: float, csr_goal: float | None, repeats: int) -> list[Result]:
+    """`select` against dense torch and, if it has a goal, against a CSR product with the same columns."""
+    dictionary, x = random_dictionary(sizes), torch.randn(sizes.tokens, sizes.m)
+    matrix = dictionary.to_dense().contiguous()
+    contestants: dict[str, Callable[[], object]] = {
+        "ours": lambda: select(x, dictionary.values, dictionary.rows, sizes.k),
+        "dense torch: matmul, relu, topk": lambda: dense_encode(x, matrix, sizes.k),
+    }
+    goals = {"dense torch: matmul, relu, topk": goal}
+    if csr_goal is not None:
+        sparse, turned = _csr(dictionary), x.T.contiguous()
+        contestants["torch CSR: product, topk"] = lambda: (sparse @ turned).T.contiguous().topk(sizes.k)
+        goals["torch CSR: product, topk"] = csr_goal
+    times = interleaved(contestants, repeats)
+    return [
+        Result(f"select, {sizes}", name, times["ours"], times[name], "s", f">= {least:g}x",
+               times[name] >= least * times["ours"])
+        for name, least in goals.items()
+    ]  # fmt: skip
+
+
+def _csr(dictionary: ExpanderDictionary) -> Tensor:
+    """The columns of a dictionary as the rows of a sparse matrix [n, m]."""
+    starts = torch.arange(0, dictionary.n * dictionary.d + 1, dictionary.d)
+    columns, values = dictionary.rows.flatten().long(), dictionary.values.detach().flatten()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR support a beta
+        return torch.sparse_csr_tensor(starts, columns, values, (dictionary.n, dictionary.m))
+
+
+@torch.no_grad()
+def omp_against_dense_and_sklearn(sizes: Sizes, sklearn_tokens: int, repeats: int) -> list[Result]:
+    """Orthogonal matching pursuit against one dense encode of the same tokens, and against scikit-learn's."""
+    try:
+        from sklearn.linear_model import orthogonal_mp_gram
+    except ImportError:
+        raise ExpanderError("The comparison with scikit-learn needs it: pip install 'expander-sae[bench]'.") from None
+    dictionary, x = random_dictionary(sizes), torch.randn(sizes.tokens, sizes.m)
+    dictionary.normalise_columns()
+    matrix, coder = dictionary.to_dense().contiguous(), OMP(sizes.k, signed=True)
+    encode = interleaved(
+        {"ours": lambda: coder(dictionary, x), "theirs": lambda: dense_encode(x, matrix, sizes.k)}, repeats
+    )
+    gram, few = (matrix.T @ matrix).numpy(), x[:sklearn_tokens]
+    inner = (matrix.T @ few.T).numpy()
+    greedy = interleaved(
+        {
+            "ours": lambda: coder(dictionary, few),
+            "theirs": lambda: orthogonal_mp_gram(gram, inner, n_nonzero_coefs=sizes.k, copy_Gram=False, copy_Xy=True),
+        },
+        1,
+    )
+    share = encode["ours"] / encode["theirs"]
+    faster = greedy["theirs"] / greedy["ours"]
+    small = f"OMP, m={sizes.m} n={sizes.n} d={sizes.d} k={sizes.k}, {sklearn_tokens} tokens"
+    return [
+        Result(
+            f"OMP, {sizes}", "one dense encode", encode["ours"], encode["theirs"], "s", ">= 2x (at most 0.5 of its time)",
+            share <= 0.5,
+        ),
+        Result(small, "scikit-learn orthogonal_mp_gram", greedy["ours"], greedy["theirs"], "s", ">= 50x", faster >= 50,
+               "scikit-learn is given its Gram matrix and correlations; making them is not counted."),
+    ]  # fmt: skip
+
+
+def expander_step(sizes: Sizes) -> Callable[[Tensor], object]:
+    """One training step of a tied expander autoencoder under TopK: forward, backward, Adam."""
+    sae = SparseAutoencoder(random_dictionary(sizes), TopK(sizes.k), latent_bias=True)
+    return _step(lambda x: sae.residual(x)[1], torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True))
+
+
+class DenseTopK(nn.Module):
+    """A plain dense TopK autoencoder, as one would write it in torch."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.k = sizes.k
+        self.encoder = nn.Parameter(torch.randn(sizes.m, sizes.n) / sizes.m**0.5)
+        self.decoder = nn.Parameter(self.encoder.detach().T.clone())
+        self.pre_bias, self.latent_bias = nn.Parameter(torch.zeros(sizes.m)), nn.Parameter(torch.zeros(sizes.n))
+
+    def forward(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch m"]:
+        """The reconstruction."""
+        best = ((x - self.pre_bias) @ self.encoder + self.latent_bias).topk(self.k)
+        codes = torch.zeros(x.shape[0], self.encoder.shape[1]).scatter(1, best.indices, best.values.relu())
+        return codes @ self.decoder + self.pre_bias
+
+
+def dense_step(sizes: Sizes) -> Callable[[Tensor], object]:
+    """One training step of a plain dense TopK autoencoder: matmul, topk, scatter, matmul, backward, Adam."""
+    model = DenseTopK(sizes)
+    return _step(lambda x: x - model(x), torch.optim.Adam(model.parameters(), lr=1e-4, fused=True))
+
+
+def _step(residual: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[Tensor], object]:
+    def step(x: Tensor) -> object:
+        optimizer.zero_grad()
+        loss = torch.linalg.vector_norm(residual(x)) ** 2
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def training_step(sizes: Sizes, repeats: int) -> list[Result]:
+    """A whole training step against a plain dense one."""
+    x = torch.randn(sizes.tokens, sizes.m)
+    ours, theirs = expander_step(sizes), dense_step(sizes)
+    times = interleaved({"ours": lambda: ours(x), "theirs": lambda: theirs(x)}, repeats)
+    against, met = "plain dense TopK step in torch", times["theirs"] / times["ours"] >= 60
+    return [Result(f"training step, {sizes}", against, times["ours"], times["theirs"], "s", ">= 60x", met)]
+
+
+def file_size(sizes: Sizes) -> list[Result]:
+    """The folder of an autoencoder with fp16 values against the values of a dense dictionary in fp16."""
+    sae = SparseAutoencoder(random_dictionary(sizes), TopK(sizes.k))
+    with tempfile.TemporaryDirectory() as folder:
+        sae.save(Path(folder) / "sae", dtype=torch.float16)
+        ours = sum(file.stat().st_size for file in (Path(folder) / "sae").iterdir())
+    theirs = 2 * sizes.m * sizes.n
+    work = f"folder on disk, fp16, m={sizes.m} n={sizes.n} d={sizes.d}"
+    return [Result(work, "dense values, fp16", ours, theirs, "bytes", ">= 250x", theirs / ours >= 250)]

@@ -1,0 +1,87 @@
+"""One line of the benchmark's table, and the table as text, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was done, against what, and how they compare."""
+
+    work: str
+    """What was done, with its sizes."""
+    against: str
+    """The alternative."""
+    ours: float
+    """Seconds, or bytes."""
+    theirs: float
+    """Seconds, or bytes."""
+    unit: str
+    """ "s" or "bytes"."""
+    goal: str
+    """What the ratio should reach."""
+    reached: bool
+    """Whether it does."""
+    note: str = ""
+    """A limit or a remark that belongs beside the number."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times more the alternative takes."""
+        return self.theirs / self.ours
+
+
+def amount(value: float, unit: str) -> str:
+    """A number of seconds or bytes, readable."""
+    if unit == "s":
+        return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
+    for prefix in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {prefix}" if prefix == "B" else f"{value:.1f} {prefix}"
+        value /= 1024
+    return f"{value:.2f} GiB"
+
+
+def ratio_text(ratio: float) -> str:
+    """A ratio, readable."""
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2f}x"
+
+
+_HEADINGS = ("work", "against", "ours", "theirs", "ratio", "goal", "reached")
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    ours, theirs = amount(result.ours, result.unit), amount(result.theirs, result.unit)
+    reached = "yes" if result.reached else "no"
+    return result.work, result.against, ours, theirs, ratio_text(result.ratio), result.goal, reached
+
+
+def as_table(results: Sequence[Result], machine: dict[str, str]) -> Table:
+    """The results for a terminal."""
+    table = Table(title=f"{machine['processor']}, {machine['threads']} threads, medians of interleaved runs")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right" if heading in ("ours", "theirs", "ratio") else "left")
+    for result in results:
+        table.add_row(*_cells(result))
+    return table
+
+
+def as_markdown(results: Sequence[Result], machine: dict[str, str], command: str) -> str:
+    """The results as a page, with the machine and the command that made it."""
+    lines = [f"Made by `{command}`. Ratios within one process, medians of interleaved repeats.", ""]
+    lines += ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
+    lines += ["| " + " | ".join(_cells(result)) + " |" for result in results]
+    lines += [""] + [f"- {result.work}, {result.against}: {result.note}" for result in results if result.note]
+    lines += ["", "Machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(results: Sequence[Result], machine: dict[str, str], command: str) -> str:
+    """The results for programs."""
+    rows = [asdict(result) | {"ratio": result.ratio} for result in results]
+    return json.dumps({"command": command, "machine": machine, "results": rows}, indent=2) + "\n"

@@ -1,0 +1,42 @@
+"""`expander bench`: the table of ratios, on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from expander_sae.errors import ExpanderError
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed, size and memory against dense torch, torch CSR and scikit-learn, as ratios on this machine."""
+
+    repeats: int = 7
+    """Timed runs of each contestant; the median counts."""
+    json: Path | None = None
+    """Also write the results to this file."""
+    markdown: Path | None = None
+    """Also write the table to this file."""
+
+    def run(self) -> None:
+        """Run every case, then print and write the table."""
+        from expander_sae.benchmarking.machine import describe_machine
+        from expander_sae.benchmarking.results import as_json, as_markdown, as_table
+        from expander_sae.benchmarking.suite import cases
+
+        if self.repeats < 1:
+            raise ExpanderError(f"repeats must be at least 1, not {self.repeats}.")
+        for path in (self.json, self.markdown):
+            if path is not None and not path.absolute().parent.is_dir():
+                raise ExpanderError(f"The folder of {path} does not exist.")
+        console, results, machine = Console(), [], describe_machine()
+        for name, run in cases(self.repeats):
+            with console.status(f"measuring {name}"):
+                results += run()
+        console.print(as_table(results, machine))
+        command = f"expander bench --repeats {self.repeats}"
+        if self.json is not None:
+            self.json.write_text(as_json(results, machine, command))
+        if self.markdown is not None:
+            self.markdown.write_text(as_markdown(results, machine, command))

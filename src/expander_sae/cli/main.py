@@ -1,0 +1,47 @@
+"""`expander`: the commands, and the one place that turns an error into a sentence."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from expander_sae import __version__
+from expander_sae.cli.bench import Bench
+from expander_sae.cli.demo import Demo
+from expander_sae.cli.info import Info
+from expander_sae.errors import ExpanderError
+
+Command = (
+    Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
+    | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
+    | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
+)
+
+DESCRIPTION = f"""expander-sae {__version__}: sparse autoencoders whose dictionary columns touch d coordinates instead of m.
+
+Each command explains itself: expander COMMAND --help"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; every failure that a user can cause is one sentence and exit status 1."""
+    command = tyro.cli(Command, prog="expander", description=DESCRIPTION, args=arguments)  # type: ignore[call-overload]
+    try:
+        command.run()
+    except ExpanderError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror}: {error.filename}." if error.filename else f"{error}.")
+    except MemoryError:
+        _fail("There is not enough memory for this; ask for fewer features, tokens or values per column.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(sentence: str) -> None:
+    print(f"expander: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Experiments: each a config, a run and a table."""

@@ -1,0 +1,71 @@
+"""Writing an autoencoder."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.dictionaries import Dictionary, ExpanderDictionary
+from expander_sae.errors import StorageError
+from expander_sae.storage.config import Config, check_dtype, dtype_name, encoder_name
+from expander_sae.storage.dictionaries import record_of
+from expander_sae.storage.folder import write_folder
+from expander_sae.storage.tensors import convert, to_bytes
+
+
+def save(sae: SparseAutoencoder, path: str | PathLike[str], dtype: torch.dtype | None = None) -> None:
+    """Write the folder `path`, replacing an autoencoder that is there in one step; `dtype` is the parameters' own."""
+    parameters = _parameters(sae)
+    config = _config(sae, _own_dtype(parameters) if dtype is None else dtype)
+    content = config.to_json()
+    tensors = {name: convert(name, tensor, config.dtype, "cpu") for name, tensor in parameters.items()}
+    tensors |= _stored_rows(sae.dictionary, config.rows_dtype())
+    write_folder(Path(path), content, to_bytes(tensors))
+
+
+def _config(sae: SparseAutoencoder, dtype: torch.dtype) -> Config:
+    check_dtype(dtype)
+    record = record_of(sae.dictionary)
+    if sae.untied_encoder is not None and record_of(sae.untied_encoder) != record:
+        raise StorageError(
+            "The encoder has another support than the dictionary, which a file cannot say; give both the same one."
+        )
+    scale, latent_bias = float(sae.scale), sae.latent_bias is not None
+    return Config(record, sae.coder, sae.tied, latent_bias, scale, dtype, sae.provenance)
+
+
+def _parameters(sae: SparseAutoencoder) -> dict[str, Tensor]:
+    """Every learned tensor by the name it has in the file."""
+    parameters: dict[str, Tensor] = dict(sae.dictionary.named_parameters(remove_duplicate=False))
+    if sae.untied_encoder is not None:
+        for name, tensor in sae.untied_encoder.named_parameters(remove_duplicate=False):
+            parameters[encoder_name(name)] = tensor
+    parameters["pre_bias"] = sae.pre_bias
+    if sae.latent_bias is not None:
+        parameters["latent_bias"] = sae.latent_bias
+    named = {id(tensor) for tensor in parameters.values()}
+    others = [name for name, tensor in sae.named_parameters() if id(tensor) not in named]
+    if others:
+        raise StorageError(f"A file has no place for the parameters {', '.join(others)}; remove them before saving.")
+    return parameters
+
+
+def _own_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
+    dtypes = {tensor.dtype for tensor in parameters.values()}
+    if len(dtypes) > 1:
+        names = ", ".join(sorted(map(dtype_name, dtypes)))
+        raise StorageError(f"The parameters are of several dtypes ({names}); choose one, such as dtype=torch.float32.")
+    return dtypes.pop()
+
+
+def _stored_rows(dictionary: Dictionary, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The rows that no recipe makes, by the name they have in the file."""
+    return {
+        f"{prefix}.rows".removeprefix("."): module.support.rows.to(dtype)
+        for prefix, module in dictionary.named_modules(remove_duplicate=False)
+        if isinstance(module, ExpanderDictionary) and module.support.is_stored
+    }
