@@ -5,7 +5,7 @@ from expander_sae import kernels
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import *  # noqa: F403  (its __all__ is the list of coders)
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.supports import Support
 
 __version__ = "0.1.0"
@@ -17,6 +17,7 @@ __all__ = [
     "ExpanderDictionary",
     "ExpanderError",
     "SparseAutoencoder",
+    "StorageError",
     "Support",
     "Union",
     "kernels",

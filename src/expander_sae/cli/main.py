@@ -18,15 +18,16 @@ Command = (
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )
 
-DESCRIPTION = f"""expander-sae {__version__}: sparse autoencoders whose dictionary columns touch d coordinates instead of m.
+DESCRIPTION = f"""expander-sae {__version__}: sparse autoencoders whose dictionary columns touch d coordinates,
+not all m of them.
 
 Each command explains itself: expander COMMAND --help"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure that a user can cause is one sentence and exit status 1."""
-    command = tyro.cli(Command, prog="expander", description=DESCRIPTION, args=arguments)  # type: ignore[call-overload]
     try:
+        command = tyro.cli(Command, prog="expander", description=DESCRIPTION, args=arguments)
         command.run()
     except ExpanderError as error:
         _fail(str(error))

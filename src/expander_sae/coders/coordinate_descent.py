@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expander_sae.coders.lasso import LassoCoder, duality_gap, soft_threshold
-from expander_sae.coders.tokens import in_token_order
+from expander_sae.coders.tokens import CHUNK_ELEMENTS, in_token_order
 from expander_sae.dictionaries import Codes, Dictionary
 
 NEWCOMERS = 10
@@ -19,6 +19,8 @@ CYCLES = 100
 """Passes over the working set before the whole dictionary is looked at again."""
 INNER_GAP = 0.3
 """The gap to which the small problem is solved, as a share of the one asked for."""
+PROGRESS = 0.1
+"""The same as a share of the gap that there is, which early on, while features are missing, is all that pays."""
 
 
 class WorkingSet(NamedTuple):
@@ -41,8 +43,9 @@ class WorkingSet(NamedTuple):
 class CoordinateDescent(LassoCoder):
     """Lasso codes by cyclic coordinate descent on the few features that matter, all tokens side by side.
 
-    Costs one product with the dictionary per iteration, of which it takes few, and w * w multiply-adds per pass over a
-    working set of w features; holds a few arrays [chunk, n]. The lasso coder to use on a CPU.
+    Costs one product with the dictionary per iteration, of which it takes few, and for a token that uses w features
+    their Gram matrix and some passes of w * w multiply-adds each. Holds a few arrays [chunk, n]. Several times quicker
+    than FISTA while tokens use up to about a hundred features, slower when they use many hundreds.
     """
 
     def _minimise(self, dictionary: Dictionary, x: Float[Tensor, "batch m"], penalty: Float[Tensor, " batch"]) -> Codes:
@@ -64,9 +67,14 @@ class CoordinateDescent(LassoCoder):
             working, correlations, tokens, x = working.tokens(~done), correlations[~done], tokens[~done], x[~done]
             penalty, energy, goal = penalty[~done], energy[~done], goal[~done]
             working = self._with_violators(working, correlations, penalty)
-            gram = dictionary.gram(working.indices).to(x.dtype)
-            target = dictionary.correlate_at(x, working.indices)
-            working = self._cycle(working, gram, target, penalty, energy, INNER_GAP * goal)
+            inner_goal = torch.maximum(INNER_GAP * goal, PROGRESS * gap[~done])
+            # A Gram matrix per token is the largest thing here, so only as many as fit are made at a time.
+            few = max(1, CHUNK_ELEMENTS // working.indices.shape[1] ** 2)
+            pieces = zip(
+                *(torch.split(tensor, few) for tensor in (x, *working, penalty, energy, inner_goal)), strict=True
+            )
+            solved = [self._cycle(dictionary, *piece) for piece in pieces]
+            working = working._replace(values=torch.cat(solved))
         return in_token_order(finished)
 
     def _with_violators(
@@ -87,17 +95,20 @@ class CoordinateDescent(LassoCoder):
 
     def _cycle(
         self,
-        working: WorkingSet,
-        gram: Float[Tensor, "batch w w"],
-        target: Float[Tensor, "batch w"],
+        dictionary: Dictionary,
+        x: Float[Tensor, "batch m"],
+        values: Float[Tensor, "batch w"],
+        indices: Int[Tensor, "batch w"],
+        used: Bool[Tensor, "batch w"],
         penalty: Float[Tensor, " batch"],
         energy: Float[Tensor, " batch"],
         goal: Float[Tensor, " batch"],
-    ) -> WorkingSet:
-        """Passes over the entries, each set to its best value given the others, until every token meets its goal."""
-        curvature = torch.diagonal(gram, dim1=1, dim2=2).masked_fill(~working.used, 1.0)
-        target, gram = target * working.used, gram * working.used[:, None, :] * working.used[:, :, None]
-        codes = working.values.clone()
+    ) -> Float[Tensor, "batch w"]:
+        """Codes after passes over the entries, each set to its best value given the others, until all meet the goal."""
+        gram = dictionary.gram(indices).to(x.dtype) * used[:, None, :] * used[:, :, None]
+        target = dictionary.correlate_at(x, indices) * used
+        curvature = torch.diagonal(gram, dim1=1, dim2=2).masked_fill(~used, 1.0)
+        codes = values.clone()
         slopes = target - (gram @ codes[..., None])[..., 0]
         for _ in range(CYCLES):
             for entry in range(codes.shape[1]):
@@ -108,4 +119,4 @@ class CoordinateDescent(LassoCoder):
             residual_energy = (energy - (codes * (target + slopes)).sum(dim=1)).clamp(min=0)
             if (duality_gap(residual_energy, slopes, codes, penalty, self.signed) <= goal).all():
                 break
-        return WorkingSet(codes, working.indices, working.used)
+        return codes

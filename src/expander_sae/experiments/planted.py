@@ -37,6 +37,12 @@ class PlantedConfig:
     seed: int = 0
     """Of the support, the values, the codes and the noise."""
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.n:
+            raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
+        if self.tokens < 1 or self.noise < 0:
+            raise ExpanderError(f"tokens must be positive and noise not negative, not {self.tokens} and {self.noise}.")
+
 
 @dataclass(frozen=True)
 class Recovery:
@@ -60,10 +66,6 @@ class Recovery:
 
 def planted_codes(config: PlantedConfig, generator: torch.Generator) -> Codes:
     """k distinct random features per token, coefficients uniform in [0.5, 1.5]."""
-    if not 1 <= config.k <= config.n:
-        raise ExpanderError(f"k must be between 1 and the number of features, {config.n}, not {config.k}.")
-    if config.tokens < 1 or config.noise < 0:
-        raise ExpanderError(f"tokens must be positive and noise not negative, not {config.tokens} and {config.noise}.")
     indices = torch.stack([torch.randperm(config.n, generator=generator)[: config.k] for _ in range(config.tokens)])
     return Codes(torch.rand(indices.shape, generator=generator) + 0.5, indices, config.n)
 

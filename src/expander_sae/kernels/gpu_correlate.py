@@ -14,22 +14,26 @@ from torch import Tensor
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.gpu_language import tl, triton
 
-CACHE_BYTES = 192 << 10
-"""What a tile of tokens may take: most of the 256 KiB that L1 and shared memory have together on an A100 or H100."""
+CACHE_BYTES = 160 << 10
+"""What a tile of tokens may take: most of what L1 and shared memory have together (A100: 192 KiB, H100: 256 KiB)."""
 
 TILE_SIZES = (128, 64, 32)
 """Tokens of a tile, best first: with more tokens a loaded row number and value serve more sums. With fewer than 32 a
 gathered float32 row would be less than a cache line."""
 
-BLOCK_SIZE = 2048
-"""Sums a program holds: two for every thread of 32 warps. All warps of a multiprocessor then work on one tile, which
-the cache holds once; more sums per thread would cost the registers that let a program have so many warps."""
+BLOCK_SIZE = 4096
+"""Sums that a program holds: four for every thread, so that a thread gathers 16 bytes of float32 at a time."""
 
-BLOCK_WARPS = 32
+BLOCK_LAUNCH = {"num_warps": 32, "maxnreg": 64}
+"""One program fills a multiprocessor: all its warps then work on one tile, and the cache holds no other. The limit is
+what 32 warps can have; without it the compiler keeps to half of that, and loads wait for registers or spill them."""
 
 PROGRAMS = 512
 """Programs wanted: four for every multiprocessor of a large GPU, enough that an uneven end costs little, few enough
 that each walks over many features and finds the rows of its tile in the cache."""
+
+COORDINATES_AT_ONCE = 32
+"""Coordinates that a program turns into a tile: a cache line of float32 for every token."""
 
 
 @triton.jit
@@ -37,19 +41,23 @@ def correlate_block(
     x: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
-    features: tl.tensor,
+    step: tl.tensor,
     TOKENS: tl.constexpr,
     DEGREE: tl.constexpr,
     DTYPE: tl.constexpr,
 ) -> tl.tensor:
-    """Correlations [features, TOKENS] with the tile x [m, TOKENS], summed in the order of the reference."""
-    total = tl.zeros((features.shape[0], TOKENS), dtype=DTYPE)
-    first = features.to(tl.int64) * DEGREE
-    for slot in range(DEGREE):
-        row = tl.load(rows + first + slot) * TOKENS
-        value = tl.load(values + first + slot).to(DTYPE)
+    """Correlations [features, TOKENS] with the tile x [m, TOKENS], summed in the order of the reference.
+
+    `values` and `rows` point to the first entry of every feature; the next one is `step` further.
+    """
+    total = tl.zeros((values.shape[0], TOKENS), dtype=DTYPE)
+    for _ in range(DEGREE):
+        row = tl.load(rows) * TOKENS
+        value = tl.load(values).to(DTYPE)
         picked = tl.load(x + row[:, None] + tl.arange(0, TOKENS)[None, :]).to(DTYPE)
         total += picked * value[:, None]
+        values += step
+        rows += step
     return total
 
 
@@ -76,21 +84,38 @@ def tile_size(width: int, element_bytes: int) -> int:
     return next(fitting, TILE_SIZES[-1])
 
 
+@triton.jit
+def _cut_into_tiles(
+    x: tl.tensor,
+    tiles: tl.tensor,
+    batch: tl.tensor,
+    width: tl.tensor,
+    TOKENS: tl.constexpr,
+    COORDINATES: tl.constexpr,
+) -> None:
+    """tiles[tile, coordinate, token], zero for tokens behind the last."""
+    tile = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, TOKENS)
+    token = tile * TOKENS + lane
+    coordinate = tl.program_id(1) * COORDINATES + tl.arange(0, COORDINATES)
+    inside = (token < batch)[:, None] & (coordinate < width)[None, :]
+    found = tl.load(x + token[:, None] * width + coordinate[None, :], mask=inside, other=0.0)
+    place = (tile * width + coordinate)[:, None] * TOKENS + lane[None, :]
+    tl.store(tiles + place, tl.trans(found), mask=(coordinate < width)[:, None])
+
+
 def tiled(x: Float[Tensor, "batch m"], tile: int) -> Float[Tensor, "tiles m tile"]:
     """x cut into tiles that lie in one piece each, tokens last; tokens of zeros fill the last tile.
 
     In one piece, because rows of a transposed x would be a batch apart and fall into few sets of the cache.
     """
     batch, width = x.shape
-    tiles = triton.cdiv(batch, tile)
-    turned = x.new_zeros(tiles, width, tile)
-    whole = batch // tile
-    turned[:whole] = x[: whole * tile].reshape(whole, tile, width).mT
-    if whole < tiles:
-        turned[whole, :, : batch - whole * tile] = x[whole * tile :].T
-    return turned
+    tiles = x.new_empty(triton.cdiv(batch, tile), width, tile)
+    blocks = triton.cdiv(width, COORDINATES_AT_ONCE)
+    _cut_into_tiles[(len(tiles), blocks)](x, tiles, batch, width, tile, COORDINATES_AT_ONCE, num_warps=4)
+    return tiles
 
 
-def grid(tiles: int, blocks: int) -> tuple[int, int]:
-    """Programs (along features, along tokens): about PROGRAMS, each with a share of the blocks of features."""
-    return max(1, min(blocks, triton.cdiv(PROGRAMS, tiles))), tiles
+def splits_of(blocks: int, tiles: int) -> int:
+    """Programs that share a tile, each with every such block of features; neighbours in the grid are on one tile."""
+    return max(1, min(blocks, PROGRAMS // tiles))

@@ -14,14 +14,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.kernels.gpu_correlate import (
+    BLOCK_LAUNCH,
     BLOCK_SIZE,
-    BLOCK_WARPS,
     UNFUSED,
     check_device,
     correlate_block,
-    grid,
+    splits_of,
     tile_size,
-    transposed,
+    tiled,
 )
 from expander_sae.kernels.gpu_language import tl, triton
 from expander_sae.kernels.pursuit import FreshCorrelations
@@ -47,20 +47,21 @@ def _all_correlations(
     correlations: tl.tensor,
     batch: tl.tensor,
     features: tl.tensor,
+    splits: tl.tensor,
     DEGREE: tl.constexpr,
     FEATURES: tl.constexpr,
     TOKENS: tl.constexpr,
 ) -> None:
     """correlations[token, feature]."""
-    tile = tl.program_id(1).to(tl.int64)
+    tile = (tl.program_id(0) // splits).to(tl.int64)
     tokens = tile * TOKENS + tl.arange(0, TOKENS)
     x += tile * width * TOKENS
-    for first in range(tl.program_id(0) * FEATURES, features, tl.num_programs(0) * FEATURES):
+    for first in range(tl.program_id(0) % splits * FEATURES, features, splits * FEATURES):
         feature = first + tl.arange(0, FEATURES)
         # Past the end the last feature is scored again: no load needs a mask.
-        known = tl.minimum(feature, features - 1)
-        found = correlate_block(x, values, rows, known, TOKENS, DEGREE, correlations.dtype.element_ty)
-        # Turned round before it is stored, so that neighbouring lanes write neighbouring features.
+        entry = tl.minimum(feature, features - 1).to(tl.int64) * DEGREE
+        found = correlate_block(x, values + entry, rows + entry, 1, TOKENS, DEGREE, correlations.dtype.element_ty)
+        # Transposed before it is stored, so that neighbouring lanes write neighbouring features.
         place = tokens[:, None] * features + feature[None, :]
         tl.store(correlations + place, tl.trans(found), mask=(tokens < batch)[:, None] & (feature < features)[None, :])
 
@@ -86,6 +87,8 @@ def _touched_correlations(
     program = tl.program_id(0).to(tl.int64)
     token = program // k
     if tl.load(change + program) != 0:
+        residual += token * width
+        correlations += token * features
         column = tl.load(indices + program)
         for first in range(0, DEGREE, ROWS):
             slot = first + tl.arange(0, ROWS)
@@ -97,12 +100,12 @@ def _touched_correlations(
                 inside = entry[None, :] < length[:, None]
                 place = start[:, None] + entry[None, :]
                 feature = tl.load(list_features + place, mask=inside, other=0).reshape(ROWS * ENTRIES)
+                entries = feature.to(tl.int64) * DEGREE
                 found = correlate_block(
-                    residual + token * width, 1, values, rows, feature, tl.arange(0, 1), DEGREE,
-                    correlations.dtype.element_ty,
-                )  # fmt: skip
+                    residual, values + entries, rows + entries, 1, 1, DEGREE, correlations.dtype.element_ty
+                )
                 inside = inside.reshape(ROWS * ENTRIES)
-                tl.store(correlations + token * features + feature[:, None], found, mask=inside[:, None])
+                tl.store(correlations + feature[:, None], found, mask=inside[:, None])
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,11 @@ class LocalCorrelations(FreshCorrelations):
         if batch == 0:
             return correlations
         tile = tile_size(self.m, x.element_size())
-        turned, block = transposed(x, tile), BLOCK_SIZE // tile
-        _all_correlations[grid(turned.shape[1] // tile, triton.cdiv(features, block))](
-            turned, turned.shape[1], self.values, self.rows, correlations, batch, features,
-            degree, block, tile, num_warps=BLOCK_WARPS, **UNFUSED,
+        tiles, block = tiled(x, tile), BLOCK_SIZE // tile
+        splits = splits_of(triton.cdiv(features, block), len(tiles))
+        _all_correlations[(len(tiles) * splits,)](
+            tiles, self.m, self.values, self.rows, correlations, batch, features, splits,
+            degree, block, tile, **BLOCK_LAUNCH, **UNFUSED,
         )  # fmt: skip
         return correlations
 

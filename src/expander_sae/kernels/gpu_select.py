@@ -16,25 +16,28 @@ thresholds to guess, no lists that could overflow and no atomics: n / g + k * g 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from expander_sae.kernels.gpu_correlate import (
+    BLOCK_LAUNCH,
     BLOCK_SIZE,
-    BLOCK_WARPS,
     UNFUSED,
     check_device,
     correlate_block,
-    grid,
+    splits_of,
     tile_size,
-    transposed,
+    tiled,
 )
 from expander_sae.kernels.gpu_language import tl, triton
 
 WORKSPACE_BYTES = 256 << 20
-"""Memory of a call beside its inputs and outputs; a batch that would need more is done in parts."""
+"""Memory of a call beside its inputs, a second copy of the dictionary and its outputs; a batch that would need more is
+done in parts."""
 
 MEMBERS_AT_ONCE = 256
 """Members of chosen groups that a program of step 3 scores: two for every thread. A token has k * g, often 512."""
@@ -51,29 +54,34 @@ def _maxima_of_groups(
     rows: tl.tensor,
     bias: tl.tensor,
     maxima: tl.tensor,
-    features: tl.tensor,
     groups: tl.tensor,
     group_size: tl.tensor,
+    splits: tl.tensor,
     DEGREE: tl.constexpr,
     SIGNED: tl.constexpr,
     GROUPS: tl.constexpr,
     TOKENS: tl.constexpr,
 ) -> None:
-    """maxima[token, group], of magnitudes if SIGNED. A warp owns its groups and loops over their members, so that no
-    maximum crosses threads."""
-    tile = tl.program_id(1).to(tl.int64)
+    """maxima[token, group], of magnitudes if SIGNED, from columns in the order of `_by_member`.
+
+    A thread owns its groups and loops over their members, so that no maximum crosses threads.
+    """
+    tile = (tl.program_id(0) // splits).to(tl.int64)
     tokens = tile * TOKENS + tl.arange(0, TOKENS)
     x += tile * width * TOKENS
-    for first in range(tl.program_id(0) * GROUPS, groups, tl.num_programs(0) * GROUPS):
+    for first in range(tl.program_id(0) % splits * GROUPS, groups, splits * GROUPS):
         group = first + tl.arange(0, GROUPS)
+        known = tl.minimum(group, groups - 1)  # no load needs a mask
+        member_values, member_rows, member_bias = values + known, rows + known, bias + known
         best = tl.full((GROUPS, TOKENS), float("-inf"), dtype=bias.dtype.element_ty)
-        for member in range(group_size):
-            # Past the end the last feature is scored again: its group does not mind, and no load needs a mask.
-            feature = tl.minimum(group * group_size + member, features - 1)
-            score = correlate_block(x, values, rows, feature, TOKENS, DEGREE, bias.dtype.element_ty)
-            score += tl.load(bias + feature)[:, None]
+        for _ in range(group_size):
+            score = correlate_block(x, member_values, member_rows, groups, TOKENS, DEGREE, bias.dtype.element_ty)
+            score += tl.load(member_bias)[:, None]
             best = tl.maximum(best, tl.abs(score) if SIGNED else score)
-        # Turned round before it is stored, so that neighbouring lanes write neighbouring groups.
+            member_values += DEGREE * groups
+            member_rows += DEGREE * groups
+            member_bias += groups
+        # Transposed before it is stored, so that neighbouring lanes write neighbouring groups.
         place = tokens[:, None] * groups + group[None, :]
         tl.store(maxima + place, tl.trans(best), mask=(group < groups)[None, :])
 
@@ -102,7 +110,8 @@ def _scores_of_members(
     feature = group * group_size + position % group_size
     real = feature < features
     feature = tl.minimum(feature, features - 1)
-    score = correlate_block(x + token * width, values, rows, feature, 1, DEGREE, bias.dtype.element_ty)
+    entry = feature.to(tl.int64) * DEGREE
+    score = correlate_block(x + token * width, values + entry, rows + entry, 1, 1, DEGREE, bias.dtype.element_ty)
     score += tl.load(bias + feature)[:, None]
     # Places behind the last feature must not win. They are the last ones of a token, so they also lose every tie.
     score = tl.where(real[:, None], score, 0.0 if SIGNED else float("-inf"))
@@ -171,52 +180,86 @@ def _largest(scores: Float[Tensor, "batch width"], k: int, signed: bool) -> Int[
     return positions
 
 
-def _members_of_groups(
-    x: Float[Tensor, "batch m"],
-    values: Float[Tensor, "n d"],
-    rows: Int[Tensor, "n d"],
-    bias: Float[Tensor, " n"],
-    chosen: Int[Tensor, "batch k"],
-    group_size: int,
-    signed: bool,
-) -> Float[Tensor, "batch members"]:
-    """The scores, with their signs, of all members of the chosen groups."""
-    batch, k = chosen.shape
-    members = k * group_size
-    scores = bias.new_empty(batch, members)
-    blocks = triton.cdiv(members, MEMBERS_AT_ONCE)
-    _scores_of_members[(batch, blocks)](
-        x, x.shape[1], values, rows, bias, chosen, scores, values.shape[0], k, group_size,
-        values.shape[1], signed, MEMBERS_AT_ONCE, num_warps=4, **UNFUSED,
-    )  # fmt: skip
-    return scores
+def _by_member(
+    entries: Shaped[Tensor, "n *rest"], groups: int, group_size: int
+) -> Shaped[Tensor, "members *rest groups"]:
+    """What features have, with that of neighbouring groups side by side, where a warp finds it in one piece.
+
+    The last feature is repeated until its group is full; a maximum does not mind.
+    """
+    missing = groups * group_size - len(entries)
+    filled = torch.cat([entries, entries[-1:].expand(missing, *entries.shape[1:])])
+    return filled.reshape(groups, group_size, *entries.shape[1:]).movedim(0, -1).contiguous()
 
 
-def _maxima(
-    x: Float[Tensor, "batch m"],
-    values: Float[Tensor, "n d"],
-    rows: Int[Tensor, "n d"],
-    bias: Float[Tensor, " n"],
-    group_size: int,
-    signed: bool,
-) -> Float[Tensor, "batch groups"]:
-    """The largest score (or magnitude, if signed) in every group."""
-    features, degree = values.shape
-    tile = tile_size(x.shape[1], x.element_size())
-    turned = transposed(x, tile)
-    groups, groups_at_once = triton.cdiv(features, group_size), BLOCK_SIZE // tile
-    maxima = bias.new_empty(turned.shape[1], groups)
-    _maxima_of_groups[grid(turned.shape[1] // tile, triton.cdiv(groups, groups_at_once))](
-        turned, turned.shape[1], values, rows, bias, maxima, features, groups, group_size,
-        degree, signed, groups_at_once, tile, num_warps=BLOCK_WARPS, **UNFUSED,
-    )  # fmt: skip
-    return maxima[: x.shape[0]]
+@dataclass(frozen=True)
+class _Tournament:
+    """A dictionary laid out for both rounds: the best groups, then the best of their members."""
 
+    values: Float[Tensor, "n d"]
+    rows: Int[Tensor, "n d"]
+    bias: Float[Tensor, " n"]
+    k: int
+    signed: bool
 
-def _tokens_at_once(x: Float[Tensor, "batch m"], features: int, k: int, group_size: int, element_bytes: int) -> int:
-    """Tokens whose transpose, group maxima and candidates fit into the workspace."""
-    scores = triton.cdiv(features, group_size) + k * group_size
-    return max(1, WORKSPACE_BYTES // (x.shape[1] * x.element_size() + scores * element_bytes))
+    @cached_property
+    def group_size(self) -> int:
+        """The power of two at most sqrt(n / k), which makes the lists of both rounds about equally long."""
+        return 1 << (math.isqrt(len(self.values) // self.k).bit_length() - 1)
+
+    @cached_property
+    def groups(self) -> int:
+        """Groups of features, the last of which may be short."""
+        return int(triton.cdiv(len(self.values), self.group_size))
+
+    @cached_property
+    def _members(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [members, d, groups], rows [members, d, groups] and bias [members, groups]."""
+        return (
+            _by_member(self.values, self.groups, self.group_size),
+            _by_member(self.rows, self.groups, self.group_size),
+            _by_member(self.bias, self.groups, self.group_size),
+        )
+
+    def maxima(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
+        """The largest score (or magnitude, if signed) in every group."""
+        tile = tile_size(x.shape[1], x.element_size())
+        tiles, groups_at_once = tiled(x, tile), BLOCK_SIZE // tile
+        maxima = self.bias.new_empty(len(tiles) * tile, self.groups)
+        splits = splits_of(triton.cdiv(self.groups, groups_at_once), len(tiles))
+        _maxima_of_groups[(len(tiles) * splits,)](
+            tiles, x.shape[1], *self._members, maxima, self.groups, self.group_size, splits,
+            self.values.shape[1], self.signed, groups_at_once, tile, **BLOCK_LAUNCH, **UNFUSED,
+        )  # fmt: skip
+        return maxima[: len(x)]
+
+    def scores(self, x: Float[Tensor, "batch m"], chosen: Int[Tensor, "batch k"]) -> Float[Tensor, "batch members"]:
+        """The scores, with their signs, of all members of the chosen groups."""
+        features, degree = self.values.shape
+        members = self.k * self.group_size
+        scores = self.bias.new_empty(len(x), members)
+        _scores_of_members[(len(x), triton.cdiv(members, MEMBERS_AT_ONCE))](
+            x, x.shape[1], self.values, self.rows, self.bias, chosen, scores, features, self.k, self.group_size,
+            degree, self.signed, MEMBERS_AT_ONCE, num_warps=4, **UNFUSED,
+        )  # fmt: skip
+        return scores
+
+    def best(self, x: Float[Tensor, "batch m"]) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+        """The k best features of every token, sorted."""
+        chosen = _largest(self.maxima(x), self.k, self.signed)
+        scores = self.scores(x, chosen)
+        positions = _largest(scores, self.k, self.signed).long()
+        group, member = positions // self.group_size, positions % self.group_size
+        indices = chosen.long().gather(1, group) * self.group_size + member
+        scores = scores.gather(1, positions)
+        # They come in the order of their features, so a stable sort leaves ties to the lowest.
+        order = (scores.abs() if self.signed else scores).sort(dim=1, descending=True, stable=True).indices
+        return scores.gather(1, order), indices.gather(1, order)
+
+    def tokens_at_once(self, x: Float[Tensor, "batch m"]) -> int:
+        """Tokens whose tiles and lists fit into the workspace."""
+        lists = (self.groups + self.k * self.group_size) * self.bias.element_size()
+        return max(1, WORKSPACE_BYTES // (x.shape[1] * x.element_size() + lists))
 
 
 def select(
@@ -232,20 +275,11 @@ def select(
     Sums and results have the precision of `bias`, float32 or float64; x and values may be stored in less.
     """
     check_device(x, values, rows, bias)
-    batch, features = x.shape[0], values.shape[0]
-    group_size = 1 << int(math.log2(features / k) / 2)
-    step = _tokens_at_once(x, features, k, group_size, bias.element_size())
-    best_values = bias.new_empty(batch, k)
-    best_indices = torch.empty(batch, k, dtype=torch.int64, device=x.device)
-    for start in range(0, batch, step):
-        tokens = x[start : start + step]
-        chosen = _largest(_maxima(tokens, values, rows, bias, group_size, signed), k, signed)
-        scores = _members_of_groups(tokens, values, rows, bias, chosen, group_size, signed)
-        positions = _largest(scores, k, signed).long()
-        indices = chosen.long().gather(1, positions // group_size) * group_size + positions % group_size
-        scores = scores.gather(1, positions)
-        # Candidates come in the order of their features, so a stable sort leaves ties to the lowest.
-        order = (scores.abs() if signed else scores).sort(dim=1, descending=True, stable=True).indices
-        best_values[start : start + step] = scores.gather(1, order)
-        best_indices[start : start + step] = indices.gather(1, order)
+    tournament = _Tournament(values, rows, bias, k, signed)
+    best_values = bias.new_empty(len(x), k)
+    best_indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
+    step = tournament.tokens_at_once(x)
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        best_values[part], best_indices[part] = tournament.best(x[part])
     return best_values, best_indices

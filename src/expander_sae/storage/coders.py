@@ -46,4 +46,5 @@ def parse_coder(fields: Fields) -> Coder:
     try:
         return known[name](**parameters)
     except (ExpanderError, TypeError) as error:
-        raise StorageError(f"{fields.where}: the parameters of the coder {name} are not possible: {error}") from error
+        reason = str(error).rstrip(".")
+        raise StorageError(f"{fields.where}: the coder {name} cannot have these parameters: {reason}.") from error

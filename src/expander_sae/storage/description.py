@@ -12,8 +12,6 @@ import torch
 
 from expander_sae.storage.coders import coder_to_json
 from expander_sae.storage.config import dtype_name
-from expander_sae.storage.dictionaries import BlockRecord
-from expander_sae.storage.folder import CONFIG
 from expander_sae.storage.loading import read
 from expander_sae.supports import Support
 
@@ -52,17 +50,15 @@ class Description:
 
 def describe(path: str | PathLike[str]) -> Description:
     """What the folder `path` holds, after both files were verified."""
-    folder = Path(path)
-    config, _ = read(folder)
-    record = config.dictionary
+    stored = read(Path(path))
+    config, record = stored.config, stored.config.dictionary
     degrees = {block.d for _, block in record.blocks_inside()}
     sizes = config.shapes_of_parameters()
     values = sum(math.prod(sizes[name]) for name in sizes if name.endswith("values"))
     biases = sum(math.prod(sizes[name]) for name in sizes if name.endswith("bias"))
     dense = (record.m * record.n * (1 if config.tied else 2) + biases) * torch.finfo(config.dtype).bits // 8
-    on_disk = (folder / CONFIG).stat().st_size + (folder / config.tensor_file).stat().st_size
     return Description(
-        path=str(folder),
+        path=str(path),
         m=record.m,
         n=record.n,
         d=degrees.pop() if len(degrees) == 1 else None,
@@ -73,21 +69,19 @@ def describe(path: str | PathLike[str]) -> Description:
         scale=config.scale,
         dtype=dtype_name(config.dtype),
         learned_values=values + biases,
-        bytes_on_disk=on_disk,
+        bytes_on_disk=stored.bytes_on_disk,
         dense_bytes=dense,
-        ratio=dense / on_disk,
-        library_version=config.library_version,
+        ratio=dense / stored.bytes_on_disk,
+        library_version=stored.library_version,
         provenance=config.provenance,
     )
 
 
 def stored_supports(path: str | PathLike[str]) -> dict[str, Support]:
     """The supports of the expander blocks by the prefix of their tensors ("" without a union), checked."""
-    config, tensors = read(Path(path))
-
-    def made(prefix: str, block: BlockRecord) -> Support | None:
-        rows = tensors.get(f"{prefix}rows")
-        return None if block.support is None else block.support.make(block.m, block.n, block.d, rows)
-
-    supports = ((prefix, made(prefix, block)) for prefix, block in config.dictionary.blocks_inside())
-    return {prefix: support for prefix, support in supports if support is not None}
+    stored = read(Path(path))
+    return {
+        prefix: block.support.make(block.m, block.n, block.d, stored.tensors.get(f"{prefix}rows"))
+        for prefix, block in stored.config.dictionary.blocks_inside()
+        if block.support is not None
+    }

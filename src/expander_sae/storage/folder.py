@@ -46,7 +46,9 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: bytes) -> Non
         _replace(folder / file, tensors)
         _replace(folder / CONFIG, text.encode())
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error.strerror}); what it held is unchanged.") from error
+        raise StorageError(
+            f"{folder} cannot be written ({error.strerror}); an autoencoder that it held is still whole."
+        ) from error
     _remove_unnamed(folder, file)
 
 
@@ -177,7 +179,7 @@ def _read_tensors(folder: Path, config: Mapping[str, Any]) -> bytes:
     fields.finish()
     if not _TENSOR_FILE.fullmatch(file) or file != f"sae-{digest[:12]}.safetensors":
         raise StorageError(
-            f"{folder / CONFIG} names the tensor file {file!r}, which is not sae-<hash>.safetensors in the same folder; "
+            f"{folder / CONFIG} names the tensor file {file!r}, which is not the sae-<hash>.safetensors beside it; "
             "save the autoencoder again."
         )
     path = folder / file

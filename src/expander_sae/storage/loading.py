@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,16 @@ from expander_sae.storage.tensors import convert, from_bytes
 Autoencoder = TypeVar("Autoencoder", bound=SparseAutoencoder)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The verified content of a folder."""
+
+    config: Config
+    tensors: dict[str, Tensor]
+    library_version: str
+    bytes_on_disk: int
+
+
 def load(
     path: str | PathLike[str],
     cls: type[Autoencoder],
@@ -24,21 +35,24 @@ def load(
     dtype: torch.dtype | None = None,
 ) -> Autoencoder:
     """The autoencoder in `path`, checked; in float32 (float64 if stored so) unless `dtype` says otherwise."""
-    config, stored = read(Path(path))
+    stored = read(Path(path))
+    config = stored.config
     dtype = dtype or (torch.float64 if config.dtype == torch.float64 else torch.float32)
     check_dtype(dtype)
     parameters = config.shapes_of_parameters()
     tensors = {
-        name: convert(name, tensor, dtype, device) if name in parameters else tensor for name, tensor in stored.items()
+        name: convert(name, tensor, dtype, device) if name in parameters else tensor
+        for name, tensor in stored.tensors.items()
     }
     return _build(cls, config, tensors)
 
 
-def read(folder: Path) -> tuple[Config, dict[str, Tensor]]:
-    """The config and the tensors of a folder, every check passed that needs no model."""
+def read(folder: Path) -> Stored:
+    """What a folder holds, every check passed that needs no model."""
     content, data = read_folder(folder)
     config = Config.parse(content, folder / CONFIG)
-    return config, from_bytes(data, config, folder)
+    size = (folder / CONFIG).stat().st_size + len(data)
+    return Stored(config, from_bytes(data, config, folder), str(content["library_version"]), size)
 
 
 def _build(cls: type[Autoencoder], config: Config, tensors: dict[str, Tensor]) -> Autoencoder:

@@ -20,7 +20,7 @@ def convert(name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device 
         raise StorageError(f"{name} has values that are not finite, which no autoencoder can use; train it again.")
     converted = tensor.detach().to(device=device, dtype=dtype, copy=True)
     if not torch.isfinite(converted).all():
-        largest, name_of_dtype = float(tensor.abs().max()), dtype_name(dtype)
+        largest, name_of_dtype = float(tensor.detach().abs().max()), dtype_name(dtype)
         raise StorageError(f"{name} reaches {largest:.4g}, too much for {name_of_dtype}; use float32 or bfloat16.")
     return converted
 

@@ -1,0 +1,101 @@
+"""`expander info`: what an autoencoder on disk is."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from expander_sae import storage
+from expander_sae.supports import Support, max_overlap, right_degrees
+
+OVERLAP_WORK = 500_000_000
+"""Steps that the search for the largest overlap may take, the sum of the squared right degrees: about a second."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Tell what an autoencoder on disk is: sizes, support, coder, provenance, and how much smaller than a dense one."""
+
+    path: tyro.conf.Positional[Path]
+    """The folder of the autoencoder."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+    def run(self) -> None:
+        """Print the description, after both files were verified."""
+        description = storage.describe(self.path)
+        supports = {prefix: _statistics(support) for prefix, support in storage.stored_supports(self.path).items()}
+        if self.json:
+            print(json.dumps({**description.to_json(), "support_statistics": supports}, indent=2))
+            return
+        console = Console()
+        console.print(_table(description))
+        for prefix, statistics in supports.items():
+            if statistics["max_overlap"] is None:
+                statistics["max_overlap"] = "skipped: it would take long"
+            console.print(_properties(f"support {prefix.removesuffix('.')}".strip(), statistics))
+        if description.provenance:
+            console.print(_properties("provenance", description.provenance))
+
+
+def _statistics(support: Support) -> dict[str, Any]:
+    """What can be told about a support in a few seconds; the largest overlap only where it is cheap."""
+    degrees = right_degrees(support)
+    affordable = int(degrees.square().sum()) <= OVERLAP_WORK
+    return {
+        "support": str(support),
+        "rows_sha256": support.sha256,
+        "features_per_coordinate": {
+            "min": int(degrees.min()),
+            "mean": round(float(degrees.double().mean()), 2),
+            "max": int(degrees.max()),
+        },
+        "uncovered_coordinates": int((degrees == 0).sum()),
+        "max_overlap": max_overlap(support) if affordable else None,
+    }
+
+
+def _table(description: storage.Description) -> Table:
+    d = "differs by block" if description.d is None else f"{description.d:,}"
+    encoder = "the dictionary itself" if description.tied else "its own values on the same support"
+    facts = {
+        "width m": f"{description.m:,}",
+        "features n": f"{description.n:,}",
+        "degree d": d,
+        "dictionary": description.dictionary["kind"],
+        "coder": _call(description.coder),
+        "encoder": encoder + (", with a latent bias" if description.latent_bias else ""),
+        "scale": f"{description.scale:.6g}",
+        "learned values": f"{description.learned_values:,} in {description.dtype}",
+        "bytes on disk": f"{description.bytes_on_disk:,}",
+        "bytes if dense": f"{description.dense_bytes:,}, {description.ratio:.1f} times as many",
+        "written by": f"expander-sae {description.library_version}",
+    }
+    return _properties(description.path, facts)
+
+
+def _call(coder: dict[str, Any]) -> str:
+    return f"{coder['name']}({', '.join(f'{name}={value!r}' for name, value in coder['parameters'].items())})"
+
+
+def _properties(title: str, facts: dict[str, Any]) -> Table:
+    """Two columns, one fact a line."""
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a hash must stay whole
+    for name, fact in facts.items():
+        table.add_row(Text(name.replace("_", " ")), Text(_readable(fact)))  # Text: brackets are not markup here
+    return table
+
+
+def _readable(fact: object) -> str:
+    if fact is None:
+        return "none"
+    if isinstance(fact, dict):
+        return ", ".join(f"{name} {value}" for name, value in fact.items())
+    return fact if isinstance(fact, str) else json.dumps(fact)

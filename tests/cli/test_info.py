@@ -1,0 +1,49 @@
+"""`expander info` says what is on disk."""
+
+import json
+
+import pytest
+from tests.storage.autoencoders import autoencoder
+
+from expander_sae import storage
+from expander_sae.cli import info
+from expander_sae.cli.info import Info
+
+
+@pytest.fixture
+def folder(tmp_path):
+    autoencoder("union", provenance={"model": "[bold]/model", "best": None}).save(tmp_path / "sae")
+    return tmp_path / "sae"
+
+
+def test_json_is_the_description_and_the_statistics(folder, capsys):
+    Info(path=folder, json=True).run()
+    printed = json.loads(capsys.readouterr().out)
+    statistics = printed.pop("support_statistics")
+    assert printed == storage.describe(folder).to_json()
+    assert statistics.keys() == {"blocks.1.", "blocks.2."}
+    # 9 features of degree 3 on 12 coordinates, balanced.
+    degrees = {"min": 2, "mean": 2.25, "max": 3}
+    assert statistics["blocks.1."]["features_per_coordinate"] == degrees
+    assert statistics["blocks.1."]["uncovered_coordinates"] == 0
+    assert statistics["blocks.1."]["max_overlap"] in (1, 2, 3)
+
+
+def test_tables(folder, capsys):
+    Info(path=folder).run()
+    printed = capsys.readouterr().out
+    for expected in ("TopK(k=3, signed=False)", "support blocks.1", "[bold]/model", "learned values", "uncovered"):
+        assert expected in printed
+    assert "skipped" not in printed
+
+
+def test_costly_overlap_is_skipped(folder, capsys, monkeypatch):
+    monkeypatch.setattr(info, "OVERLAP_WORK", 0)
+    Info(path=folder).run()
+    assert "skipped: it would take long" in capsys.readouterr().out
+
+
+def test_a_dense_dictionary_has_no_support(tmp_path, capsys):
+    autoencoder("dense").save(tmp_path)
+    Info(path=tmp_path).run()
+    assert "support" not in capsys.readouterr().out

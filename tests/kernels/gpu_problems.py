@@ -1,0 +1,37 @@
+"""Small problems for the Triton kernels, and block sizes under which even those have many blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from expander_sae import Support
+from expander_sae.kernels import gpu_correlate, gpu_pursue, gpu_select
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where there is no GPU the kernels run in Triton's interpreter (tests/conftest.py), about 0.1 s a token."""
+
+
+def columns(
+    seed: int, batch: int, m: int, n: int, d: int, dtype: torch.dtype, *, ties: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, values, rows and bias; small integers if `ties`, so that equal scores, zeros of both signs too, are common."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = [torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((batch, m), (n, d), (n,))]
+    x, values, bias = [(number.round() if ties else number).to(DEVICE) for number in numbers]
+    return x, values, Support.make("uniform", m=m, n=n, d=d, seed=seed).rows.to(DEVICE), bias
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Two tokens to a tile, a few of everything else, two programs and a workspace for about three tokens."""
+    with (
+        mock.patch.multiple(gpu_correlate, TILE_SIZES=(2,), COORDINATES_AT_ONCE=4, PROGRAMS=2),
+        mock.patch.multiple(gpu_select, BLOCK_SIZE=8, MEMBERS_AT_ONCE=4, SCORES_AT_ONCE=16, WORKSPACE_BYTES=1000),
+        mock.patch.multiple(gpu_pursue, BLOCK_SIZE=16, ROWS_AT_ONCE=2, ENTRIES_AT_ONCE=4),
+    ):
+        yield

@@ -1,0 +1,37 @@
+"""The Triton kernels compile for real GPUs, on a machine without one, to code without fused sums and without spills."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", minversion="3.3", reason="older versions describe a kernel's arguments differently")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_compiles_to_what_the_docstrings_promise(architecture, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compile_for_gpu.py")
+    done = subprocess.run(
+        [sys.executable, script, architecture],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert len(report) == 16
+    for kernel, found in report.items():
+        assert found["fused"] == 0, kernel
+        assert found["spilled"] == 0, kernel
+    for kernel in ("_maxima_of_groups fp32", "_all_correlations fp32", "_maxima_of_groups fp64"):
+        assert report[kernel]["sums"] > 0
+        # One load of 16 bytes a row and thread: it is the tile's row that is read side by side.
+        assert report[kernel]["wide loads"] >= 7

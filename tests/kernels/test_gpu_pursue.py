@@ -1,0 +1,130 @@
+"""Local correlations by Triton: the same bits as making all of them anew, and the same codes as the textbook loop."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
+
+from expander_sae import Support
+from expander_sae.kernels import Rules, gpu_pursue, pursue, reference
+from expander_sae.kernels.gpu_pursue import LocalCorrelations
+from expander_sae.supports import RowLists
+from expander_sae.supports.row_lists import build_row_lists
+
+ALWAYS_LOCAL = {"SCATTERED_COST": 0}
+
+
+def lists_of(rows, m):
+    lists = build_row_lists(rows.cpu(), m)
+    return RowLists(lists.starts.to(DEVICE), lists.features.to(DEVICE), lists.slots.to(DEVICE))
+
+
+def step(operator, x, k, seed, share=0.5):
+    """A change to the codes of every token, features [batch, k], and the residual that it leaves."""
+    generator = torch.Generator().manual_seed(seed)
+    features = operator.values.shape[0]
+    indices = torch.stack([torch.randperm(features, generator=generator)[:k] for _ in range(len(x))])
+    change = torch.randn(len(x), k, generator=generator, dtype=x.dtype)
+    change *= torch.rand(len(x), k, generator=generator) < share
+    change, indices = change.to(DEVICE), indices.to(DEVICE)
+    return change, indices, x - operator.synthesize(change, indices)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 10**6),
+    batch=st.integers(0, 4),
+    m=st.integers(2, 16),
+    n=st.integers(5, 50),
+    d=st.integers(1, 10),
+    small=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_correlate_has_the_bits_of_the_definition(seed, batch, m, n, d, small, dtype):
+    x, values, rows, _ = columns(seed, batch, m, n, min(d, m), dtype)
+    with small_blocks() if small else nullcontext():
+        found = LocalCorrelations(values, rows, m, lists_of(rows, m)).correlate(x)
+    assert torch.equal(found, reference.correlate(x, values, rows))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    batch=st.integers(1, 4),
+    m=st.integers(2, 16),
+    n=st.integers(5, 50),
+    d=st.integers(1, 10),
+    small=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_update_equals_fresh_correlations(seed, batch, m, n, d, small, dtype):
+    x, values, rows, _ = columns(seed, batch, m, n, min(d, m), dtype)
+    operator = LocalCorrelations(values, rows, m, lists_of(rows, m))
+    change, indices, residual = step(operator, x, 5, seed)
+    before = reference.correlate(x, values, rows)
+    with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL), small_blocks() if small else nullcontext():
+        after = operator.update(before, residual, change, indices)
+    assert after is before
+    assert torch.equal(after, reference.correlate(residual, values, rows))
+
+
+@pytest.mark.parametrize("construction", ["shared", "banded", "uniform"])
+def test_update_with_row_lists_of_very_different_lengths(construction):
+    m, n = 24, 150
+    x, values, _, _ = columns(0, 2, m, n, 3, torch.float64)
+    rows = Support.make(construction, m=m, n=n, d=3, seed=0).rows.to(DEVICE)
+    operator = LocalCorrelations(values, rows, m, lists_of(rows, m))
+    change, indices, residual = step(operator, x, 3, 0)
+    with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL):
+        after = operator.update(reference.correlate(x, values, rows), residual, change, indices)
+    assert torch.equal(after, reference.correlate(residual, values, rows))
+
+
+def test_update_touches_nothing_but_the_features_that_share_a_row():
+    m, n, d = 30, 40, 2
+    x, values, rows, _ = columns(3, 2, m, n, d, torch.float64)
+    operator = LocalCorrelations(values, rows, m, lists_of(rows, m))
+    change, indices, residual = step(operator, x, 2, 3, share=1.0)
+    change[1] = 0
+    before = torch.full((2, n), 7.0, dtype=torch.float64, device=DEVICE)
+    with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL):
+        after = operator.update(before.clone(), residual, change, indices)
+    neighbours = torch.isin(rows, rows[indices[0]]).any(dim=1)
+    assert 0 < neighbours.sum() < n
+    assert torch.equal(after[0] != 7, neighbours)
+    assert torch.equal(after[1], before[1])
+
+
+def test_a_change_of_many_columns_makes_all_correlations_anew():
+    m, n = 16, 30
+    x, values, rows, _ = columns(1, 2, m, n, 4, torch.float64)
+    operator = LocalCorrelations(values, rows, m, lists_of(rows, m))
+    change, indices, residual = step(operator, x, 20, 1, share=1.0)
+    before = torch.full((2, n), 7.0, dtype=torch.float64, device=DEVICE)
+    after = operator.update(before, residual, change, indices)
+    assert torch.equal(after, reference.correlate(residual, values, rows))
+    assert (before == 7).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("orthogonal", [False, True])
+@settings(deadline=None, max_examples=6)
+@given(
+    seed=st.integers(0, 10**6), batch=st.integers(1, 3), d=st.integers(1, 4), k=st.integers(1, 6), local=st.booleans()
+)
+def test_pursue_takes_the_features_that_the_reference_takes(orthogonal, signed, seed, batch, d, k, local):
+    m, n = 20, 45
+    x, values, rows, _ = columns(seed, batch, m, n, d, torch.float64)
+    with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL) if local else nullcontext():
+        found, expected = (
+            pursue(x, values, rows, lists_of(rows, m), Rules(k, signed), orthogonal=orthogonal, implementation=name)
+            for name in ("gpu", "reference")
+        )
+    assert torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)

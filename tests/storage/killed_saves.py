@@ -1,0 +1,175 @@
+"""Kills processes that save over an autoencoder; run by test_killed_saves.py, so that forks start from a quiet process.
+
+Prints one JSON object: how often each outcome was found, by scenario. An outcome that is not whole raises.
+"""
+
+import builtins
+import collections
+import io
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from tests.storage.autoencoders import autoencoder, same
+
+import expander_sae as xs
+from expander_sae.errors import StorageError
+from expander_sae.storage import folder as folder_module
+
+KILLED = 9
+ROUNDS = 25
+
+
+def in_child(work):
+    """Run the work in a forked process; its exit status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def outcome(path, old, new):
+    """Which autoencoder the folder holds: old, new or none at all."""
+    try:
+        loaded = xs.SparseAutoencoder.load(path)
+    except StorageError as error:
+        if old is None and ("does not exist" in str(error) or "has no config.json" in str(error)):
+            return "old"
+        raise
+    if same(loaded, new):
+        return "new"
+    assert old is not None, "something appeared that nobody saved"
+    assert same(loaded, old), "neither the old nor the new autoencoder"
+    return "old"
+
+
+def die_at_line(step):
+    """Let this process end at the step-th line that runs in storage/folder.py."""
+    lines = itertools.count()
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != folder_module.__file__:
+            return None
+        if event == "line" and next(lines) == step:
+            os._exit(KILLED)
+        return trace
+
+    sys.settrace(trace)
+
+
+def die_while_writing(file_number, share):
+    """Let this process end when it has written a share of its file of this number."""
+    files = itertools.count()
+
+    def opened(path, mode):
+        return PartialFile(path, share) if next(files) == file_number else builtins.open(path, mode)
+
+    folder_module.open = opened
+
+
+class PartialFile(io.FileIO):
+    """A file whose first write ends the process part of the way."""
+
+    def __init__(self, path, share):
+        super().__init__(path, "w")
+        self.share = share
+
+    def write(self, data):
+        super().write(data[: int(len(data) * self.share)])
+        os._exit(KILLED)
+
+
+def start(path, old):
+    """The folder as it was before the save."""
+    shutil.rmtree(path, ignore_errors=True)
+    if old is not None:
+        old.save(path)
+
+
+def check_killed(path, old, new, prepare):
+    """Kill one save; what it left, or None when it was not killed. The next save must succeed and leave two files."""
+    start(path, old)
+
+    def work():
+        prepare()
+        new.save(path)
+
+    status = in_child(work)
+    assert status in (0, KILLED), f"the child failed with {status}"
+    found = outcome(path, old, new)
+    new.save(path)
+    assert outcome(path, old, new) == "new"
+    assert len(os.listdir(path)) == 2, os.listdir(path)
+    return found if status == KILLED else None
+
+
+def at_every_line(path, old, new):
+    """Outcomes of saves killed before each line of storage/folder.py that they run."""
+    found = collections.Counter()
+    for step in itertools.count():
+        result = check_killed(path, old, new, lambda step=step: die_at_line(step))
+        if result is None:
+            return found
+        found[result] += 1
+
+
+def in_the_middle_of_files(path, old, new):
+    """Outcomes of saves killed while they write either file."""
+    cases = itertools.product((0, 1), (0.0, 0.3, 0.99, 1.0))
+    return collections.Counter(
+        check_killed(path, old, new, lambda case=case: die_while_writing(*case)) for case in cases
+    )
+
+
+def at_random_times(path, one, other):
+    """Outcomes of real SIGKILLs to a process that saves the two in turn."""
+    found, chance = collections.Counter(), random.Random(0)
+    start(path, one)
+    for _ in range(ROUNDS):
+        child = os.fork()
+        if child == 0:
+            for sae in itertools.cycle((other, one)):
+                sae.save(path)
+        time.sleep(chance.uniform(0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found[outcome(path, one, other)] += 1
+    return found
+
+
+def large(seed):
+    """An autoencoder whose file takes a while to write."""
+    generator = torch.Generator().manual_seed(seed)
+    dictionary = xs.DenseDictionary(64, 4096, torch.randn(4096, 64, generator=generator))
+    return xs.SparseAutoencoder(dictionary, xs.TopK(k=3))
+
+
+def main():
+    torch.set_num_threads(1)
+    old, new = autoencoder("stored rows", seed=1), autoencoder("dense", seed=2, tied=False)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "runs" / "sae"
+        results = {
+            "every line, over an old one": at_every_line(path, old, new),
+            "every line, first save": at_every_line(path, None, new),
+            "every line, the same again": at_every_line(path, new, new),
+            "middle of a file": in_the_middle_of_files(path, old, new),
+            "random times": at_random_times(path, large(1), large(2)),
+        }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
