@@ -141,6 +141,22 @@ def test_zero_token_has_zero_codes(case):
     assert not codes.active.any()
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if not case.exact], ids=lambda case: case.name)
+def test_half_precision(case):
+    dictionary, x = problem(case, "expander", torch.bfloat16, False)
+    codes = case.make(False, torch.float32)(dictionary, x)
+    assert codes.values.dtype == torch.bfloat16
+    assert codes.values.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "coder", [NIHT(2), HTP(2), FISTA(0.1), CoordinateDescent(0.1), SSMP(2), VotingDecoder(2), BasisPursuit()], ids=repr
+)
+def test_integers_are_refused(coder):
+    with pytest.raises(ExpanderError, match="floating-point"):
+        coder(make_dictionary("expander"), torch.ones(2, 24, dtype=torch.int64))
+
+
 @every_coder
 @every_dictionary
 def test_bad_activations_are_refused(case, family):
@@ -177,6 +193,7 @@ def test_more_features_than_there_are_is_refused(coder):
         (lambda: VotingDecoder(3, agree=1), "agree must be at least 2"),
         (lambda: VotingDecoder(3, tolerance=-1.0), "tolerance must be at least 0"),
         (lambda: BasisPursuit(tolerance=0.0), "tolerance must be at least 1e-10"),
+        (lambda: BasisPursuit(tolerance=0.1), "tolerance must be at most 0.0001"),
     ],
 )
 def test_bad_parameters_are_refused(make, sentence):

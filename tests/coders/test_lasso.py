@@ -157,6 +157,17 @@ def test_refit_survives_equal_columns(solver):
     torch.testing.assert_close(dictionary.synthesize(codes).detach(), column)
 
 
+@every_solver
+def test_single_precision_columns_meet_a_double_precision_gap(solver):
+    dictionary = make_dictionary("expander", dtype=torch.float32)
+    x = tokens_for(dictionary).double()
+    codes = solver(0.1, iterations=2000, gap=1e-10)(dictionary, x).to_dense()
+    residual = x - codes @ dictionary.to_dense().detach().double().T
+    slopes, penalty = dictionary.correlate(residual).detach(), penalties_of(dictionary, x, 0.1, False)
+    gap = duality_gap(residual.square().sum(dim=1), slopes, codes, penalty, False)
+    assert (gap <= 1.01e-10 * x.square().sum(dim=1) / 2).all()
+
+
 def test_iterations_bound_the_work():
     dictionary = make_dictionary("union")
     x = tokens_for(dictionary)

@@ -63,6 +63,18 @@ def test_the_error_never_rises(family, seed, signed, coder):
     assert (errors[-1] < errors[0]).all()
 
 
+@settings(deadline=None, max_examples=15)
+@given(family=st.sampled_from(FAMILIES), seed=st.integers(0, 1000))
+def test_niht_ends_where_its_features_cannot_improve(family, seed):
+    # A step that is too long must be shortened: giving up on it leaves some gradient on the support.
+    dictionary = make_dictionary(family, seed=seed)
+    dictionary.normalise_columns()
+    x = gaussian(6, dictionary.m, seed=seed)
+    codes = NIHT(3, iterations=3000, signed=True)(dictionary, x)
+    slopes = dictionary.correlate_at(residual(dictionary, codes, x), codes.indices).detach()
+    assert (slopes.abs() <= 1e-5 * x.norm(dim=1, keepdim=True)).all()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @every_sign
 def test_htp_is_a_fit_that_would_be_chosen_again(family, signed):

@@ -21,6 +21,8 @@ MOST_FEATURES = 20_000
 """The largest dictionary that a linear program per token is sensible for."""
 FINEST = 1e-10
 """The finest tolerance that the solver can work to."""
+COARSEST = 1e-4
+"""The coarsest: SciPy refuses what misses the equations by more."""
 USUAL = 1e-9
 """The tolerance for exact activations."""
 ROUNDING_UNITS = 16
@@ -78,6 +80,8 @@ class BasisPursuit(Coder):
     def __post_init__(self) -> None:
         if self.tolerance is not None:
             at_least("tolerance", self.tolerance, FINEST)
+            if self.tolerance > COARSEST:
+                raise ExpanderError(f"tolerance must be at most {COARSEST}, not {self.tolerance}.")
 
     def __call__(self, dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> Codes:
         if dictionary.n > MOST_FEATURES:
@@ -86,7 +90,7 @@ class BasisPursuit(Coder):
             )
         with torch.no_grad():
             matrix = dictionary.to_dense().double().cpu().numpy()
-        usual = max(USUAL, ROUNDING_UNITS * rounding_unit(dictionary, x))
+        usual = min(COARSEST, max(USUAL, ROUNDING_UNITS * rounding_unit(dictionary, x)))
         tolerance = usual if self.tolerance is None else self.tolerance
         # One chunk, so that a token that is refused can be named by its position.
         return code_in_chunks(dictionary, x, None, 1, lambda tokens: self._solve(matrix, tokens, tolerance))

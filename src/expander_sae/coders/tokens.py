@@ -11,6 +11,7 @@ from torch import Tensor
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError
+from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.inputs import check_finite
 
 CHUNK_ELEMENTS = 1 << 24
@@ -52,6 +53,14 @@ def rounding_unit(dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> float
     """The relative rounding that activations made by this dictionary carry."""
     tensors = (x, *dictionary.parameters())
     return max(torch.finfo(tensor.dtype).eps for tensor in tensors if tensor.is_floating_point())
+
+
+def gram_of(
+    dictionary: Dictionary, x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"]
+) -> Float[Tensor, "batch k k"]:
+    """Inner products between each token's columns in x's precision, which may be finer than that of the values."""
+    columns = dictionary.columns(indices)
+    return SparseColumns(columns.rows, columns.values.to(x.dtype)).gram(dictionary.m)
 
 
 def synthesize_dense(dictionary: Dictionary, codes: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:

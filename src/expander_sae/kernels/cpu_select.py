@@ -184,7 +184,7 @@ def select(x: Any, values: Any, rows: Any, k: int, bias: Any, signed: bool) -> t
     out = np.empty((tokens, k), x.dtype), np.empty((tokens, k), np.int64)
     # An unsigned type spares the compiled loop the test for negative indices.
     rows = rows.view(np.uint32)
-    capacity = 8 * k + LANES
+    capacity = min(8 * k + LANES, values.shape[0])
 
     def work(start: int, stop: int) -> None:
         tile, room = aligned((width, LANES), x.dtype), aligned((2 + _PROBE_GROUPS, LANES), x.dtype)

@@ -1,4 +1,4 @@
-"""Which version of a kernel runs: compiled for the CPU, Triton for CUDA devices, plain torch anywhere else."""
+"""Which version of a kernel runs: compiled for CPUs, Triton for NVIDIA GPUs, plain torch anywhere else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def choose(implementation: str, device: torch.device) -> str:
             f"implementation must be one of {', '.join(get_args(Implementation))}, not {implementation}."
         )
     if implementation == "auto":
-        return {"cpu": "cpu", "cuda": "gpu"}.get(device.type, "reference")
+        # ROCm devices are called cuda too, and the Triton kernels are laid out for NVIDIA's.
+        here = {"cpu": "cpu", "cuda": "gpu" if torch.version.hip is None else "reference"}
+        return here.get(device.type, "reference")
     if implementation == "cpu" and device.type != "cpu":
         raise ExpanderError(f"The cpu kernels need tensors on the CPU, not on {device}.")
     return implementation

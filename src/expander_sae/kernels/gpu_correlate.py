@@ -8,6 +8,7 @@ or of the result: half precision halves the traffic and loses nothing, since its
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -76,6 +77,11 @@ def check_device(*tensors: Tensor) -> None:
                 f"The gpu kernels need every tensor on a CUDA device, but one is on {tensor.device}: "
                 "move it there, or use implementation='auto'."
             )
+
+
+def device_of(tensor: Tensor) -> torch.cuda.device:
+    """A context in which kernels run where `tensor` is; Triton launches on the current device, whatever it is given."""
+    return torch.cuda.device(tensor.get_device())  # -1, a tensor of the CPU, changes nothing
 
 
 def tile_size(width: int, element_bytes: int) -> int:

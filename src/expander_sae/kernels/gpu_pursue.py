@@ -19,6 +19,7 @@ from expander_sae.kernels.gpu_correlate import (
     UNFUSED,
     check_device,
     correlate_block,
+    device_of,
     splits_of,
     tile_size,
     tiled,
@@ -122,12 +123,13 @@ class LocalCorrelations(FreshCorrelations):
         if batch == 0:
             return correlations
         tile = tile_size(self.m, x.element_size())
-        tiles, block = tiled(x, tile), BLOCK_SIZE // tile
-        splits = splits_of(triton.cdiv(features, block), len(tiles))
-        _all_correlations[(len(tiles) * splits,)](
-            tiles, self.m, self.values, self.rows, correlations, batch, features, splits,
-            degree, block, tile, **BLOCK_LAUNCH, **UNFUSED,
-        )  # fmt: skip
+        with device_of(x):
+            tiles, block = tiled(x, tile), BLOCK_SIZE // tile
+            splits = splits_of(triton.cdiv(features, block), len(tiles))
+            _all_correlations[(len(tiles) * splits,)](
+                tiles, self.m, self.values, self.rows, correlations, batch, features, splits,
+                degree, block, tile, **BLOCK_LAUNCH, **UNFUSED,
+            )  # fmt: skip
         return correlations
 
     def update(
@@ -144,9 +146,10 @@ class LocalCorrelations(FreshCorrelations):
             return self.correlate(residual)
         lists = self.row_lists
         check_device(residual, lists.starts, lists.features, correlations)
-        _touched_correlations[(change.numel(),)](
-            residual, self.m, self.values, self.rows, lists.starts, lists.features, change, indices,
-            correlations, self.values.shape[0], change.shape[1], degree, ROWS_AT_ONCE, ENTRIES_AT_ONCE,
-            num_warps=4, **UNFUSED,
-        )  # fmt: skip
+        with device_of(residual):
+            _touched_correlations[(change.numel(),)](
+                residual, self.m, self.values, self.rows, lists.starts, lists.features, change, indices,
+                correlations, self.values.shape[0], change.shape[1], degree, ROWS_AT_ONCE, ENTRIES_AT_ONCE,
+                num_warps=4, **UNFUSED,
+            )  # fmt: skip
         return correlations

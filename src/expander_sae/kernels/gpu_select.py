@@ -29,6 +29,7 @@ from expander_sae.kernels.gpu_correlate import (
     UNFUSED,
     check_device,
     correlate_block,
+    device_of,
     splits_of,
     tile_size,
     tiled,
@@ -279,7 +280,8 @@ def select(
     best_values = bias.new_empty(len(x), k)
     best_indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
     step = tournament.tokens_at_once(x)
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
-        best_values[part], best_indices[part] = tournament.best(x[part])
+    with device_of(x):
+        for start in range(0, len(x), step):
+            part = slice(start, start + step)
+            best_values[part], best_indices[part] = tournament.best(x[part])
     return best_values, best_indices

@@ -1,0 +1,156 @@
+"""What a training run is asked for: one frozen record per dictionary, checked as a whole when it is made."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from expander_sae.coders import OMP, BatchTopK, Coder, MatchingPursuit, OneShotCoder, TopK
+from expander_sae.errors import ExpanderError
+from expander_sae.supports import constructions
+
+CODERS: dict[str, type[Coder]] = {"topk": TopK, "batch_topk": BatchTopK, "mp": MatchingPursuit, "omp": OMP}
+"""The coders that can be trained with, by the name a config gives them."""
+SHARED = ("tokens", "batch", "shuffle_seed", "checkpoint_every", "log_every")
+"""Fields that all dictionaries of one pass must agree on."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One dictionary and how it is trained."""
+
+    n: int
+    """Features."""
+    d: int | None = None
+    """Learned values per column; none for a dense dictionary."""
+    k: int = 32
+    """Active features per token (on average with batch_topk, at most with mp and omp)."""
+    construction: str = "uniform"
+    """How the support is made."""
+    seed: int = 0
+    """Of the support and of the starting values."""
+    coder: Literal["topk", "batch_topk", "mp", "omp"] = "topk"
+    """How codes are found, in training and afterwards."""
+    signed: bool = False
+    """Allow negative codes."""
+    tied: bool = True
+    """Let the dictionary be its own encoder."""
+    latent_bias: bool | None = None
+    """Add a learned bias to every feature's correlation; by default wherever the coder can use one."""
+    unit_norm: bool = False
+    """Scale the columns to unit norm after every step; free norms keep a tied encoder from overshooting."""
+    tokens: int = 1_000_000
+    """Tokens to train on; a store that holds fewer is read again in another order."""
+    batch: int = 1024
+    """Tokens per step, over all processes together."""
+    shuffle_seed: int = 0
+    """Of the order of the tokens."""
+    learning_rate: float | None = None
+    """Adam's step size; by default a rule of n and d, see `learning_rate_rule`."""
+    warm_up: float = 0.02
+    """Share of the tokens over which the learning rate rises from zero."""
+    decay: float = 0.3
+    """Share of the tokens, at the end, over which it falls to zero."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """How long Adam remembers gradients and their squares."""
+    clip: float = 1.0
+    """Largest norm of the gradient; longer ones are shortened to it."""
+    auxk: float = 1 / 32
+    """Weight of the loss that revives dead features; 0 for none."""
+    auxk_k: int | None = None
+    """Dead features that share in it, per token; by default 2 k, or m/2 for a dense dictionary."""
+    dead_after: int | None = None
+    """Tokens without firing after which a feature counts as dead; by default 2 % of the run, at most 10 million."""
+    resample_every: int | None = None
+    """Tokens between fresh starts of the dead features' values, aimed at what is left unexplained; none by default."""
+    multi_topk: bool = False
+    """Add 1/8 of the loss under 4 k features per token, so that features beyond the k-th learn too (topk only)."""
+    average: float = 0.0
+    """Keep a running average of the weights with this decay per step, and give it back in the end; 0 for none."""
+    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Of the parameters and the arithmetic; bfloat16 only for the matrix products of a dense dictionary."""
+    checkpoint_every: int = 1_000_000
+    """Tokens between checkpoints (there is always one on SIGTERM and Ctrl-C)."""
+    log_every: int = 50
+    """Steps between rows of metrics."""
+
+    def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_coder()
+        self._check_schedule()
+
+    def _check_sizes(self) -> None:
+        sizes = ["n", "k", "tokens", "batch", "checkpoint_every", "log_every"]
+        sizes += [name for name in ("d", "auxk_k", "dead_after", "resample_every") if getattr(self, name) is not None]
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.k > self.n:
+            raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
+        if self.d is not None and self.construction not in constructions():
+            raise ExpanderError(f"construction must be one of {', '.join(constructions())}, not {self.construction!r}.")
+
+    def _check_coder(self) -> None:
+        if self.coder not in CODERS:
+            raise ExpanderError(f"coder must be one of {', '.join(CODERS)}, not {self.coder!r}.")
+        if not self.one_shot and (self.latent_bias or not self.tied):
+            raise ExpanderError(f"{self.coder} works on the dictionary alone; leave tied on and latent_bias off.")
+        if self.multi_topk and self.coder != "topk":
+            raise ExpanderError(f"multi_topk widens topk; with {self.coder} leave it off.")
+        if self.multi_topk and 4 * self.k > self.n:
+            raise ExpanderError(f"multi_topk takes 4 k = {4 * self.k} features per token, but there are {self.n}.")
+        if self.precision not in ("float32", "float64", "bfloat16"):
+            raise ExpanderError(f"precision must be float32, float64 or bfloat16, not {self.precision!r}.")
+        if self.precision == "bfloat16" and self.d is not None:
+            raise ExpanderError("precision bfloat16 is for dense dictionaries; an expander one trains in float32.")
+
+    def _check_schedule(self) -> None:
+        if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
+            raise ExpanderError(f"learning_rate must be above zero and finite, not {self.learning_rate}.")
+        if not (0 <= self.warm_up and 0 <= self.decay and self.warm_up + self.decay <= 1):
+            raise ExpanderError(
+                f"warm_up and decay must be shares that add up to at most 1, not {self.warm_up} and {self.decay}."
+            )
+        if not all(0 <= beta < 1 for beta in (*self.betas, self.average)):
+            raise ExpanderError(f"betas and average must be from 0 to below 1, not {self.betas} and {self.average}.")
+        if not (self.clip > 0 and 0 <= self.auxk < math.inf):
+            raise ExpanderError(f"clip must be above 0 and auxk at least 0, not {self.clip} and {self.auxk}.")
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether codes are read off one product, so that an encoder and a latent bias have a meaning."""
+        return issubclass(CODERS[self.coder], OneShotCoder)
+
+    @property
+    def name(self) -> str:
+        """What the dictionary is called in tables and folders."""
+        kind = "dense" if self.d is None else f"{self.construction}-d{self.d}"
+        return f"{kind}-n{self.n}-{self.coder}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
+
+    def make_coder(self) -> Coder:
+        """The coder itself."""
+        return CODERS[self.coder](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, as JSON holds it."""
+        return {**dataclasses.asdict(self), "betas": list(self.betas)}
+
+
+def check_width(config: TrainConfig, m: int) -> None:
+    """Refuse a dictionary that activations of width m cannot have."""
+    if config.d is not None and config.d > m:
+        raise ExpanderError(f"d must be between 1 and the width of the activations, {m}, not {config.d}.")
+
+
+def check_one_pass(configs: list[TrainConfig]) -> None:
+    """Refuse dictionaries that cannot be trained on the same batches, or told apart on disk."""
+    if not configs:
+        raise ExpanderError("There is nothing to train; give at least one TrainConfig.")
+    for name in SHARED:
+        values = {getattr(config, name) for config in configs}
+        if len(values) > 1:
+            raise ExpanderError(f"Dictionaries of one pass share their batches, so {name} cannot be {sorted(values)}.")
+    names = [config.name for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ExpanderError(f"Two dictionaries of one pass would both be called {twice[0]}; train them one by one.")

@@ -1,0 +1,52 @@
+"""What training makes small: the share of the batch's variance that is left over, a number without a scale.
+
+Sums run over all processes, so that several of them minimise exactly what one would.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.training.distribution import Group
+
+
+class BatchStatistics(NamedTuple):
+    """What all dictionaries of a pass need to know of a batch, at the scale of the source."""
+
+    tokens: int
+    """In all processes together."""
+    variation: Float[Tensor, ""]
+    """Sum of the squared distances to the batch's mean: the error of predicting the mean."""
+    stop: bool
+    """Whether any process was asked to stop."""
+
+
+@torch.no_grad()
+def batch_statistics(x: Float[Tensor, "tokens m"], group: Group, stop: bool = False) -> BatchStatistics:
+    """The statistics of a batch; one round of messages, which also carries the wish to stop."""
+    if group.world == 1:
+        return BatchStatistics(len(x), variation(x), stop)
+    sums = torch.cat([x.sum(dim=0, dtype=torch.float64), x.new_tensor([len(x), stop], dtype=torch.float64)])
+    group.add_up(sums)
+    tokens = int(sums[-2])
+    squares = group.add_up(_square_norm(x - (sums[:-2] / tokens).to(x.dtype)))
+    return BatchStatistics(tokens, squares, bool(sums[-1] > 0))
+
+
+def variation(x: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
+    """Sum of the squared distances to the mean."""
+    return _square_norm(x - x.mean(dim=0))
+
+
+def fvu(residual: Float[Tensor, "tokens m"], variation: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Fraction of variance unexplained; predicting the mean gives 1."""
+    return _square_norm(residual) / variation
+
+
+def _square_norm(x: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
+    # Its backward pass is one multiplication by a number, where that of `square().sum()` makes two more matrices.
+    return torch.linalg.vector_norm(x) ** 2
