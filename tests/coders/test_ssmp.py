@@ -66,7 +66,7 @@ def test_one_round_is_the_textbook_loop(family, seed, signed):
         np.testing.assert_allclose(codes[token].numpy(), expected, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(family=st.sampled_from(FAMILIES), seed=st.integers(0, 1000), signed=st.booleans())
 def test_the_sum_of_absolute_residuals_never_rises(family, seed, signed):
     dictionary = make_dictionary(family, seed=seed)

@@ -66,8 +66,7 @@ def test_gram_and_norms(kind):
     torch.testing.assert_close(dictionary.norms(), gram.diagonal().sqrt())
 
 
-def test_gram_by_dense_columns_is_the_same(monkeypatch):
-    """Columns of high degree take another way, in chunks."""
+def test_gram_does_not_depend_on_its_chunks(monkeypatch):
     from expander_sae.kernels import columns
 
     dictionary = make("dense")
@@ -207,6 +206,8 @@ def test_union_is_one_index_space():
         ),
         (lambda: make("dense").select(torch.zeros(2, 17), 3), "must be [..., 18]"),
         (lambda: make("expander").correlate(torch.zeros(2, 17)), "must be [..., 18]"),
+        (lambda: make("expander").correlate(torch.zeros(2, 18, dtype=torch.int64)), "must be floating-point"),
+        (lambda: xs.OMP(3)(make("dense"), torch.full((2, 18), torch.nan)), "x must be finite"),
         (lambda: make("dense").select(torch.zeros(2, 18), 31), "between 1 and the number of features, 30"),
         (lambda: make("union").select(torch.zeros(2, 18), 0), "between 1 and the number of features, 30"),
         (lambda: make("dense").select(torch.full((2, 18), torch.inf), 3), "x must be finite"),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import csc_array
 from torch import Tensor
 
 from expander_sae.coders.base import Coder, at_least
 from expander_sae.coders.tokens import code_in_chunks, rounding_unit
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 MOST_FEATURES = 20_000
 """The largest dictionary that a linear program per token is sensible for."""
@@ -45,6 +47,8 @@ class LinearProgram:
         scale = np.abs(token).max()
         if scale == 0:
             return np.zeros(len(self.cost))
+        from scipy.optimize import linprog  # half a second that only this coder needs
+
         result = linprog(
             self.cost,
             A_eq=self.matrix,
@@ -102,6 +106,8 @@ class BasisPursuit(Coder):
         if self.signed:
             # A signed code is the difference of two non-negative ones.
             matrix, cost = np.hstack([matrix, -matrix]), np.concatenate([cost, cost])
+        from scipy.sparse import csc_array
+
         program = LinearProgram(csc_array(matrix), cost, np.abs(matrix).max(axis=0))
         solved = np.empty((x.shape[0], len(cost)))
         for number, token in enumerate(x.double().cpu().numpy()):

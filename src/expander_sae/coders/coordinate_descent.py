@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expander_sae.coders.lasso import LassoCoder, duality_gap, soft_threshold
-from expander_sae.coders.tokens import CHUNK_ELEMENTS, gram_of, in_token_order
+from expander_sae.coders.tokens import CHUNK_ELEMENTS, in_token_order
 from expander_sae.dictionaries import Codes, Dictionary
 
 NEWCOMERS = 10
@@ -105,7 +105,7 @@ class CoordinateDescent(LassoCoder):
         goal: Float[Tensor, " batch"],
     ) -> Float[Tensor, "batch w"]:
         """Codes after passes over the entries, each set to its best value given the others, until all meet the goal."""
-        gram = gram_of(dictionary, x, indices) * used[:, None, :] * used[:, :, None]
+        gram = dictionary.gram(indices, x.dtype) * used[:, None, :] * used[:, :, None]
         target = dictionary.correlate_at(x, indices) * used
         curvature = torch.diagonal(gram, dim1=1, dim2=2).masked_fill(~used, 1.0)
         codes = values.clone()

@@ -11,7 +11,6 @@ from torch import Tensor
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.inputs import check_finite
 
 CHUNK_ELEMENTS = 1 << 24
@@ -28,8 +27,6 @@ def code_in_chunks(
     `solve` works in float32 or better. Chunks hold as many tokens as `elements_per_token` lets fit.
     """
     flat = flatten(x, dictionary.m)
-    if not x.is_floating_point():
-        raise ExpanderError(f"Activations must be floating-point, not {x.dtype}.")
     if k is not None:
         check_fits(k, dictionary)
     check_finite("x", flat.detach())
@@ -53,14 +50,6 @@ def rounding_unit(dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> float
     """The relative rounding that activations made by this dictionary carry."""
     tensors = (x, *dictionary.parameters())
     return max(torch.finfo(tensor.dtype).eps for tensor in tensors if tensor.is_floating_point())
-
-
-def gram_of(
-    dictionary: Dictionary, x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"]
-) -> Float[Tensor, "batch k k"]:
-    """Inner products between each token's columns in x's precision, which may be finer than that of the values."""
-    columns = dictionary.columns(indices)
-    return SparseColumns(columns.rows, columns.values.to(x.dtype)).gram(dictionary.m)
 
 
 def synthesize_dense(dictionary: Dictionary, codes: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:

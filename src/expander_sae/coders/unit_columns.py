@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from expander_sae.coders.tokens import gram_of
 from expander_sae.dictionaries import Dictionary
 from expander_sae.dictionaries.base import UnitColumns
 from expander_sae.kernels.greedy import DEPENDENT
@@ -28,7 +27,7 @@ class FittingColumns(UnitColumns):
     ) -> Float[Tensor, "batch k"]:
         """The least-squares codes of each token's nonzero values, non-negative unless signed; zeros stay zero."""
         scale = self.scale[indices]
-        gram = gram_of(self.dictionary, x, indices) * scale[:, :, None] * scale[:, None, :]
+        gram = self.dictionary.gram(indices, x.dtype) * scale[:, :, None] * scale[:, None, :]
         target = self.dictionary.correlate_at(x, indices) * scale
         dependent = DEPENDENT[x.element_size()]
         return least_squares(gram, target, values, values != 0, signed=signed, dependent=dependent)

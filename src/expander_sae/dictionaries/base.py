@@ -18,6 +18,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.kernels import greedy
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
+from expander_sae.kernels.inputs import check_finite
 
 
 class Dictionary(nn.Module, ABC):
@@ -63,9 +64,10 @@ class Dictionary(nn.Module, ABC):
         """`W codes`, the activation that the codes stand for; added to `onto` if there is one."""
         return self.columns(codes.indices).combine(codes.values, self.m, onto)
 
-    def gram(self, indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k k"]:
-        """Inner products between the columns of each token."""
-        return self.columns(indices).gram(self.m)
+    def gram(self, indices: Int[Tensor, "*batch k"], dtype: torch.dtype | None = None) -> Float[Tensor, "*batch k k"]:
+        """Inner products between the columns of each token, in the precision of the values unless `dtype` is given."""
+        columns = self.columns(indices)
+        return SparseColumns(columns.rows, columns.values.to(dtype or self.dtype)).gram(self.m)
 
     def gram_columns(self, indices: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape n"]:
         """Inner products of the columns of `indices` with all n columns."""
@@ -88,6 +90,7 @@ class Dictionary(nn.Module, ABC):
     def pursue(self, x: Float[Tensor, "*batch m"], rules: Rules, *, orthogonal: bool) -> Codes:
         """Greedy codes by matching pursuit, or by orthogonal matching pursuit; no gradient flows through the choice."""
         flat = flatten(x, self.m)
+        check_finite("x", flat.detach())
         with torch.no_grad():
             working = flat.to(torch.promote_types(flat.dtype, torch.float32))
             values, indices = self._pursue(working, rules, orthogonal)
@@ -134,7 +137,9 @@ class UnitColumns:
 
 
 def flatten(x: Float[Tensor, "*batch m"], m: int) -> Float[Tensor, "batch m"]:
-    """x as a matrix of tokens; refuses another width."""
+    """x as a matrix of tokens; refuses another width, and integers."""
     if x.ndim < 1 or x.shape[-1] != m:
         raise ExpanderError(f"Activations must be [..., {m}], not {list(x.shape)}.")
+    if not x.is_floating_point():
+        raise ExpanderError(f"Activations must be floating-point, not {x.dtype}.")
     return x.reshape(-1, m)

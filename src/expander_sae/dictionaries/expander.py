@@ -76,7 +76,6 @@ class ExpanderDictionary(Dictionary):
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
         return kernels.pursue(x, self.values, self.rows, self._row_lists_here(), rules, orthogonal=orthogonal)
 
-    @torch.compiler.disable  # made once, by compiled code that a tracer cannot follow
     def _row_lists_here(self) -> RowLists:
         """The support's row lists, on the device of the values."""
         if self._row_lists is None or self._row_lists.starts.device != self.device:

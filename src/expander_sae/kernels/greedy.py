@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.refit import refit
 
 
@@ -89,7 +88,6 @@ def matching_pursuit(
 
     Without `signed`, a column in use may also be cut back, but not below zero.
     """
-    check_finite("x", x)
     codes = x.new_zeros(x.shape[0], rules.k)
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
@@ -141,7 +139,6 @@ def orthogonal_matching_pursuit(
     operator: Operator, x: Float[Tensor, "batch m"], rules: Rules
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Take the best column, refit all of them, repeat; without `signed` the refit is non-negative least squares."""
-    check_finite("x", x)
     codes = x.new_zeros(x.shape[0], rules.k)
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
