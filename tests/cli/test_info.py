@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from tests.storage.autoencoders import autoencoder
 
 from expander_sae import storage
 from expander_sae.cli import info
 from expander_sae.cli.info import Info
+from tests.storage.autoencoders import autoencoder
 
 
 @pytest.fixture

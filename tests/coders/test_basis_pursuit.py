@@ -4,6 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from expander_sae.coders import BasisPursuit
+from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.errors import ExpanderError
+from expander_sae.supports import Support, max_overlap
 from tests.coders.problems import (
     FAMILIES,
     flat_dictionary,
@@ -13,11 +18,6 @@ from tests.coders.problems import (
     plant,
     residual,
 )
-
-from expander_sae.coders import BasisPursuit
-from expander_sae.dictionaries import ExpanderDictionary
-from expander_sae.errors import ExpanderError
-from expander_sae.supports import Support, max_overlap
 
 signs = pytest.mark.parametrize("signed", [False, True], ids=["non-negative", "signed"])
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.coders.problems import FAMILIES, gaussian, make_dictionary
 
 from expander_sae.coders import BatchTopK
 from expander_sae.dictionaries import Codes, DenseDictionary
+from tests.coders.problems import FAMILIES, gaussian, make_dictionary
 
 every_dictionary = pytest.mark.parametrize("family", FAMILIES)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.coders.problems import FAMILIES, gaussian, make_dictionary, plant, residual
 
 from expander_sae.coders import (
     FISTA,
@@ -22,6 +21,7 @@ from expander_sae.coders import (
     VotingDecoder,
 )
 from expander_sae.errors import ExpanderError
+from tests.coders.problems import FAMILIES, gaussian, make_dictionary, plant, residual
 
 K = 3
 TOKENS = 6

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import Lasso
-from tests.coders.problems import FAMILIES, from_matrix, gaussian, make_dictionary, matrix_of, plant, support_of
 
 from expander_sae.coders import FISTA, CoordinateDescent
 from expander_sae.coders.fista import largest_eigenvalue
 from expander_sae.coders.lasso import duality_gap, largest_penalty, soft_threshold
+from tests.coders.problems import FAMILIES, from_matrix, gaussian, make_dictionary, matrix_of, plant, support_of
 
 SOLVERS = (FISTA, CoordinateDescent)
 every_solver = pytest.mark.parametrize("solver", SOLVERS)

@@ -7,6 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp, orthogonal_mp_gram
+
+from expander_sae.coders import OMP, MatchingPursuit
+from expander_sae.dictionaries import DenseDictionary, ExpanderDictionary
+from expander_sae.supports import Support
 from tests.coders.problems import (
     FAMILIES,
     flat_dictionary,
@@ -18,10 +22,6 @@ from tests.coders.problems import (
     residual,
     support_of,
 )
-
-from expander_sae.coders import OMP, MatchingPursuit
-from expander_sae.dictionaries import DenseDictionary, ExpanderDictionary
-from expander_sae.supports import Support
 
 PURSUITS = (OMP, MatchingPursuit)
 every_family = pytest.mark.parametrize("family", FAMILIES)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.coders.problems import FAMILIES, gaussian, make_dictionary, matrix_of, plant, residual
 
 from expander_sae.coders import OMP, SSMP
 from expander_sae.coders.weighted_median import weighted_median
 from expander_sae.dictionaries import Codes
+from tests.coders.problems import FAMILIES, gaussian, make_dictionary, matrix_of, plant, residual
 
 entries = st.tuples(st.integers(-5, 5), st.integers(0, 4))
 

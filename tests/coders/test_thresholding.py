@@ -8,6 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
+
+from expander_sae.coders import HTP, NIHT
+from expander_sae.coders.thresholding import keep_largest
+from expander_sae.kernels.refit import least_squares
 from tests.coders.problems import (
     FAMILIES,
     from_matrix,
@@ -18,10 +22,6 @@ from tests.coders.problems import (
     residual,
     support_of,
 )
-
-from expander_sae.coders import HTP, NIHT
-from expander_sae.coders.thresholding import keep_largest
-from expander_sae.kernels.refit import least_squares
 
 CODERS = (NIHT, HTP)
 every_coder = pytest.mark.parametrize("coder", CODERS)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.coders.problems import from_matrix, gaussian, make_dictionary, plant, residual
 
 from expander_sae.coders import VotingDecoder
 from expander_sae.coders.voting import longest_run
 from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.supports import Support
+from tests.coders.problems import from_matrix, gaussian, make_dictionary, plant, residual
 
 
 def peels(rows, agree):

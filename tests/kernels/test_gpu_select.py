@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
 
 from expander_sae import ExpanderError
 from expander_sae.kernels import gpu_correlate, gpu_select, reference, select
+from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
 
 
 def check(arguments, found=None):

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 import torch
-from tests.storage.autoencoders import autoencoder, same
 
 import expander_sae as xs
 from expander_sae.errors import StorageError
 from expander_sae.storage import folder as folder_module
+from tests.storage.autoencoders import autoencoder, same
 
 KILLED = 9
 ROUNDS = 25

@@ -5,12 +5,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.storage.autoencoders import autoencoder, same, tensor_file
 
 import expander_sae as xs
 from expander_sae import storage
 from expander_sae.errors import StorageError
 from expander_sae.storage.json_fields import checksum
+from tests.storage.autoencoders import autoencoder, same, tensor_file
 
 EXAMPLES = settings(deadline=None, max_examples=250)
 

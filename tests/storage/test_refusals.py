@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import expander_sae as xs
+from expander_sae import storage
+from expander_sae.errors import StorageError
 from tests.storage.autoencoders import (
     autoencoder,
     replace_tensor_bytes,
@@ -14,10 +18,6 @@ from tests.storage.autoencoders import (
     same,
     tensor_file,
 )
-
-import expander_sae as xs
-from expander_sae import storage
-from expander_sae.errors import StorageError
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import os
 
 import pytest
 import torch
-from tests.storage.autoencoders import KINDS, WIDTH, autoencoder, same, tensor_file
 
 import expander_sae as xs
 from expander_sae import storage
 from expander_sae.errors import StorageError
 from expander_sae.storage.coders import known_coders
+from tests.storage.autoencoders import KINDS, WIDTH, autoencoder, same, tensor_file
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CODERS = (

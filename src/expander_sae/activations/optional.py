@@ -1,7 +1,9 @@
-"""Packages that only the work with language models needs: asked for when they are used, named when they are missing."""
+"""The packages that only language models need: named when they are missing, silenced where they chatter."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from expander_sae.errors import ExpanderError
@@ -13,3 +15,19 @@ def require(*packages: str) -> None:
     if missing:
         names = " and ".join(missing)
         raise ExpanderError(f"This needs {names}, which is not installed: pip install 'expander-sae[lm]'.")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings from transformers inside; both are as before afterwards."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -9,11 +9,17 @@ import tyro
 from expander_sae import __version__
 from expander_sae.cli.bench import Bench
 from expander_sae.cli.demo import Demo
+from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
+from expander_sae.cli.model import Model
+from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
 
 Command = (
     Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
+    | Annotated[Model, tyro.conf.subcommand("model", prefix_name=False)]
+    | Annotated[Harvest, tyro.conf.subcommand("harvest", prefix_name=False)]
+    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )

@@ -43,8 +43,8 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: bytes) -> Non
     text = json.dumps({**content, "checksum": checksum(content)}, indent=2, allow_nan=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / file, tensors)
-        _replace(folder / CONFIG, text.encode())
+        replace_file(folder / file, tensors)
+        replace_file(folder / CONFIG, text.encode())
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written ({error.strerror}); an autoencoder that it held is still whole."
@@ -82,7 +82,7 @@ def _check_replaceable(folder: Path) -> None:
             )
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Put the file in its place in one step, once its content is safely on the disk."""
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -14,6 +14,9 @@ CODERS: dict[str, type[Coder]] = {"topk": TopK, "batch_topk": BatchTopK, "mp": M
 SHARED = ("tokens", "batch", "shuffle_seed", "checkpoint_every", "log_every")
 """Fields that all dictionaries of one pass must agree on."""
 
+MOST_SILENCE = 10_000_000
+"""Tokens without firing after which a feature counts as dead at the latest."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -58,11 +61,11 @@ class TrainConfig:
     auxk: float = 1 / 32
     """Weight of the loss that revives dead features; 0 for none."""
     auxk_k: int | None = None
-    """Dead features that share in it, per token; by default 2 k, or m/2 for a dense dictionary."""
+    """Dead features that share in it, per token; by default k, or m/2 for a dense dictionary."""
     dead_after: int | None = None
     """Tokens without firing after which a feature counts as dead; by default 2 % of the run, at most 10 million."""
-    resample_every: int | None = None
-    """Tokens between fresh starts of the dead features' values, aimed at what is left unexplained; none by default."""
+    lift: float = 0.3
+    """How fast a dead feature's latent bias rises until it fires, in learning rates per step; 0 for not at all."""
     multi_topk: bool = False
     """Add 1/8 of the loss under 4 k features per token, so that features beyond the k-th learn too (topk only)."""
     average: float = 0.0
@@ -81,7 +84,7 @@ class TrainConfig:
 
     def _check_sizes(self) -> None:
         sizes = ["n", "k", "tokens", "batch", "checkpoint_every", "log_every"]
-        sizes += [name for name in ("d", "auxk_k", "dead_after", "resample_every") if getattr(self, name) is not None]
+        sizes += [name for name in ("d", "auxk_k", "dead_after") if getattr(self, name) is not None]
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -107,19 +110,30 @@ class TrainConfig:
     def _check_schedule(self) -> None:
         if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
             raise ExpanderError(f"learning_rate must be above zero and finite, not {self.learning_rate}.")
-        if not (0 <= self.warm_up and 0 <= self.decay and self.warm_up + self.decay <= 1):
+        if not (self.warm_up >= 0 and self.decay >= 0 and self.warm_up + self.decay <= 1):
             raise ExpanderError(
                 f"warm_up and decay must be shares that add up to at most 1, not {self.warm_up} and {self.decay}."
             )
         if not all(0 <= beta < 1 for beta in (*self.betas, self.average)):
             raise ExpanderError(f"betas and average must be from 0 to below 1, not {self.betas} and {self.average}.")
-        if not (self.clip > 0 and 0 <= self.auxk < math.inf):
-            raise ExpanderError(f"clip must be above 0 and auxk at least 0, not {self.clip} and {self.auxk}.")
+        if not (self.clip > 0 and 0 <= self.auxk < math.inf and 0 <= self.lift < math.inf):
+            raise ExpanderError(
+                f"clip must be above 0, auxk and lift at least 0, not {self.clip}, {self.auxk} and {self.lift}."
+            )
 
     @property
     def one_shot(self) -> bool:
         """Whether codes are read off one product, so that an encoder and a latent bias have a meaning."""
         return issubclass(CODERS[self.coder], OneShotCoder)
+
+    @property
+    def dead_tokens(self) -> int:
+        """Tokens of silence that make a feature dead."""
+        return self.dead_after or max(1, min(MOST_SILENCE, self.tokens // 50))
+
+    def revived_together(self, m: int) -> int:
+        """How many dead features per token share in their loss."""
+        return self.auxk_k or (max(1, m // 2) if self.d is None else self.k)
 
     @property
     def name(self) -> str:
@@ -134,6 +148,13 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON holds it."""
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
+
+
+def width_matched(config: TrainConfig, m: int) -> TrainConfig:
+    """A dense dictionary with as many learned values in fewer columns: the control for what the support itself does."""
+    if config.d is None:
+        raise ExpanderError("Only an expander dictionary has a width-matched dense one; give d.")
+    return dataclasses.replace(config, d=None, n=max(config.k, round(config.n * config.d / m)))
 
 
 def check_width(config: TrainConfig, m: int) -> None:

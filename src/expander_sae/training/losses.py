@@ -5,7 +5,7 @@ Sums run over all processes, so that several of them minimise exactly what one w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,20 @@ def fvu(residual: Float[Tensor, "tokens m"], variation: Float[Tensor, ""]) -> Fl
     return _square_norm(residual) / variation
 
 
+class _SquareNorm(torch.autograd.Function):
+    """The sum of squares; torch's own, by norms or by products, makes two or three more matrices on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.linalg.vector_norm(x).square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return x * (2 * gradients[0])
+
+
 def _square_norm(x: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
-    # Its backward pass is one multiplication by a number, where that of `square().sum()` makes two more matrices.
-    return torch.linalg.vector_norm(x) ** 2
+    norm: Tensor = _SquareNorm.apply(x)
+    return norm

@@ -9,26 +9,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.store import Batches, Store
 from expander_sae.errors import ExpanderError
+from expander_sae.training.config import TrainConfig
+from expander_sae.training.distribution import Group
 
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """Batches [tokens, width] of activations, in an order that a small state pins down."""
+    """Batches [tokens, m] of activations in an order that a small state pins down; a process gets its share of each."""
 
-    @property
-    def width(self) -> int:
-        """Width of an activation."""
+    def __iter__(self) -> Iterator[Float[Tensor, "tokens m"]]: ...
 
-    @property
-    def batch(self) -> int:
-        """Tokens of a full batch, over all processes together."""
+    def __next__(self) -> Float[Tensor, "tokens m"]: ...
 
-    def __iter__(self) -> Iterator[Float[Tensor, "tokens width"]]: ...
-
-    def __next__(self) -> Float[Tensor, "tokens width"]: ...
-
-    def state_dict(self) -> Mapping[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The cursor, as JSON: what comes next."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -50,7 +45,7 @@ class TensorBatches:
         if x.ndim != 2 or len(x) < batch:
             raise ExpanderError(f"Training needs a matrix of at least one batch of {batch} rows, not {list(x.shape)}.")
         self._x, self._seed, self._rank, self._world = x, seed, rank, world
-        self.batch, self.width = batch, x.shape[1]
+        self._batch = batch
         self._epoch, self._position, self._order = 0, 0, self._order_of(0)
 
     def _order_of(self, epoch: int) -> Tensor:
@@ -61,21 +56,50 @@ class TensorBatches:
         return self
 
     def __next__(self) -> Float[Tensor, "tokens m"]:
-        if self._position + self.batch > len(self._x):  # rows left over at the end of a pass are in the next ones
+        if self._position + self._batch > len(self._x):  # rows left over at the end of a pass are in the next ones
             self._epoch, self._position = self._epoch + 1, 0
             self._order = self._order_of(self._epoch)
-        rows = self._order[self._position : self._position + self.batch][self._rank :: self._world]
-        self._position += self.batch
-        return self._x[rows].float()
+        rows = self._order[self._position : self._position + self._batch][self._rank :: self._world]
+        self._position += self._batch
+        return self._x[rows]
 
-    def state_dict(self) -> dict[str, int]:
-        """The pass and the position in it."""
-        return {"epoch": self._epoch, "position": self._position}
+    def state_dict(self) -> dict[str, Any]:
+        """The pass and the position in it, and what order it is a position of."""
+        return {"epoch": self._epoch, "position": self._position, "seed": self._seed, "shape": list(self._x.shape)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
+        here = self.state_dict()
+        for name in ("seed", "shape"):
+            if state.get(name) != here[name]:
+                raise ExpanderError(
+                    f"The position is of activations with {name} {state.get(name)}, not {here[name]}; resume with the "
+                    "same ones or start anew in another folder."
+                )
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
         self._order = self._order_of(self._epoch)
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def open_source(
+    source: Store | BatchSource | Float[Tensor, "tokens m"], config: TrainConfig, group: Group
+) -> BatchSource:
+    """Batches as the config wants them; a source that already is one is taken as it is."""
+    if isinstance(source, Store):
+        return Batches(source, batch=config.batch, seed=config.shuffle_seed, rank=group.rank, world=group.world)
+    if isinstance(source, Tensor):
+        return TensorBatches(source, batch=config.batch, seed=config.shuffle_seed, rank=group.rank, world=group.world)
+    if isinstance(source, BatchSource):
+        return source
+    raise ExpanderError(
+        f"Training takes a store, a matrix of activations or a BatchSource, not {type(source).__name__}."
+    )
+
+
+def origin_of(source: object) -> dict[str, Any]:
+    """Where the activations come from, as far as the source knows."""
+    if isinstance(source, Store):
+        return {"store": source.path.name, "fingerprint": source.fingerprint, "tokens": source.tokens, **source.origin}
+    return {}

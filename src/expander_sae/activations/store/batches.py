@@ -100,10 +100,11 @@ class Batches:
                 f"is read here, {self.store.path}); resume with the same store and settings, or start anew."
             )
         numbers = [state.get(name) for name in ("epoch", "window", "offset")]
-        if any(type(number) is not int or number < 0 for number in numbers):
+        whole = [number for number in numbers if type(number) is int and number >= 0]
+        if len(whole) < len(numbers):
             raise StoreError("The position is not one that state_dict() gave; resume from another checkpoint.")
         self.close()
-        self._position = Position(*numbers)
+        self._position = Position(*whole)
 
 
 def _check_sizes(batch: int, seed: int, window_tokens: int, epochs: int | None, rank: int, world: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float, Int32
@@ -33,15 +34,12 @@ def as_tokens(
     integers = {name: _int32(name, values, count) for name, values in fields.items()}
     given = activations.detach().cpu()
     stored = given.to(dtype)
-    if not torch.isfinite(stored).all():
+    # A NaN comes out of both extremes, so that two numbers tell about all values.
+    if count and not torch.isfinite(torch.stack(torch.aminmax(stored))).all():
         row = int(torch.nonzero(~torch.isfinite(stored).all(dim=1))[0])
         names = {name: int(values[row]) for name, values in integers.items()}
-        _refuse_row(
-            given[row],
-            dtype,
-            f"token {first + row} (id {names['token_ids']}, position {names['position']}"
-            f" of document {names['document']})",
-        )
+        place = f"id {names['token_ids']}, position {names['position']} of document {names['document']}"
+        _refuse_row(given[row], dtype, f"token {first + row} ({place})")
     return Tokens(stored, **integers, massive=torch.zeros(count, dtype=torch.bool))
 
 
@@ -49,12 +47,12 @@ def _int32(name: str, values: Integers, count: int) -> Int32[Tensor, " tokens"]:
     tensor = torch.as_tensor(values).detach().cpu()
     if tensor.shape != (count,) or tensor.is_floating_point() or tensor.dtype == torch.bool:
         raise StoreError(f"{name} must be {count} integers, one per activation, not of shape {list(tensor.shape)}.")
-    if count and not (0 <= int(tensor.min()) and int(tensor.max()) <= _LARGEST_INT32):
+    if count and (tensor.min() < 0 or tensor.max() > _LARGEST_INT32):
         raise StoreError(f"{name} must be from 0 to {_LARGEST_INT32}, not {int(tensor.min())} to {int(tensor.max())}.")
     return tensor.to(torch.int32)
 
 
-def _refuse_row(activation: Float[Tensor, " m"], dtype: torch.dtype, token: str) -> None:
+def _refuse_row(activation: Float[Tensor, " m"], dtype: torch.dtype, token: str) -> NoReturn:
     """Say why this activation cannot be stored."""
     if not torch.isfinite(activation).all():
         raise StoreError(

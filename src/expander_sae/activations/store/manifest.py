@@ -1,4 +1,4 @@
-"""manifest.json: what a store holds. It is the commit point: a shard belongs to the store once the manifest names it."""
+"""manifest.json: what a store holds. It is the commit point: a shard that the manifest does not name is not there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 import expander_sae
 from expander_sae.activations.store.errors import StoreError
 from expander_sae.activations.store.shards import ShardFormat, shard_name
-from expander_sae.storage.folder import _replace as replace_file
+from expander_sae.storage.folder import replace_file
 from expander_sae.storage.json_fields import checksum
 
 FORMAT = "expander-sae-store"

@@ -26,8 +26,8 @@ class FolderLock:
         self._descriptor: int | None = None
         if sys.platform == "win32":  # which has no locks on folders
             return
-        self._descriptor = os.open(folder, os.O_RDONLY)
         try:
+            self._descriptor = os.open(folder, os.O_RDONLY)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.release()
@@ -35,7 +35,8 @@ class FolderLock:
                 f"{folder} is being written by another process; wait for it, stop it, or choose another folder."
             ) from error
         except OSError:
-            # Some network file systems have no locks; there it is up to the user not to harvest twice at once.
+            # Some network file systems have no locks; there it is up to the user not to harvest twice at once. A folder
+            # that cannot be opened is refused by who writes into it.
             self.release()
 
     def release(self) -> None:
@@ -57,16 +58,15 @@ def make_folder(folder: Path) -> None:
 
 def open_manifest(folder: Path, wanted: Manifest, tokens: int | None) -> Manifest:
     """The manifest to go on from: that of the same harvest if one was begun here, else `wanted`, now on disk."""
-    if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        _check_same(folder, manifest, wanted)
-        _check_unfinished(folder, manifest, tokens)
-        Store(folder, manifest)  # checks that every shard is there
-    else:
-        manifest = wanted
-        _check_no_shards(folder)
     try:
-        if manifest is wanted:
+        if (folder / MANIFEST).exists():
+            manifest = read_manifest(folder)
+            _check_same(folder, manifest, wanted)
+            _check_unfinished(folder, manifest, tokens)
+            Store(folder, manifest)  # checks that every shard is there
+        else:
+            _check_no_shards(folder)
+            manifest = wanted
             write_manifest(folder, manifest)
         _remove_leftovers(folder, {shard.file for shard in manifest.shards})
     except OSError as error:

@@ -78,6 +78,7 @@ def _blocks(shard_tokens: Sequence[int], block_tokens: int) -> NDArray[np.int64]
 def _permutation(size: int, seed: int, stream: _Stream, index: int) -> NDArray[np.int64]:
     """A random order of 0 .. size-1, one for each seed, stream and index; read-only because it is kept."""
     order = np.arange(size, dtype=np.int64)
-    shuffle(order, compiled_word(np.uint64(seed), int(stream), index), int(stream))
+    key = np.uint64(compiled_word(np.uint64(seed), int(stream), index))
+    shuffle(order, key, int(stream))
     order.flags.writeable = False
     return order

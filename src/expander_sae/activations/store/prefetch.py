@@ -44,7 +44,9 @@ class Prefetched(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        # A garbage collection that runs in the thread itself may be what closes.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
         self._ready.clear()
 
     def _run(self) -> None:

@@ -29,12 +29,12 @@ from expander_sae.activations.store.manifest import (
     Manifest,
     Resume,
     Shard,
-    replace_file,
     write_manifest,
 )
 from expander_sae.activations.store.opening import FolderLock, make_folder, open_manifest
 from expander_sae.activations.store.reader import Store
 from expander_sae.activations.store.shards import FIELDS, Tokens, read_tokens, shard_name
+from expander_sae.storage.folder import replace_file
 from expander_sae.storage.json_fields import check_json
 from expander_sae.storage.tensors import to_bytes
 

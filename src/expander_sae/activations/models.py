@@ -1,0 +1,182 @@
+"""Causal language models of Hugging Face, from the cache, a folder or the hub, or one sentence that says why not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from expander_sae.activations.optional import quiet_transformers, require
+from expander_sae.activations.smollm2 import SHA256, fetch_smollm2, smollm2_folder
+from expander_sae.errors import ExpanderError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SMOLLM2 = "smollm2"
+"""The name of the default model, which needs no hub."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model that is ready to be read: in eval mode, no parameter wants a gradient."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    revision: str | None
+    """The commit on the hub, for smollm2 the hash of its GGUF file; None for a local folder."""
+    folder: Path | None
+    """Where it was read from; None if the hub's cache has it."""
+    width: int
+    """Size of the residual stream."""
+    vocabulary: int
+    """Rows of the embedding; some tokenizers use fewer."""
+    context: int | None
+    """Most positions the model was made for; None if its config names no limit."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs have to be."""
+        return self.model.device
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, those that two layers share counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_language_model(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    fetch: bool = False,
+) -> LanguageModel:
+    """The model and its tokenizer, on the GPU if there is one unless `device` says otherwise.
+
+    The name is `smollm2` (which `fetch` allows to be downloaded), a folder, or a name on the hub. A folder is read
+    without any network.
+    """
+    require("transformers", "accelerate")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    name = os.fspath(name_or_path)
+    place = _device(device)
+    folder = _folder(name, fetch)
+    location, local = (name, False) if folder is None else (str(folder), True)
+    with quiet_transformers() if local else nullcontext():
+        with _explained(name):
+            config = AutoConfig.from_pretrained(location, local_files_only=local)
+        _check_causal(name, config)
+        with _explained(name, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local)
+        with _explained(name):
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                location, config=config, dtype=dtype, local_files_only=local, output_loading_info=True
+            )
+    if loading["missing_keys"]:
+        raise ExpanderError(
+            f"The weights of {name} lack {sorted(loading['missing_keys'])[0]} (and {len(loading['missing_keys']) - 1} "
+            "more), which would be left random; give a whole causal language model."
+        )
+    text = config.get_text_config()
+    return LanguageModel(
+        model=model.to(place).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        name=name,
+        revision=SHA256 if name == SMOLLM2 else getattr(config, "_commit_hash", None),
+        folder=folder,
+        width=text.hidden_size,
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        context=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def cross_entropy(language_model: LanguageModel, text: str) -> float:
+    """Mean nats per predicted token of the text, without special tokens; a quick check that a model is sound."""
+    encoded = language_model.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    ids = encoded["input_ids"].to(language_model.device)
+    if ids.shape[1] < 2:
+        raise ExpanderError("Cross-entropy needs a text of at least 2 tokens.")
+    with torch.no_grad():
+        logits = language_model.model(input_ids=ids, use_cache=False).logits[0]
+    return float(torch.nn.functional.cross_entropy(logits[:-1].float(), ids[0, 1:]))
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device itself, after a tensor could be put there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ExpanderError(f"The device {str(device)!r} is not available on this machine; try 'cpu'.") from error
+
+
+def _folder(name: str, fetch: bool) -> Path | None:
+    """The folder that the name means, or None if it is a name on the hub."""
+    if name == SMOLLM2:
+        found = fetch_smollm2() if fetch else smollm2_folder()
+        if found is None:
+            raise ExpanderError("smollm2 was not fetched yet; run `expander model smollm2` once, with a network.")
+        return found
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ExpanderError(f"The folder {name} has no config.json; give a folder that save_pretrained() wrote.")
+        return path
+    if path.exists():
+        raise ExpanderError(f"{name} is a file, but a model is a folder that save_pretrained() wrote; give the folder.")
+    if not re.fullmatch(r"(?!\.|~)[\w.-]+(/[\w.-]+)?", name):
+        raise ExpanderError(
+            f"There is no folder {name!r}; give the folder of a model, a name on the Hugging Face hub, or smollm2."
+        )
+    return None
+
+
+def _check_causal(name: str, config: Any) -> None:
+    """Refuse what would load with a head that was never trained, or not at all."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    architectures = config.architectures or []
+    if config.model_type not in CAUSAL or (architectures and not set(architectures) & set(CAUSAL.values())):
+        kind = architectures[0] if architectures else config.model_type
+        raise ExpanderError(f"{name} is a {kind}, not a causal language model; give one that predicts the next token.")
+
+
+@contextmanager
+def _explained(name: str, part: str = "model") -> Iterator[None]:
+    """Turn what transformers and the hub raise into one sentence."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    # ImportError: a tokenizer that needs a package that is not installed; its message names it.
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:
+        causes = list(_causes(error))
+        if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
+            sentence = f"{name} is gated: accept its terms on the Hugging Face hub, then log in with `hf auth login`."
+        elif any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
+            sentence = f"{name} is neither a folder here nor a public model on the Hugging Face hub; check the name."
+        elif any(isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) for cause in causes):
+            sentence = f"{name} is no folder here and the Hugging Face hub cannot be reached; give a folder or smollm2."
+        elif part == "tokenizer":
+            sentence = f"{name} has no tokenizer that can be read; save one beside it with tokenizer.save_pretrained()."
+        else:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            sentence = f"{name} cannot be loaded as a language model ({reason}); give another model."
+        raise ExpanderError(sentence) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and everything it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,18 @@
+"""Texts: documents from any source, cut into pieces of tokens, padded into batches."""
+
+from expander_sae.activations.texts.batches import Batch, batches_by_length
+from expander_sae.activations.texts.document import Document, Part
+from expander_sae.activations.texts.sources import documents
+from expander_sae.activations.texts.tokens import Pieces, TokenisedDocument, Tokenizer, tokenise
+
+__all__ = [
+    "Batch",
+    "Document",
+    "Part",
+    "Pieces",
+    "TokenisedDocument",
+    "Tokenizer",
+    "batches_by_length",
+    "documents",
+    "tokenise",
+]

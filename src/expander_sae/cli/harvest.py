@@ -1,0 +1,63 @@
+"""`expander harvest`: activations of a language model, on disk."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from expander_sae.activations.harvest import TextConfig
+from expander_sae.activations.store.disk import TOKENS_PER_SHARD
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """Run a language model over text and keep its activations; run it again to go on after a kill."""
+
+    model: tyro.conf.Positional[str]
+    """smollm2, the folder of a model, or a name on the Hugging Face hub."""
+    out: Path
+    """The folder of the store; with several hookpoints, of a store for each."""
+    hookpoint: tuple[str, ...] = ("layers.12",)
+    """Modules to read, as patterns over their names; :input behind a name reads what goes into the module."""
+    tokens: int = 600_000
+    """Tokens to keep."""
+    dtype: str = "float16"
+    """How activations are stored: float16 or bfloat16."""
+    tokens_per_shard: int = TOKENS_PER_SHARD
+    """Tokens of a file; a killed harvest loses the file that was not finished."""
+    text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
+
+    def run(self) -> None:
+        """Say what will be written, write it, say what it is."""
+        from expander_sae.activations.harvest import harvest, plan_harvest
+        from expander_sae.activations.models import load_language_model
+
+        console = Console()
+        with console.status(f"loading {self.model}"):
+            language_model = load_language_model(self.model)
+        plan = plan_harvest(language_model, list(self.hookpoint), self.tokens, self.out, self.dtype)
+        names = ", ".join(str(hookpoint) for hookpoint in plan.hookpoints)
+        console.print(f"{self.tokens:,} tokens at {names}: {decimal(plan.bytes)} in {self.out}.")
+        with Progress(
+            BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=console,
+        ) as progress:  # fmt: skip
+            task = progress.add_task("harvest", total=self.tokens, speed="")
+
+            def report(stored: int) -> None:
+                speed = progress.tasks[0].speed
+                progress.update(task, completed=stored, speed=f"{speed:,.0f} tokens/s" if speed else "")
+
+            stores = harvest(
+                language_model, list(self.hookpoint), tokens=self.tokens, out=self.out, text=self.text,
+                dtype=self.dtype, tokens_per_shard=self.tokens_per_shard, report=report,
+            )  # fmt: skip
+        for name, store in stores.items():
+            short = "" if store.tokens == self.tokens else " (the text has no more)"
+            console.print(
+                f"{name}: {store.tokens:,} tokens{short} of {store.documents:,} documents, width {store.width}, "
+                f"mean norm {store.norms.mean:.1f}, {store.norms.massive} massive tokens (norm above 4 medians)."
+            )

@@ -1,0 +1,244 @@
+"""The loop: one pass over the batches, any number of dictionaries learning from each, saved so that it can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.activations.store import Store
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import ExpanderError
+from expander_sae.training.building import Sample, build
+from expander_sae.training.checkpoints import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from expander_sae.training.config import TrainConfig, check_one_pass
+from expander_sae.training.distribution import Group, current_group
+from expander_sae.training.journal import Journal
+from expander_sae.training.losses import batch_statistics
+from expander_sae.training.metrics import Sink
+from expander_sae.training.progress import Display
+from expander_sae.training.sources import BatchSource, open_source, origin_of
+from expander_sae.training.stopping import StopRequest
+from expander_sae.training.trainee import Trainee
+
+Source = Store | BatchSource | Tensor
+"""What can be trained on: a store, a matrix of activations [tokens, m], or batches of one's own making."""
+
+
+class StoppedError(ExpanderError):
+    """The run was asked to stop, and did so after saving a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained dictionary."""
+
+    sae: SparseAutoencoder
+    config: TrainConfig
+    metrics: list[dict[str, float]]
+    """Rows of step, tokens, fvu, auxk, dead, l0, tokens_per_second, learning_rate, grad_norm."""
+    path: Path | None
+    """The folder that holds the autoencoder and metrics.jsonl, if one was asked for."""
+
+
+@overload
+def train(
+    source: Source,
+    config: TrainConfig,
+    *,
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    device: torch.device | str | None = None,
+    also_log: Sequence[Sink] = (),
+) -> Run: ...
+
+
+@overload
+def train(
+    source: Source,
+    config: Sequence[TrainConfig],
+    *,
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    device: torch.device | str | None = None,
+    also_log: Sequence[Sink] = (),
+) -> list[Run]: ...
+
+
+def train(
+    source: Source,
+    config: TrainConfig | Sequence[TrainConfig],
+    *,
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    device: torch.device | str | None = None,
+    also_log: Sequence[Sink] = (),
+) -> Run | list[Run]:
+    """Train one dictionary, or several on the same batches; each is what it would have become alone, bit for bit.
+
+    With `out`, the autoencoder and metrics.jsonl are written there (with several dictionaries, to a folder each, by
+    their names), and a checkpoint at intervals and on SIGTERM or Ctrl-C, from which `resume` goes on as if nothing had
+    happened. Under torchrun every process takes its share of each batch and the first one writes.
+    """
+    configs = [config] if isinstance(config, TrainConfig) else list(config)
+    check_one_pass(configs)
+    folder = None if out is None else Path(out)
+    if folder is None and (resume or also_log):
+        raise ExpanderError("Resuming and logging need a folder; give out.")
+    saved = _checkpoint_of(folder, configs, resume)
+    group, place = current_group(), _device(device)
+    batches = open_source(source, configs[0], group)
+    try:
+        if saved is None:
+            sample = Sample.of(batches, configs[0].batch, group, place)
+        else:
+            batches.load_state_dict(saved.cursor)
+            sample = Sample.unknown(saved.width, place)
+        trainees = [Trainee(each, build(each, sample, group), group) for each in configs]
+        folders = _folders(folder, configs)
+        done = 0 if saved is None else saved.tokens
+        journals = [Journal(at if group.writes else None, each, done, also_log)
+                    for at, each in zip(folders, configs, strict=True)]  # fmt: skip
+        run = _Pass(trainees, journals, batches, folder, group, place)
+        if saved is not None:
+            run.load(saved)
+        run.complete(progress)
+        runs = run.results(folders, origin_of(source))
+    finally:
+        if batches is not source:
+            batches.close()
+    return runs[0] if isinstance(config, TrainConfig) else runs
+
+
+class _Pass:
+    """One pass over the batches with several dictionaries."""
+
+    def __init__(
+        self,
+        trainees: list[Trainee],
+        journals: list[Journal],
+        batches: BatchSource,
+        folder: Path | None,
+        group: Group,
+        device: torch.device,
+    ) -> None:
+        self.trainees, self.journals, self.batches, self.group = trainees, journals, batches, group
+        self.folder, self.device, self.config = folder, device, trainees[0].config
+        self.steps, self.tokens, self.saved_at = 0, 0, 0
+
+    def load(self, saved: Checkpoint) -> None:
+        """Be where the checkpoint is."""
+        self.steps, self.tokens, self.saved_at = saved.step, saved.tokens, saved.tokens
+        for trainee, state in zip(self.trainees, saved.tensors, strict=True):
+            trainee.load_state_dict(state, saved.tokens)
+
+    def complete(self, progress: bool) -> None:
+        """Take the steps that are left."""
+        names, shown = [trainee.config.name for trainee in self.trainees], progress and self.group.writes
+        with Display(names, self.config.tokens, self.tokens, shown) as display, StopRequest() as request:
+            while self.tokens < self.config.tokens:
+                stop = self._step(request.asked)
+                finished = self.tokens >= self.config.tokens
+                due = self.tokens - self.saved_at >= self.config.checkpoint_every
+                if stop or finished or due or self.steps % self.config.log_every == 0:
+                    for number, journal in enumerate(self.journals):
+                        display.update(number, journal.write(self.steps, self.tokens))
+                if stop or finished or due:
+                    self._save()
+                if stop and not finished:
+                    raise StoppedError(self._farewell())
+
+    def _step(self, stop: bool) -> bool:
+        """Let every dictionary learn from the next batch; gives back whether any process was asked to stop."""
+        x = self._next()
+        statistics = batch_statistics(x, self.group, stop)
+        for trainee, journal in zip(self.trainees, self.journals, strict=True):
+            journal.meter.add(trainee.step(x, statistics))
+        self.steps, self.tokens = self.steps + 1, self.tokens + statistics.tokens
+        return statistics.stop
+
+    def _next(self) -> Float[Tensor, "tokens m"]:
+        try:
+            x = next(self.batches)
+        except StopIteration:
+            raise ExpanderError(
+                f"The source ended after {self.tokens:,} of {self.config.tokens:,} tokens; train on fewer."
+            ) from None
+        return x.to(self.device, torch.promote_types(x.dtype, torch.float32))
+
+    def _save(self) -> None:
+        if self.folder is not None and self.group.writes:
+            states = [trainee.state_dict() for trainee in self.trainees]
+            configs = [trainee.config.to_json() for trainee in self.trainees]
+            checkpoint = Checkpoint(configs, self.steps, self.tokens, self.batches.state_dict(), states)
+            write_checkpoint(self.folder / CHECKPOINT, checkpoint)
+        self.saved_at = self.tokens
+
+    def _farewell(self) -> str:
+        at = f"Stopped after {self.tokens:,} of {self.config.tokens:,} tokens"
+        if self.folder is None:
+            return f"{at}, and nothing is kept, since the run has no folder to write to."
+        return f"{at}; the same command with --resume (from Python, resume=True) goes on from there."
+
+    def results(self, folders: Sequence[Path | None], origin: dict[str, Any]) -> list[Run]:
+        """The trained dictionaries, also on disk."""
+        runs = []
+        for trainee, journal, folder in zip(self.trainees, self.journals, folders, strict=True):
+            sae = trainee.finished()
+            sae.provenance = {
+                "training": trainee.config.to_json(),
+                "learning_rate": trainee.peak,
+                "steps": self.steps,
+                "tokens": self.tokens,
+                "processes": self.group.world,
+                "threads": torch.get_num_threads(),
+                "metrics": journal.rows[-1] if journal.rows else {},
+                "activations": origin,
+            }
+            if folder is not None and self.group.writes:
+                sae.save(folder)
+            journal.close()
+            runs.append(Run(sae, trainee.config, journal.rows, folder))
+        self.group.wait()
+        return runs
+
+
+CHECKPOINT = "checkpoint"
+"""The folder of the checkpoint in that of the run."""
+
+
+def _checkpoint_of(folder: Path | None, configs: list[TrainConfig], resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, if that was asked for; refuses to begin anew over one."""
+    if folder is None:
+        return None
+    if resume:
+        saved = read_checkpoint(folder / CHECKPOINT)
+        saved.check_same(configs, folder)
+        return saved
+    if (folder / CHECKPOINT / FILE).exists():
+        raise CheckpointError(
+            f"{folder} already holds a run; go on with --resume (resume=True) or choose another folder."
+        )
+    return None
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _folders(folder: Path | None, configs: list[TrainConfig]) -> list[Path | None]:
+    """Where each dictionary goes."""
+    if folder is None or len(configs) == 1:
+        return [folder] * len(configs)
+    return [folder / config.name for config in configs]

@@ -1,0 +1,24 @@
+"""The learning rate: how high it goes, and how it rises and falls over a run."""
+
+from __future__ import annotations
+
+from expander_sae.training.config import TrainConfig
+
+
+def rate_at(config: TrainConfig, peak: float, tokens: int) -> float:
+    """The learning rate of the step that begins after this many tokens: up in a line, flat, down in a line."""
+    start, end = config.warm_up * config.tokens, config.decay * config.tokens
+    rising = (tokens + config.batch) / start if start else 1.0  # the first step is one already
+    falling = (config.tokens - tokens) / end if end else 1.0
+    return peak * max(0.0, min(1.0, rising, falling))
+
+
+def learning_rate_rule(config: TrainConfig, m: int) -> float:
+    """The default peak: 0.01 at n=4608 and d=7, lower the more values a column has and the more columns there are.
+
+    Entries of a unit column are of the size 1/sqrt(d), and Adam's steps should be in proportion; the exponents are
+    rounded from sweeps by factors of 2 on the residual stream of a 135M model (m=576, k=16, 200k to 600k tokens). Best
+    were 0.01 for d=7, 0.006 for 64, 0.002 for dense (576), and with d=7 0.02 for n=1152, 0.01 for 4608 and 18432.
+    """
+    d = m if config.d is None else config.d
+    return 0.01 * (7 / d) ** 0.4 * (4608 / config.n) ** 0.25

