@@ -2,24 +2,27 @@
 
 from expander_sae import coders as _coders
 from expander_sae import kernels
+from expander_sae.activations.harvest import TextConfig, harvest
+from expander_sae.activations.models import load_language_model
+from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import *  # noqa: F403  (its __all__ is the list of coders)
-from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
-from expander_sae.errors import ExpanderError, StorageError
-from expander_sae.supports import Support
-
-__version__ = "0.1.0"
-
-__all__ = [
+from expander_sae.coders import *  # noqa: F403  (its __all__ = [  # noqa: PLE0604
     "Codes",
     "DenseDictionary",
     "Dictionary",
     "ExpanderDictionary",
     "ExpanderError",
+    "Run",
     "SparseAutoencoder",
     "StorageError",
+    "Store",
     "Support",
+    "TextConfig",
+    "TrainConfig",
     "Union",
+    "harvest",
     "kernels",
+    "load_language_model",
+    "train",
     *_coders.__all__,
 ]

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 import expander_sae as xs
 from expander_sae.training import train
+from expander_sae.training.building import Sample, build
 from expander_sae.training.dead_features import FiringRecord, auxk_loss
 from expander_sae.training.distribution import Group
-from expander_sae.training.losses import variation
+from expander_sae.training.losses import batch_statistics
+from expander_sae.training.sources import TensorBatches
 from expander_sae.training.trainee import Trainee
 from tests.training.planted import D, K, M, N, config, planted
 
@@ -30,12 +32,16 @@ def autoencoder(dense: bool, tied: bool) -> xs.SparseAutoencoder:
     return xs.SparseAutoencoder(dictionary, xs.TopK(K), tied=tied, latent_bias=True)
 
 
+def _variation(residual: torch.Tensor) -> torch.Tensor:
+    return batch_statistics(residual, Group()).variation
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dense", [True, False])
 def test_the_gradient_reaches_dead_features_and_no_others(dense: bool, tied: bool) -> None:
     sae = autoencoder(dense, tied)
     residual = torch.randn(50, M, requires_grad=True)
-    auxk_loss(sae, residual, DEAD, 2, variation(residual).detach()).backward()
+    auxk_loss(sae, residual, DEAD, 2, _variation(residual).detach()).backward()
     assert residual.grad is None
     alive = torch.ones(N, dtype=torch.bool).index_fill(0, DEAD, False)
     for dictionary in {sae.dictionary, sae.encoder}:
@@ -50,7 +56,7 @@ def test_the_gradient_reaches_dead_features_and_no_others(dense: bool, tied: boo
 def test_the_loss_is_the_textbook_one(dense: bool) -> None:
     sae = autoencoder(dense, tied=True)
     residual = torch.randn(50, M)
-    loss = auxk_loss(sae, residual, DEAD, 3, variation(residual))
+    loss = auxk_loss(sae, residual, DEAD, 3, _variation(residual))
     (ours,) = torch.autograd.grad(loss, sae.dictionary.get_parameter("values"))
     columns = sae.dictionary.to_dense()[:, DEAD]
     best = (residual @ columns).topk(3)
@@ -71,10 +77,6 @@ def test_planted_dead_features_come_back(revival: dict[str, Any]) -> None:
 
 
 def _dead_after_training(x: torch.Tensor, revival: dict[str, Any]) -> float:
-    from expander_sae.training.building import Sample, build
-    from expander_sae.training.losses import batch_statistics
-    from expander_sae.training.sources import TensorBatches
-
     group, batches = Group(), TensorBatches(x, batch=64)
     chosen = config(tokens=64 * 300, dead_after=640, **revival)
     sae = build(chosen, Sample.of(batches, 64, group, torch.device("cpu")), group)

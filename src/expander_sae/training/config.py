@@ -52,19 +52,19 @@ class TrainConfig:
     """Adam's step size; by default a rule of n and d, see `learning_rate_rule`."""
     warm_up: float = 0.02
     """Share of the tokens over which the learning rate rises from zero."""
-    decay: float = 0.3
+    decay: float = 0.5
     """Share of the tokens, at the end, over which it falls to zero."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.98)
     """How long Adam remembers gradients and their squares."""
     clip: float = 1.0
     """Largest norm of the gradient; longer ones are shortened to it."""
     auxk: float = 1 / 32
     """Weight of the loss that revives dead features; 0 for none."""
     auxk_k: int | None = None
-    """Dead features that share in it, per token; by default k, or m/2 for a dense dictionary."""
+    """Dead features that share in it, per token; by default k/4, or m/2 for a dense dictionary."""
     dead_after: int | None = None
-    """Tokens without firing after which a feature counts as dead; by default 2 % of the run, at most 10 million."""
-    lift: float = 0.3
+    """Tokens without firing after which a feature counts as dead; by default 5 % of the run, at most 10 million."""
+    lift: float = 0.6
     """How fast a dead feature's latent bias rises until it fires, in learning rates per step; 0 for not at all."""
     multi_topk: bool = False
     """Add 1/8 of the loss under 4 k features per token, so that features beyond the k-th learn too (topk only)."""
@@ -129,11 +129,11 @@ class TrainConfig:
     @property
     def dead_tokens(self) -> int:
         """Tokens of silence that make a feature dead."""
-        return self.dead_after or max(1, min(MOST_SILENCE, self.tokens // 50))
+        return self.dead_after or max(1, min(MOST_SILENCE, self.tokens // 20))
 
     def revived_together(self, m: int) -> int:
         """How many dead features per token share in their loss."""
-        return self.auxk_k or (max(1, m // 2) if self.d is None else self.k)
+        return self.auxk_k or (max(1, m // 2) if self.d is None else max(1, self.k // 4))
 
     @property
     def name(self) -> str:

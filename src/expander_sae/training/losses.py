@@ -29,17 +29,12 @@ class BatchStatistics(NamedTuple):
 def batch_statistics(x: Float[Tensor, "tokens m"], group: Group, stop: bool = False) -> BatchStatistics:
     """The statistics of a batch; one round of messages, which also carries the wish to stop."""
     if group.world == 1:
-        return BatchStatistics(len(x), variation(x), stop)
+        return BatchStatistics(len(x), _square_norm(x - x.mean(dim=0)), stop)
     sums = torch.cat([x.sum(dim=0, dtype=torch.float64), x.new_tensor([len(x), stop], dtype=torch.float64)])
     group.add_up(sums)
     tokens = int(sums[-2])
     squares = group.add_up(_square_norm(x - (sums[:-2] / tokens).to(x.dtype)))
     return BatchStatistics(tokens, squares, bool(sums[-1] > 0))
-
-
-def variation(x: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
-    """Sum of the squared distances to the mean."""
-    return _square_norm(x - x.mean(dim=0))
 
 
 def fvu(residual: Float[Tensor, "tokens m"], variation: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -62,5 +57,5 @@ class _SquareNorm(torch.autograd.Function):
 
 
 def _square_norm(x: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
-    norm: Tensor = _SquareNorm.apply(x)
+    norm: Tensor = _SquareNorm.apply(x)  # type: ignore[no-untyped-call]
     return norm

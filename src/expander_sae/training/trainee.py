@@ -16,7 +16,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord, auxk_loss
 from expander_sae.training.distribution import Group
-from expander_sae.training.losses import BatchStatistics, fvu, variation
+from expander_sae.training.losses import BatchStatistics, batch_statistics, fvu
 from expander_sae.training.metrics import StepMetrics
 from expander_sae.training.schedule import learning_rate_rule, rate_at
 
@@ -75,7 +75,7 @@ class Trainee:
         dead = self.record.dead.nonzero()[:, 0]
         if not self.config.auxk or len(dead) == 0:
             return residual.new_zeros(())
-        total = self.group.add_up(variation(residual))
+        total = batch_statistics(residual, self.group).variation
         return auxk_loss(self.sae, residual, dead, self.config.revived_together(self.sae.m), total)
 
     def _multi(self, x: Float[Tensor, "tokens m"], total: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -108,6 +108,7 @@ class Trainee:
         if self.config.coder == "batch_topk":
             sizes = codes.values.abs()
             smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
+            smallest = torch.where(smallest.isfinite(), smallest, self.threshold)  # a batch without any code
             if self.tokens == tokens:
                 self.threshold.copy_(smallest)
             self.threshold.lerp_(smallest, 1 - THRESHOLD_MEMORY)
