@@ -6,7 +6,14 @@ from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import *  # noqa: F403  (its __all__ = [  # noqa: PLE0604
+from expander_sae.coders import *  # noqa: F403  (what it exports is the list of coders)
+from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
+from expander_sae.errors import ExpanderError, StorageError
+from expander_sae.supports import Support
+from expander_sae.training import Run, TrainConfig, train
+from expander_sae.version import __version__ as __version__
+
+__all__ = [
     "Codes",
     "DenseDictionary",
     "Dictionary",

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import tyro
 
-from expander_sae import __version__
 from expander_sae.cli.bench import Bench
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.harvest import Harvest
@@ -14,6 +13,7 @@ from expander_sae.cli.info import Info
 from expander_sae.cli.model import Model
 from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
+from expander_sae.version import __version__
 
 Command = (
     Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]

@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import expander_sae
 from expander_sae.errors import StorageError
 from expander_sae.storage.json_fields import Fields, checksum
+from expander_sae.version import __version__
 
 FORMAT = "expander-sae"
 SCHEMA_VERSION = 1
@@ -36,7 +36,7 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: bytes) -> Non
     content = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "library_version": expander_sae.__version__,
+        "library_version": __version__,
         **config,
         "tensors": {"file": file, "sha256": digest, "bytes": len(tensors)},
     }

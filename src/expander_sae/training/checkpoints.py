@@ -21,11 +21,11 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-import expander_sae
 from expander_sae.errors import ExpanderError
 from expander_sae.storage.folder import replace_file
 from expander_sae.storage.json_fields import checksum
 from expander_sae.training.config import TrainConfig
+from expander_sae.version import __version__
 
 FORMAT = "expander-sae checkpoint"
 SCHEMA_VERSION = 1
@@ -80,7 +80,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     description = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "library_version": expander_sae.__version__,
+        "library_version": __version__,
         "step": checkpoint.step,
         "tokens": checkpoint.tokens,
         "cursor": checkpoint.cursor,

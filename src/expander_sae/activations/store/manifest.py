@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-import expander_sae
 from expander_sae.activations.store.errors import StoreError
 from expander_sae.activations.store.shards import ShardFormat, shard_name
 from expander_sae.storage.folder import replace_file
 from expander_sae.storage.json_fields import checksum
+from expander_sae.version import __version__
 
 FORMAT = "expander-sae-store"
 SCHEMA_VERSION = 1
@@ -178,7 +178,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     content = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "library_version": expander_sae.__version__,
+        "library_version": __version__,
         **manifest.to_json(),
     }
     text = json.dumps({**content, "checksum": checksum(content)}, indent=2, allow_nan=False) + "\n"
