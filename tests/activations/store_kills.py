@@ -4,15 +4,12 @@ Every harvest that was killed is taken up again until it is finished, and must t
 harvest that nobody stopped. Prints one JSON object: how many harvests of each kind were killed.
 """
 
-import builtins
-import io
 import itertools
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,24 +19,14 @@ import torch
 from expander_sae.activations.store import Store, StoreError, opening, writer
 from expander_sae.storage import folder
 from tests.activations.stores import content, harvest
+from tests.kills import KILLED, die_at_line, die_while_writing, in_child
 
-KILLED = 9
+WRITERS = (folder, opening, writer)
+"""The modules where files are written, removed or named."""
 LONG = 150
 """Documents of the harvest that is killed at random times."""
 SHORT = 6
 """Documents of the harvest that is killed at every line: two shards and a part."""
-
-
-def in_child(work):
-    """Run the work in a forked process; its exit status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def check_readable(path):
@@ -49,43 +36,6 @@ def check_readable(path):
     except StoreError as error:
         if "does not exist" not in str(error) and "has no manifest.json" not in str(error):
             raise
-
-
-def die_at_line(step):
-    """Let this process end at the step-th line that runs where files are written, removed or named."""
-    lines = itertools.count()
-    files = {module.__file__ for module in (folder, opening, writer)}
-
-    def trace(frame, event, _):
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line" and next(lines) == step:
-            os._exit(KILLED)
-        return trace
-
-    sys.settrace(trace)
-
-
-class PartialFile(io.FileIO):
-    """A file whose first write ends the process part of the way."""
-
-    def __init__(self, path, share):
-        super().__init__(path, "w")
-        self.share = share
-
-    def write(self, data):
-        super().write(data[: int(len(data) * self.share)])
-        os._exit(KILLED)
-
-
-def die_while_writing(file_number, share):
-    """Let this process end when it has written a share of its file of this number."""
-    files = itertools.count()
-
-    def opened(path, mode):
-        return PartialFile(path, share) if next(files) == file_number else builtins.open(path, mode)
-
-    folder.open = opened
 
 
 def killed_then_finished(path, expected, prepare):
@@ -116,7 +66,7 @@ def is_complete(path):
 def at_every_line(path, expected):
     """Harvests killed before each line that they run."""
     for step in itertools.count():
-        if not killed_then_finished(path, expected, lambda step=step: die_at_line(step)):
+        if not killed_then_finished(path, expected, lambda step=step: die_at_line(step, WRITERS)):
             return step
     raise AssertionError
 

@@ -3,16 +3,13 @@
 Prints one JSON object: how often each outcome was found, by scenario. An outcome that is not whole raises.
 """
 
-import builtins
 import collections
-import io
 import itertools
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,23 +18,13 @@ import torch
 
 import expander_sae as xs
 from expander_sae.errors import StorageError
-from expander_sae.storage import folder as folder_module
+from expander_sae.storage import folder
+from tests.kills import KILLED, die_at_line, die_while_writing, in_child
 from tests.storage.autoencoders import autoencoder, same
 
-KILLED = 9
+WRITERS = (folder,)
+"""The module where files are written and named."""
 ROUNDS = 25
-
-
-def in_child(work):
-    """Run the work in a forked process; its exit status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def outcome(path, old, new):
@@ -53,42 +40,6 @@ def outcome(path, old, new):
     assert old is not None, "something appeared that nobody saved"
     assert same(loaded, old), "neither the old nor the new autoencoder"
     return "old"
-
-
-def die_at_line(step):
-    """Let this process end at the step-th line that runs in storage/folder.py."""
-    lines = itertools.count()
-
-    def trace(frame, event, _):
-        if frame.f_code.co_filename != folder_module.__file__:
-            return None
-        if event == "line" and next(lines) == step:
-            os._exit(KILLED)
-        return trace
-
-    sys.settrace(trace)
-
-
-def die_while_writing(file_number, share):
-    """Let this process end when it has written a share of its file of this number."""
-    files = itertools.count()
-
-    def opened(path, mode):
-        return PartialFile(path, share) if next(files) == file_number else builtins.open(path, mode)
-
-    folder_module.open = opened
-
-
-class PartialFile(io.FileIO):
-    """A file whose first write ends the process part of the way."""
-
-    def __init__(self, path, share):
-        super().__init__(path, "w")
-        self.share = share
-
-    def write(self, data):
-        super().write(data[: int(len(data) * self.share)])
-        os._exit(KILLED)
 
 
 def start(path, old):
@@ -119,7 +70,7 @@ def at_every_line(path, old, new):
     """Outcomes of saves killed before each line of storage/folder.py that they run."""
     found = collections.Counter()
     for step in itertools.count():
-        result = check_killed(path, old, new, lambda step=step: die_at_line(step))
+        result = check_killed(path, old, new, lambda step=step: die_at_line(step, WRITERS))
         if result is None:
             return found
         found[result] += 1

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -81,13 +82,17 @@ def _csr(dictionary: ExpanderDictionary) -> Tensor:
         return torch.sparse_csr_tensor(starts, columns, values, (dictionary.n, dictionary.m))
 
 
+def check_sklearn() -> None:
+    """Refuse to begin what scikit-learn will be missed in."""
+    if find_spec("sklearn") is None:
+        raise ExpanderError("The comparison with scikit-learn needs it: pip install 'expander-sae[bench]'.")
+
+
 @torch.no_grad()
 def omp_against_dense_and_sklearn(sizes: Sizes, sklearn_tokens: int, repeats: int) -> list[Result]:
     """Orthogonal matching pursuit against one dense encode of the same tokens, and against scikit-learn's."""
-    try:
-        from sklearn.linear_model import orthogonal_mp_gram
-    except ImportError:
-        raise ExpanderError("The comparison with scikit-learn needs it: pip install 'expander-sae[bench]'.") from None
+    from sklearn.linear_model import orthogonal_mp_gram
+
     dictionary, x = random_dictionary(sizes), torch.randn(sizes.tokens, sizes.m)
     dictionary.normalise_columns()
     matrix, coder = dictionary.to_dense().contiguous(), OMP(sizes.k, signed=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from expander_sae.benchmarking.cases import (
     Sizes,
+    check_sklearn,
     file_size,
     omp_against_dense_and_sklearn,
     select_against_dense,
@@ -19,6 +20,7 @@ Case = tuple[str, Callable[[], list[Result]]]
 
 def cases(repeats: int) -> Iterator[Case]:
     """Every case of the table with a name to show while it runs; the slowest dense ones get fewer repeats."""
+    check_sklearn()
     few = max(1, repeats // 3)
     yield "select, 16384 features", lambda: select_against_dense(Sizes(), 25, 12, repeats)
     yield "select, 131072 features", lambda: select_against_dense(Sizes(n=131072, tokens=1024), 50, None, few)
