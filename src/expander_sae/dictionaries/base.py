@@ -90,13 +90,13 @@ class Dictionary(nn.Module, ABC):
     def pursue(self, x: Float[Tensor, "*batch m"], rules: Rules, *, orthogonal: bool) -> Codes:
         """Greedy codes by matching pursuit, or by orthogonal matching pursuit; no gradient flows through the choice."""
         flat = flatten(x, self.m)
-        check_finite("x", flat.detach())
         with torch.no_grad():
             working = flat.to(torch.promote_types(flat.dtype, torch.float32))
             values, indices = self._pursue(working, rules, orthogonal)
         return Codes(values.to(x.dtype), indices, self.n).reshape(*x.shape[:-1])
 
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
+        check_finite("x", x)
         scale = self.inverse_norms(x.dtype)
         algorithm = greedy.orthogonal_matching_pursuit if orthogonal else greedy.matching_pursuit
         values, indices = algorithm(UnitColumns(self, scale), x, rules)
