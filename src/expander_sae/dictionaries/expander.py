@@ -62,6 +62,18 @@ class ExpanderDictionary(Dictionary):
         values, indices = kernels.select(flatten(x, self.m), self.values, self.rows, k, bias, signed)
         return Codes(values, indices, self.n).reshape(*x.shape[:-1])
 
+    def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+        flat, k = flatten(x, self.m), indices.shape[-1]
+        return kernels.correlate_at(flat, indices.reshape(-1, k), self.values, self.rows).reshape(indices.shape)
+
+    def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
+        weights, k = codes.values, codes.indices.shape[-1]
+        base = weights.new_zeros(*weights.shape[:-1], self.m) if onto is None else onto
+        total = kernels.combine(
+            weights.reshape(-1, k), codes.indices.reshape(-1, k), self.values, self.rows, base.reshape(-1, self.m)
+        )
+        return total.reshape(*weights.shape[:-1], self.m)
+
     def normalise_columns(self) -> None:
         with torch.no_grad():
             self.values.mul_(self.inverse_norms(self.dtype)[:, None])

@@ -27,7 +27,7 @@ def check_columns(
     if rows.dtype != torch.int32:
         raise ExpanderError(f"rows must be int32, not {rows.dtype}.")
     if rows.numel():
-        lowest, highest = _extremes(rows)  # compiled code would read past the end of x
+        lowest, highest = extremes(rows)  # compiled code would read past the end of x
         if lowest < 0 or highest >= x.shape[1]:
             raise ExpanderError(
                 f"rows must lie between 0 and {x.shape[1] - 1}, not {lowest} to {highest}; is x as wide as "
@@ -71,7 +71,7 @@ def _surely_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(lowest) & torch.isfinite(highest))
 
 
-def _extremes(integers: Tensor) -> tuple[int, int]:
+def extremes(integers: Tensor) -> tuple[int, int]:
     """The smallest and the largest entry."""
     if integers.device.type == "cpu":
         array = integers.numpy()

@@ -14,6 +14,7 @@ from torch import Tensor
 from expander_sae.kernels import reference
 from expander_sae.kernels.dispatch import Implementation, choose
 from expander_sae.kernels.inputs import check_columns, check_finite, result_dtype, working_dtype
+from expander_sae.kernels.products import select_gradients
 
 
 @torch.library.custom_op("expander_sae::select", mutates_args=())
@@ -63,27 +64,13 @@ def _keep_for_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients through the selected entries only: each is one gathered product, whichever kernel chose it."""
     x, values, rows, indices = ctx.saved_tensors
-    batch, k = indices.shape
-    picked_rows = rows[indices].reshape(batch, -1).long()
-    grad_x = grad_values = grad_bias = None
-    if ctx.needs_input_grad[0]:
-        products = grad[..., None] * values[indices]
-        grad_x = torch.zeros_like(x, dtype=products.dtype).scatter_add_(1, picked_rows, products.reshape(batch, -1))
-        grad_x = grad_x.to(x.dtype)
-    if ctx.needs_input_grad[1]:
-        products = grad[..., None] * x.gather(1, picked_rows).reshape(batch, k, -1)
-        grad_values = scatter_rows(indices.reshape(-1), products.flatten(0, 1), values.shape[0]).to(values.dtype)
-    if ctx.bias is not None and ctx.needs_input_grad[4]:
+    wanted = ctx.needs_input_grad
+    grad_x, grad_values = select_gradients(grad, x, indices, values, rows, wanted[0], wanted[1])
+    grad_bias = None
+    if ctx.bias is not None and wanted[4]:
         shape, dtype = ctx.bias
         grad_bias = grad.new_zeros(shape).index_add_(0, indices.reshape(-1), grad.reshape(-1)).to(dtype)
     return grad_x, grad_values, None, None, grad_bias, None, None
-
-
-def scatter_rows(
-    indices: Int[Tensor, " entries"], rows: Float[Tensor, "entries d"], length: int
-) -> Float[Tensor, "length d"]:
-    """Rows added up by index: the backward pass of a gather, by the operator torch has tuned for embeddings."""
-    return torch.ops.aten.embedding_dense_backward(rows, indices, length, -1, False)
 
 
 _select.register_autograd(_gradient, setup_context=_keep_for_gradient)

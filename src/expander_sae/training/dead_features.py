@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from expander_sae import kernels
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
-from expander_sae.kernels.columns import SparseColumns
-from expander_sae.training.distribution import Group
+from expander_sae.distribution import Group
 from expander_sae.training.losses import fvu
 
 
@@ -53,8 +52,7 @@ def auxk_loss(
     """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient."""
     residual = residual.detach()
     scores, chosen = _largest(sae.encoder, dead, residual, min(k, len(dead)))
-    guess = _combine(sae.dictionary, dead, scores.relu(), chosen)
-    return fvu(residual - guess, total)
+    return fvu(_without(residual, sae.dictionary, dead, scores.relu(), chosen), total)
 
 
 def _largest(
@@ -68,12 +66,15 @@ def _largest(
     return best.values, best.indices
 
 
-def _combine(
-    dictionary: Dictionary, features: Int[Tensor, " f"], codes: Float[Tensor, "tokens k"], chosen: Tensor
+def _without(
+    residual: Float[Tensor, "tokens m"],
+    dictionary: Dictionary,
+    features: Int[Tensor, " f"],
+    codes: Float[Tensor, "tokens k"],
+    chosen: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "tokens m"]:
-    """The weighted sum of the chosen columns among some features."""
+    """The residual less the weighted sum of the chosen columns among some features."""
     values = nn.functional.embedding(features, dictionary.get_parameter("values"))
     if isinstance(dictionary, ExpanderDictionary):
-        columns = SparseColumns(dictionary.rows[features][chosen], nn.functional.embedding(chosen, values))
-        return columns.combine(codes, dictionary.m)
-    return nn.functional.embedding_bag(chosen, values, per_sample_weights=codes, mode="sum")
+        return kernels.combine(-codes, chosen, values, dictionary.rows[features], residual)
+    return residual - nn.functional.embedding_bag(chosen, values, per_sample_weights=codes, mode="sum")

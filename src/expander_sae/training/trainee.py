@@ -12,11 +12,11 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import BatchTopK, TopK
 from expander_sae.dictionaries import Codes
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord, auxk_loss
-from expander_sae.training.distribution import Group
-from expander_sae.training.losses import BatchStatistics, batch_statistics, fvu
+from expander_sae.training.losses import BatchStatistics, fvu
 from expander_sae.training.metrics import StepMetrics
 from expander_sae.training.schedule import learning_rate_rule, rate_at
 
@@ -54,14 +54,14 @@ class Trainee:
             codes, residual = self.sae.residual(x)
         total = statistics.variation.to(x.dtype) * self.sae.scale.to(x.dtype) ** 2
         loss = fvu(residual, total)
-        squares = (loss * total).detach()
-        auxk = self._auxk(residual.detach())
+        squares = self.group.add_up((loss * total).detach())
+        auxk = self._auxk(residual.detach(), squares, statistics.tokens)
         (loss + self.config.auxk * auxk + self._multi(x, total)).backward()  # type: ignore[no-untyped-call]
         norm = self._move(rate)
         self._remember(codes.detach(), statistics.tokens)
         return StepMetrics(
             tokens=statistics.tokens,
-            squares=self.group.add_up(squares),
+            squares=squares,
             variation=total,
             auxk=self.group.add_up(auxk.detach().clone()),
             active=self.group.add_up(codes.l0.sum()),
@@ -70,13 +70,13 @@ class Trainee:
             learning_rate=rate,
         )
 
-    def _auxk(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
-        """The loss of the dead features, zero if there are none."""
+    def _auxk(self, residual: Float[Tensor, "tokens m"], squares: Float[Tensor, ""], tokens: int) -> Float[Tensor, ""]:
+        """The loss of the dead features, zero if there are none; `squares` and `tokens` are of all processes."""
         dead = self.record.dead.nonzero()[:, 0]
         if not self.config.auxk or len(dead) == 0:
             return residual.new_zeros(())
-        total = batch_statistics(residual, self.group).variation
-        return auxk_loss(self.sae, residual, dead, self.config.revived_together(self.sae.m), total)
+        around_mean = squares - self.group.add_up(residual.sum(dim=0)).square().sum() / tokens
+        return auxk_loss(self.sae, residual, dead, self.config.revived_together(self.sae.m), around_mean)
 
     def _multi(self, x: Float[Tensor, "tokens m"], total: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """The loss with more features per token, as much as it counts."""

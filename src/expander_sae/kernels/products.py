@@ -1,0 +1,157 @@
+"""Sparse codes times columns: one sum over codes, columns and tokens, and what is left of it without one of the three.
+
+With w[t, e] the e-th code of token t, c(t, e) its feature, v the values and r the rows of the columns, the sum is
+
+    sum over t, e, s of  w[t, e] * v[c(t, e), s] * x[t, r[c(t, e), s]]
+
+`combine` is its derivative by x (synthesis), `correlate` by w (the encoder at chosen features), and `accumulate` by v
+(the gradient of the values). So each is differentiated with the help of the other two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels.inputs import extremes, result_dtype, working_dtype
+
+
+@torch.library.custom_op("expander_sae::combine", mutates_args=())
+def _combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
+    if onto.device.type == "cpu":
+        from expander_sae.kernels import cpu_products
+
+        total = _whole(onto, onto.dtype).clone()
+        parts = (_whole(weights, onto.dtype), indices.contiguous(), _whole(values, onto.dtype), rows.contiguous())
+        cpu_products.combine(*(part.numpy() for part in parts), total.numpy())
+        return total
+    batch, _ = indices.shape
+    parts = (weights[..., None] * values[indices]).to(onto.dtype)
+    return onto.scatter_add(1, rows[indices].reshape(batch, -1).long(), parts.reshape(batch, -1))
+
+
+@_combine.register_fake
+def _(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
+    return torch.empty_like(onto)
+
+
+@torch.library.custom_op("expander_sae::correlate_at", mutates_args=())
+def _correlate(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+    dtype = working_dtype(x, values)
+    if x.device.type == "cpu":
+        from expander_sae.kernels import cpu_products
+
+        parts = (_whole(x, dtype), indices.contiguous(), _whole(values, dtype), rows.contiguous())
+        return torch.from_numpy(cpu_products.correlate(*(part.numpy() for part in parts)))
+    batch, k = indices.shape
+    picked = x.gather(1, rows[indices].reshape(batch, -1).long()).reshape(batch, k, -1)
+    return (picked.to(dtype) * values[indices]).sum(dim=-1)
+
+
+@_correlate.register_fake
+def _(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+    return x.new_empty(indices.shape, dtype=working_dtype(x, values))
+
+
+@torch.library.custom_op("expander_sae::accumulate", mutates_args=())
+def _accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    dtype = working_dtype(weights, x)
+    if x.device.type == "cpu":
+        from expander_sae.kernels import cpu_products
+
+        parts = (_whole(weights, dtype), indices.contiguous(), _whole(x, dtype), rows.contiguous())
+        return torch.from_numpy(cpu_products.accumulate(*(part.numpy() for part in parts)))
+    batch, k = indices.shape
+    picked = x.gather(1, rows[indices].reshape(batch, -1).long()).reshape(batch, k, -1)
+    products = (weights[..., None] * picked).to(dtype)
+    return torch.ops.aten.embedding_dense_backward(products.flatten(0, 1), indices.reshape(-1), len(rows), -1, False)
+
+
+@_accumulate.register_fake
+def _(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+    return x.new_empty(rows.shape, dtype=working_dtype(weights, x))
+
+
+def _whole(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype).contiguous()
+
+
+def _keep_for_combine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    weights, indices, values, rows, _ = inputs
+    ctx.save_for_backward(weights, indices, values, rows)
+
+
+def _gradient_of_combine(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    weights, indices, values, rows = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    grad_weights = _correlate(grad, indices, values, rows).to(weights.dtype) if wanted[0] else None
+    grad_values = _accumulate(weights, indices, grad, rows).to(values.dtype) if wanted[2] else None
+    return grad_weights, None, grad_values, None, grad
+
+
+def _keep_for_correlate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradient_of_correlate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grad_x, grad_values = select_gradients(grad, *ctx.saved_tensors, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
+    return grad_x, None, grad_values, None
+
+
+_combine.register_autograd(_gradient_of_combine, setup_context=_keep_for_combine)
+_correlate.register_autograd(_gradient_of_correlate, setup_context=_keep_for_correlate)
+
+
+def select_gradients(
+    grad: Float[Tensor, "batch k"],
+    x: Float[Tensor, "batch m"],
+    indices: Int[Tensor, "batch k"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    of_x: bool,
+    of_values: bool,
+) -> tuple[Float[Tensor, "batch m"] | None, Float[Tensor, "n d"] | None]:
+    """What the gradient of correlations at chosen features says of the tokens, and of the values."""
+    grad_x = grad_values = None
+    if of_x:
+        zeros = torch.zeros_like(x, dtype=working_dtype(grad, values))
+        grad_x = _combine(grad, indices, values, rows, zeros).to(x.dtype)
+    if of_values:
+        grad_values = _accumulate(grad, indices, x, rows).to(values.dtype)
+    return grad_x, grad_values
+
+
+def combine(
+    weights: Float[Tensor, "batch k"],
+    indices: Int[Tensor, "batch k"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    onto: Float[Tensor, "batch m"],
+) -> Float[Tensor, "batch m"]:
+    """`onto` plus every token's weighted sum of its columns; gradients flow to all but the indices and rows."""
+    _check_indices(indices, len(rows))
+    total = _combine(weights, indices, values, rows, onto.to(working_dtype(weights, values, onto)))
+    return total.to(result_dtype(weights, values, onto))
+
+
+def correlate_at(
+    x: Float[Tensor, "batch m"],
+    indices: Int[Tensor, "batch k"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+) -> Float[Tensor, "batch k"]:
+    """`W^T x` at some features of each token; gradients flow to x and the values."""
+    _check_indices(indices, len(rows))
+    return _correlate(x, indices, values, rows).to(result_dtype(x, values))
+
+
+def _check_indices(indices: Int[Tensor, "batch k"], features: int) -> None:
+    """Refuse what compiled code would read past the end for; rows come from a support, which vouches for them."""
+    if indices.numel() and not torch.compiler.is_compiling():
+        lowest, highest = extremes(indices)
+        if lowest < 0 or highest >= features:
+            raise ExpanderError(f"Features must lie between 0 and {features - 1}, not {lowest} to {highest}.")
