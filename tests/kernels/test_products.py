@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from expander_sae import ExpanderError, kernels
+from expander_sae.kernels import reference
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.products import select_gradients
 from expander_sae.supports import Support
@@ -28,11 +29,17 @@ def problem(
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), batch=st.sampled_from([0, 1, 70]), k=st.integers(1, 6), d=st.integers(1, 5))
-def test_equal_to_plain_torch(seed: int, batch: int, k: int, d: int) -> None:
+def test_compiled_and_plain_torch_agree(seed: int, batch: int, k: int, d: int) -> None:
     x, weights, indices, values, rows = problem(seed, batch=batch, k=k, d=d)
     columns = SparseColumns(rows[indices], values[indices])
-    torch.testing.assert_close(kernels.combine(weights, indices, values, rows, x), columns.combine(weights, 11, x))
-    torch.testing.assert_close(kernels.correlate_at(x, indices, values, rows), columns.correlate(x))
+    combined = kernels.combine(weights, indices, values, rows, x)
+    torch.testing.assert_close(combined, columns.combine(weights, 11, x))
+    torch.testing.assert_close(combined, reference.combine(weights, indices, values, rows, x))
+    correlated = kernels.correlate_at(x, indices, values, rows)
+    torch.testing.assert_close(correlated, columns.correlate(x))
+    torch.testing.assert_close(correlated, reference.correlate_at(x, indices, values, rows))
+    _, accumulated = select_gradients(weights, x, indices, values, rows, False, True)
+    torch.testing.assert_close(accumulated, reference.accumulate(weights, indices, x, rows))
 
 
 @settings(deadline=None, max_examples=30)
@@ -68,7 +75,7 @@ def test_the_same_bits_on_any_number_of_threads() -> None:
     def everything() -> list[Tensor]:
         values_here = values.clone().requires_grad_()
         total = kernels.combine(weights, indices, values_here, rows, x)
-        total.square().sum().backward()
+        total.square().sum().backward()  # type: ignore[no-untyped-call]
         assert values_here.grad is not None
         return [total.detach(), values_here.grad, kernels.correlate_at(x, indices, values, rows)]
 

@@ -17,39 +17,38 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
+from expander_sae.kernels import reference
 from expander_sae.kernels.inputs import extremes, result_dtype, working_dtype
 
 
 @torch.library.custom_op("expander_sae::combine", mutates_args=())
 def _combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
-    if onto.device.type == "cpu":
-        from expander_sae.kernels import cpu_products
+    weights, values = _whole(weights, onto.dtype), _whole(values, onto.dtype)
+    if onto.device.type != "cpu":
+        return reference.combine(weights, indices, values, rows, onto)
+    from expander_sae.kernels import cpu_products  # imported where it is used: Numba takes a while
 
-        total = _whole(onto, onto.dtype).clone()
-        parts = (_whole(weights, onto.dtype), indices.contiguous(), _whole(values, onto.dtype), rows.contiguous())
-        cpu_products.combine(*(part.numpy() for part in parts), total.numpy())
-        return total
-    batch, _ = indices.shape
-    parts = (weights[..., None] * values[indices]).to(onto.dtype)
-    return onto.scatter_add(1, rows[indices].reshape(batch, -1).long(), parts.reshape(batch, -1))
+    total = onto.detach().clone(memory_format=torch.contiguous_format)
+    indices, rows = indices.contiguous(), rows.contiguous()
+    cpu_products.combine(weights.numpy(), indices.numpy(), values.numpy(), rows.numpy(), total.numpy())
+    return total
 
 
 @_combine.register_fake
 def _(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
-    return torch.empty_like(onto)
+    return torch.empty_like(onto, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("expander_sae::correlate_at", mutates_args=())
 def _correlate(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
     dtype = working_dtype(x, values)
-    if x.device.type == "cpu":
-        from expander_sae.kernels import cpu_products
+    x, values = _whole(x, dtype), _whole(values, dtype)
+    if x.device.type != "cpu":
+        return reference.correlate_at(x, indices, values, rows)
+    from expander_sae.kernels import cpu_products
 
-        parts = (_whole(x, dtype), indices.contiguous(), _whole(values, dtype), rows.contiguous())
-        return torch.from_numpy(cpu_products.correlate(*(part.numpy() for part in parts)))
-    batch, k = indices.shape
-    picked = x.gather(1, rows[indices].reshape(batch, -1).long()).reshape(batch, k, -1)
-    return (picked.to(dtype) * values[indices]).sum(dim=-1)
+    indices, rows = indices.contiguous(), rows.contiguous()
+    return torch.from_numpy(cpu_products.correlate(x.numpy(), indices.numpy(), values.numpy(), rows.numpy()))
 
 
 @_correlate.register_fake
@@ -60,15 +59,13 @@ def _(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
 @torch.library.custom_op("expander_sae::accumulate", mutates_args=())
 def _accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor) -> Tensor:
     dtype = working_dtype(weights, x)
-    if x.device.type == "cpu":
-        from expander_sae.kernels import cpu_products
+    weights, x = _whole(weights, dtype), _whole(x, dtype)
+    if x.device.type != "cpu":
+        return reference.accumulate(weights, indices, x, rows)
+    from expander_sae.kernels import cpu_products
 
-        parts = (_whole(weights, dtype), indices.contiguous(), _whole(x, dtype), rows.contiguous())
-        return torch.from_numpy(cpu_products.accumulate(*(part.numpy() for part in parts)))
-    batch, k = indices.shape
-    picked = x.gather(1, rows[indices].reshape(batch, -1).long()).reshape(batch, k, -1)
-    products = (weights[..., None] * picked).to(dtype)
-    return torch.ops.aten.embedding_dense_backward(products.flatten(0, 1), indices.reshape(-1), len(rows), -1, False)
+    indices, rows = indices.contiguous(), rows.contiguous()
+    return torch.from_numpy(cpu_products.accumulate(weights.numpy(), indices.numpy(), x.numpy(), rows.numpy()))
 
 
 @_accumulate.register_fake
@@ -98,7 +95,9 @@ def _keep_for_correlate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 
 
 def _gradient_of_correlate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grad_x, grad_values = select_gradients(grad, *ctx.saved_tensors, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
+    x, indices, values, rows = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    grad_x, grad_values = select_gradients(grad, x, indices, values, rows, wanted[0], wanted[2])
     return grad_x, None, grad_values, None
 
 

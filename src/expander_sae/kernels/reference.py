@@ -48,3 +48,44 @@ def select(
         order = ranking.sort(dim=1, descending=True, stable=True).indices[:, :k]
         best_values, best_indices = all_values.gather(1, order), all_indices.gather(1, order)
     return best_values, best_indices
+
+
+def combine(
+    weights: Float[Tensor, "batch k"],
+    indices: Int[Tensor, "batch k"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    onto: Float[Tensor, "batch m"],
+) -> Float[Tensor, "batch m"]:
+    """`onto` plus every token's weighted sum of its columns."""
+    products = weights[..., None] * values[indices]
+    return onto.scatter_add(1, rows[indices].flatten(1).long(), products.flatten(1))
+
+
+def correlate_at(
+    x: Float[Tensor, "batch m"],
+    indices: Int[Tensor, "batch k"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+) -> Float[Tensor, "batch k"]:
+    """Every token times its own columns."""
+    return (_picked(x, indices, rows) * values[indices]).sum(dim=-1)
+
+
+def accumulate(
+    weights: Float[Tensor, "batch k"],
+    indices: Int[Tensor, "batch k"],
+    x: Float[Tensor, "batch m"],
+    rows: Int[Tensor, "n d"],
+) -> Float[Tensor, "n d"]:
+    """What every column sees of the tokens, weighted by its codes."""
+    products = weights[..., None] * _picked(x, indices, rows)
+    # The backward pass of a gather, by the operator that torch has tuned for embeddings.
+    return torch.ops.aten.embedding_dense_backward(products.flatten(0, 1), indices.flatten(), len(rows), -1, False)
+
+
+def _picked(
+    x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"], rows: Int[Tensor, "n d"]
+) -> Float[Tensor, "batch k d"]:
+    """Every token at the coordinates of its columns."""
+    return x.gather(1, rows[indices].flatten(1).long()).reshape(*indices.shape, rows.shape[1])
