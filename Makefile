@@ -7,7 +7,7 @@ PEERS := $(VENV)/.peers
 
 .PHONY: demo test lint format bench clean
 
-demo: $(READY)  ## recover planted sparse codes and compare with a dense dictionary
+demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
 
 test: $(READY)  ## the whole test suite, on every core

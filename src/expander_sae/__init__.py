@@ -9,6 +9,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import *  # noqa: F403  (what it exports is the list of coders)
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from expander_sae.errors import ExpanderError, StorageError
+from expander_sae.evaluation import Evaluation, evaluate
 from expander_sae.supports import Support
 from expander_sae.training import Run, TrainConfig, train
 from expander_sae.version import __version__ as __version__
@@ -17,6 +18,7 @@ __all__ = [
     "Codes",
     "DenseDictionary",
     "Dictionary",
+    "Evaluation",
     "ExpanderDictionary",
     "ExpanderError",
     "Run",
@@ -27,6 +29,7 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "Union",
+    "evaluate",
     "harvest",
     "kernels",
     "load_language_model",

@@ -1,4 +1,4 @@
-"""Several processes that train one dictionary on shares of every batch; one process is the group of one."""
+"""Several processes that share a piece of work; one process is the group of one."""
 
 from __future__ import annotations
 
@@ -46,13 +46,41 @@ class Group:
         if self.world > 1:
             with _deaths_noticed():
                 for tensor in tensors:
-                    dist.broadcast(tensor, 0)
+                    dist.broadcast(tensor.detach(), 0)  # autograd is not to know of it
 
     def wait(self) -> None:
         """Come back when every process is here."""
         if self.world > 1:
             with _deaths_noticed():
                 dist.barrier()
+
+    def carrier(self, device: torch.device) -> torch.device:
+        """Where a tensor of this device has to be to be sent."""
+        return device if dist.get_backend() == "nccl" else torch.device("cpu")
+
+    def send(self, tensor: Tensor) -> Message:
+        """The tensor on its way to the first process; it must not be changed before it has arrived."""
+        with _deaths_noticed():
+            return Message(tensor, dist.isend(tensor, 0))
+
+    def receive(self, tensor: Tensor, sender: int) -> Message:
+        """The tensor as it will be when the sender's next message has arrived in it."""
+        with _deaths_noticed():
+            return Message(tensor, dist.irecv(tensor, sender))
+
+
+class Message:
+    """A tensor on its way between two processes."""
+
+    def __init__(self, tensor: Tensor, work: dist.Work | None) -> None:
+        self._tensor, self._work = tensor, work
+
+    def arrived(self) -> Tensor:
+        """The tensor, once it is there."""
+        if self._work is not None:
+            with _deaths_noticed():
+                self._work.wait()
+        return self._tensor
 
 
 @contextmanager
@@ -61,8 +89,8 @@ def _deaths_noticed() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise DeadProcessError(
-            "Another process of this run died; its own message says why, and the run continues from its last "
-            "checkpoint with --resume."
+            "Another process of this run died; its own message says why, and what was saved is whole: training goes on "
+            "from it with --resume, a harvest when it is run again."
         ) from error
 
 

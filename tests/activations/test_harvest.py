@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from expander_sae import ExpanderError
-from expander_sae.activations.harvest import TextConfig, harvest
+from expander_sae.activations.harvest import harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.store import Store
+from tests.activations.prose import write_prose
 
 
 @pytest.fixture
@@ -21,10 +22,7 @@ def language_model(tiny_model_folder):
 
 @pytest.fixture
 def text(tmp_path):
-    """Forty documents of different lengths, the longest longer than a context."""
-    lines = [f'{{"text": "{"The river and the bridge, number " * (1 + number % 9)}{number}."}}' for number in range(40)]
-    (tmp_path / "prose.jsonl").write_text("\n".join(lines))
-    return TextConfig(str(tmp_path / "prose.jsonl"), part="all", context=32, tokens_per_batch=128)
+    return write_prose(tmp_path)
 
 
 def same(one, other):

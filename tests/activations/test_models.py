@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from huggingface_hub import errors
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, LlamaModel, T5Config
 
 from expander_sae.activations import optional
-from expander_sae.activations.models import cross_entropy, load_language_model
+from expander_sae.activations.models import cross_entropy, load_language_model, name_of
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
 
@@ -118,6 +120,54 @@ def test_the_hub_fails(cause: Exception, sentence: str, monkeypatch: pytest.Monk
     with pytest.raises(ExpanderError, match=sentence) as caught:
         load_language_model("someone/some-model")
     assert "\n" not in str(caught.value)
+
+
+class Hub:
+    """Plays the hub: every name is the tiny model, at one commit; keeps what revisions were asked for."""
+
+    COMMIT = "c" * 40
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        for kind in (transformers.AutoConfig, transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+            monkeypatch.setattr(kind, "from_pretrained", self._instead_of(kind.from_pretrained, folder))
+
+    def _instead_of(self, real: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+        def load(name: str, *, revision: str | None = None, **options: Any) -> Any:
+            if Path(name) != folder:  # from_pretrained calls others of its kind, with what it was given
+                self.asked.append((name, revision))
+            found = real(folder, **{**options, "local_files_only": True})
+            if isinstance(found, transformers.PretrainedConfig):
+                found._commit_hash = self.COMMIT
+            return found
+
+        return load
+
+
+@pytest.mark.parametrize(("given", "pin"), [("someone/model@v1.0", "v1.0"), ("model@pr/7", "pr/7"), ("model", None)])
+def test_the_whole_model_is_of_one_commit_that_is_recorded(
+    given: str, pin: str | None, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(tiny_model_folder, monkeypatch)
+    loaded = load_language_model(given, device="cpu")
+    name = given.partition("@")[0]
+    assert hub.asked == [(name, pin), (name, Hub.COMMIT), (name, Hub.COMMIT)]
+    assert (loaded.name, loaded.revision) == (name, Hub.COMMIT)
+    assert name_of({"model": loaded.name, "revision": loaded.revision}) == f"{name}@{Hub.COMMIT}"
+
+
+def test_what_is_not_on_the_hub_has_no_revision(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model@home")
+    loaded = load_language_model(folder, device="cpu")
+    assert (loaded.name, loaded.revision) == (str(folder), None)
+    assert name_of({"model": loaded.name, "revision": None}) == str(folder)
+    assert name_of({"model": "smollm2", "revision": "hash"}) == "smollm2"
+    with pytest.raises(ExpanderError, match="smollm2 comes from a package and has one version only"):
+        load_language_model("smollm2@main")
+    with pytest.raises(ExpanderError, match="names no revision behind the @"):
+        load_language_model("someone/model@")
+    with pytest.raises(ExpanderError, match="There is no folder"):
+        load_language_model("./nowhere@main")
 
 
 def test_device_that_is_not_there(tiny_model_folder: Path) -> None:

@@ -20,7 +20,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("info", "model", "harvest", "train", "demo", "bench"):
+    for command in ("info", "model", "harvest", "train", "eval", "demo", "planted", "bench"):
         assert f"• {command}" in printed
 
 
@@ -33,9 +33,9 @@ def test_help_names_every_command(capsys):
     ],
 )
 def test_failures_are_one_sentence_without_a_traceback(monkeypatch, capsys, error, sentence):
-    monkeypatch.setattr("expander_sae.cli.demo.Demo.run", failing_with(error))
+    monkeypatch.setattr("expander_sae.cli.planted.Planted.run", failing_with(error))
     with pytest.raises(SystemExit) as ended:
-        main(["demo"])
+        main(["planted"])
     assert ended.value.code == 1
     printed = capsys.readouterr()
     assert printed.err.startswith(sentence)
@@ -46,8 +46,8 @@ def test_failures_are_one_sentence_without_a_traceback(monkeypatch, capsys, erro
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["demo", "--k", "0"], "k must be between 1"),
-        (["demo", "--m", "eight"], "--m"),
+        (["planted", "--k", "0"], "k must be between 1"),
+        (["planted", "--m", "eight"], "--m"),
         (["sing"], "sing"),
     ],
 )
@@ -58,8 +58,8 @@ def test_wrong_arguments_are_explained(capsys, arguments, sentence):
     assert sentence in capsys.readouterr().err
 
 
-def test_demo_recovers_and_compares(capsys):
-    main(["demo", "--m", "64", "--n", "128", "--d", "6", "--k", "3", "--tokens", "20"])
+def test_planted_recovers_and_compares(capsys):
+    main(["planted", "--m", "64", "--n", "128", "--d", "6", "--k", "3", "--tokens", "20"])
     printed = capsys.readouterr().out
     assert "OMP" in printed
     assert "times smaller" in printed

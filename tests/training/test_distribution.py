@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,29 +10,13 @@ import torch
 
 import expander_sae as xs
 from expander_sae.activations.store import Store, StoreWriter
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training import train
 from expander_sae.training.building import Sample, build
-from expander_sae.training.distribution import Group
 from expander_sae.training.trainee import Trainee
+from tests.processes import torchrun
 from tests.training.planted import M, N, config, planted
-
-
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two processes on this machine."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "--",
-        *arguments,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, check=False)
 
 
 @pytest.mark.slow

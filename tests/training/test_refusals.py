@@ -88,7 +88,7 @@ def test_missing_tensorboard_is_one_sentence(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     _, x = planted(512)
     sentence = refused(x, config(), out=tmp_path, also_log=["tensorboard"])
-    assert sentence == "Metrics for TensorBoard need it: pip install tensorboard."
+    assert sentence == "Metrics for TensorBoard need it: pip install 'expander-sae[tensorboard]'."
 
 
 def test_the_width_matched_dictionary_holds_as_many_values() -> None:

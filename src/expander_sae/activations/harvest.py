@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
+from expander_sae.activations.sharing import Activations, activations_in_order
 from expander_sae.activations.store import (
     Float16Overflow,
-    ResumePoint,
     Store,
     StoreError,
     StoreWriter,
@@ -25,8 +25,9 @@ from expander_sae.activations.store import (
     check_disk,
 )
 from expander_sae.activations.store.disk import TOKENS_PER_SHARD
-from expander_sae.activations.texts import Batch, batches_by_length, documents, tokenise
+from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
 from expander_sae.activations.texts.document import Part
+from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -37,7 +38,8 @@ class TextConfig:
     """Which text, and how it is cut."""
 
     text: str = "python"
-    """The text: `python` (no download), a .txt, .jsonl or .parquet file, a folder of them, or a data set's name."""
+    """The text: `python` (no download), a .txt, .jsonl or .parquet file, a folder of them, or the name of a data set on
+    the Hugging Face hub, as name, name:config or name:config@revision."""
     part: Part = "train"
     """The part of it: one document in twenty is held out for evaluation."""
     column: str = "text"
@@ -99,10 +101,13 @@ def harvest(
 ) -> dict[str, Store]:
     """The activations of `tokens` tokens at every matching hookpoint, by its name.
 
-    Running it again goes on after the last complete shard. If the text ends first the stores hold what there was.
+    Running it again goes on after the last complete shard. If the text ends first the stores hold what there was. Under
+    torchrun the processes share the model's work and the first one writes; the stores are those of one process.
     """
-    text = text or TextConfig()
+    text = pinned_text(text or TextConfig())
+    group = current_group()
     plan = plan_harvest(language_model, hookpoints, tokens, Path(out), dtype)
+    batches = text_batches(language_model, text)
     with ExitStack() as stack:
         writers = {
             hookpoint: stack.enter_context(
@@ -110,18 +115,28 @@ def harvest(
                     path,
                     width=plan.width[hookpoint],
                     dtype=DTYPES[dtype],
-                    origin=_origin(language_model, hookpoint, text),
+                    origin=origin_at(language_model, hookpoint, text),
                     tokens_per_shard=tokens_per_shard,
                     tokens=tokens,
                 )
             )
             for hookpoint, path in plan.hookpoints.items()
+            if group.writes
         }
-        _fill(language_model, writers, tokens, text, report)
+        start = _common_start(writers, language_model.device, group)
+        wanted = _with_tokens(islice(batches, start.batches, None), tokens - start.tokens)
+        found = activations_in_order(language_model, plan.width, wanted, group)
+        _fill(writers, start, tokens, found, report)
+    group.wait()
     return {str(hookpoint): Store.open(path) for hookpoint, path in plan.hookpoints.items()}
 
 
-def _origin(language_model: LanguageModel, hookpoint: Hookpoint, text: TextConfig) -> dict[str, Any]:
+def pinned_text(text: TextConfig) -> TextConfig:
+    """The same text, a data set on the hub at the commit it is at now."""
+    return replace(text, text=pinned(text.text))
+
+
+def origin_at(language_model: LanguageModel, hookpoint: Hookpoint, text: TextConfig) -> dict[str, Any]:
     """What a store says of where it comes from; a harvest with another origin cannot go on with it."""
     return {
         "model": language_model.name,
@@ -131,39 +146,13 @@ def _origin(language_model: LanguageModel, hookpoint: Hookpoint, text: TextConfi
     }
 
 
-def _fill(
-    language_model: LanguageModel,
-    writers: dict[Hookpoint, StoreWriter],
-    tokens: int,
-    text: TextConfig,
-    report: Report,
-) -> None:
-    start = _common_start(writers)
-    stored = start.tokens
-    report(stored)
-    skipped = 0 if start.cursor is None else int(start.cursor["batches"])
-    for number, batch in enumerate(islice(_batches(language_model, text), skipped, None), start=skipped + 1):
-        if stored >= tokens:
-            break
-        wanted = min(batch.tokens, tokens - stored)
-        ids = batch.ids.to(language_model.device)
-        for hookpoint, activations in read_activations(language_model.model, list(writers), ids).items():
-            _append(writers[hookpoint], hookpoint, batch, activations.cpu(), wanted, {"batches": number})
-        stored += wanted
-        report(stored)
-    for writer in writers.values():
-        writer.finish()
+def text_of(origin: Mapping[str, Any]) -> TextConfig:
+    """The text that an origin tells of."""
+    return TextConfig(**{field.name: origin[field.name] for field in fields(TextConfig) if field.name in origin})
 
 
-def _common_start(writers: dict[Hookpoint, StoreWriter]) -> ResumePoint:
-    """Where the store that has come least far goes on; the others go back there with it."""
-    start = min((writer.resume_point() for writer in writers.values()), key=lambda point: point.tokens)
-    for writer in writers.values():
-        writer.go_back_to(start)
-    return start
-
-
-def _batches(language_model: LanguageModel, text: TextConfig) -> Iterator[Batch]:
+def text_batches(language_model: LanguageModel, text: TextConfig) -> Iterator[Batch]:
+    """The text as the model gets it, always the same; refuses what the model was not made for."""
     if language_model.context is not None and text.context > language_model.context:
         raise ExpanderError(
             f"The context of {text.context} tokens is longer than the {language_model.context} that "
@@ -174,19 +163,65 @@ def _batches(language_model: LanguageModel, text: TextConfig) -> Iterator[Batch]
     return batches_by_length(pieces, text.tokens_per_batch)
 
 
+class _Start(NamedTuple):
+    """Where a harvest goes on."""
+
+    tokens: int
+    batches: int
+
+
+def _common_start(writers: dict[Hookpoint, StoreWriter], device: torch.device, group: Group) -> _Start:
+    """Where the store that has come least far goes on; the others go back there with it."""
+    numbers = torch.zeros(2, dtype=torch.int64, device=device)
+    if writers:
+        point = min((writer.resume_point() for writer in writers.values()), key=lambda point: point.tokens)
+        for writer in writers.values():
+            writer.go_back_to(point)
+        numbers[0], numbers[1] = point.tokens, 0 if point.cursor is None else int(point.cursor["batches"])
+    group.share([numbers])
+    return _Start(*numbers.tolist())
+
+
+def _with_tokens(batches: Iterator[Batch], tokens: int) -> Iterator[Batch]:
+    """As many of the batches as have so many tokens."""
+    while tokens > 0 and (batch := next(batches, None)) is not None:
+        yield batch
+        tokens -= batch.tokens
+
+
+def _fill(
+    writers: dict[Hookpoint, StoreWriter],
+    start: _Start,
+    tokens: int,
+    found: Iterable[tuple[Batch, Activations]],
+    report: Report,
+) -> None:
+    stored = start.tokens
+    if writers:
+        report(stored)
+    for number, (batch, activations) in enumerate(found, start=start.batches + 1):
+        wanted = min(batch.tokens, tokens - stored)
+        for hookpoint, rows in activations.items():
+            _append(writers[hookpoint], hookpoint, batch, rows.cpu(), wanted, {"batches": number})
+        stored += wanted
+        report(stored)
+    for writer in writers.values():
+        writer.finish()
+
+
 def _append(
     writer: StoreWriter,
     hookpoint: Hookpoint,
     batch: Batch,
-    activations: Float[Tensor, "pieces length m"],
+    activations: Float[Tensor, "tokens m"],
     wanted: int,
     cursor: dict[str, int],
 ) -> None:
-    """The first `wanted` tokens of a batch, piece after piece, without the padding."""
+    """The first `wanted` tokens of a batch."""
     mask = batch.mask
     try:
         writer.append(
-            activations[mask][:wanted],
+            activations[:wanted],
             batch.ids[mask][:wanted],
             batch.document[:, None].expand(mask.shape)[mask][:wanted],
             batch.position[mask][:wanted],

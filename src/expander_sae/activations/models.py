@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SMOLLM2 = "smollm2"
 """The name of the default model, which needs no hub."""
 
+_HUB_NAME = re.compile(r"(?!\.|~)[\w.-]+(/[\w.-]+)?")
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -31,7 +33,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     name: str
     revision: str | None
-    """The commit on the hub, for smollm2 the hash of its GGUF file; None for a local folder."""
+    """The commit on the hub, pinned or found; for smollm2 the hash of its GGUF file; None for a local folder."""
     folder: Path | None
     """Where it was read from; None if the hub's cache has it."""
     width: int
@@ -61,25 +63,27 @@ def load_language_model(
 ) -> LanguageModel:
     """The model and its tokenizer, on the GPU if there is one unless `device` says otherwise.
 
-    The name is `smollm2` (which `fetch` allows to be downloaded), a folder, or a name on the hub. A folder is read
-    without any network.
+    The name is `smollm2` (which `fetch` allows to be downloaded), a folder, or a name on the hub, where `name@revision`
+    asks for a commit, a tag or a branch. A folder is read without any network.
     """
     require("transformers", "accelerate")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    name = os.fspath(name_or_path)
+    name, revision = _name_and_revision(os.fspath(name_or_path))
     place = _device(device)
     folder = _folder(name, fetch)
     location, local = (name, False) if folder is None else (str(folder), True)
     with quiet_transformers() if local else nullcontext():
         with _explained(name):
-            config = AutoConfig.from_pretrained(location, local_files_only=local)
+            config = AutoConfig.from_pretrained(location, local_files_only=local, **_pin(revision))
+        # The rest comes from the same commit, even if the hub gets a new one in between.
+        revision = getattr(config, "_commit_hash", None) or revision
         _check_causal(name, config)
         with _explained(name, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local)
+            tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local, **_pin(revision))
         with _explained(name):
             model, loading = AutoModelForCausalLM.from_pretrained(
-                location, config=config, dtype=dtype, local_files_only=local, output_loading_info=True
+                location, config=config, dtype=dtype, local_files_only=local, output_loading_info=True, **_pin(revision)
             )
     if loading["missing_keys"]:
         raise ExpanderError(
@@ -91,12 +95,19 @@ def load_language_model(
         model=model.to(place).eval().requires_grad_(False),
         tokenizer=tokenizer,
         name=name,
-        revision=SHA256 if name == SMOLLM2 else getattr(config, "_commit_hash", None),
+        revision=SHA256 if name == SMOLLM2 else revision,
         folder=folder,
         width=text.hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
         context=getattr(text, "max_position_embeddings", None),
     )
+
+
+def name_of(origin: Mapping[str, Any]) -> str:
+    """What to load to get the model that an origin tells of, at its revision if it has one on the hub."""
+    name, revision = origin["model"], origin["revision"]
+    on_hub = name != SMOLLM2 and not Path(name).expanduser().exists()
+    return f"{name}@{revision}" if on_hub and revision else name
 
 
 def cross_entropy(language_model: LanguageModel, text: str) -> float:
@@ -120,6 +131,23 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise ExpanderError(f"The device {str(device)!r} is not available on this machine; try 'cpu'.") from error
 
 
+def _name_and_revision(given: str) -> tuple[str, str | None]:
+    """The name, and what stands behind its last @ if that is a name on the hub."""
+    name, at, revision = given.rpartition("@")
+    if not at or Path(given).expanduser().exists() or not _HUB_NAME.fullmatch(name):
+        return given, None
+    if name == SMOLLM2:
+        raise ExpanderError("smollm2 comes from a package and has one version only; leave the @ and what follows out.")
+    if not re.fullmatch(r"[\w./-]+", revision):
+        raise ExpanderError(f"{given} names no revision behind the @; give a commit, a tag or a branch of {name}.")
+    return name, revision
+
+
+def _pin(revision: str | None) -> dict[str, str]:
+    """What tells transformers the revision; nothing if there is none."""
+    return {} if revision is None else {"revision": revision}
+
+
 def _folder(name: str, fetch: bool) -> Path | None:
     """The folder that the name means, or None if it is a name on the hub."""
     if name == SMOLLM2:
@@ -134,7 +162,7 @@ def _folder(name: str, fetch: bool) -> Path | None:
         return path
     if path.exists():
         raise ExpanderError(f"{name} is a file, but a model is a folder that save_pretrained() wrote; give the folder.")
-    if not re.fullmatch(r"(?!\.|~)[\w.-]+(/[\w.-]+)?", name):
+    if not _HUB_NAME.fullmatch(name):
         raise ExpanderError(
             f"There is no folder {name!r}; give the folder of a model, a name on the Hugging Face hub, or smollm2."
         )

@@ -1,50 +1,78 @@
-"""`expander demo`: planted sparse codes, found again."""
+"""`expander demo`: a real model's activations, four dictionaries, a report."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from expander_sae.experiments.planted import PlantedConfig, Recovery, recover_planted
+from expander_sae.experiments.demo import DemoConfig
+
+WIDTH = 100
+"""Columns of a table where the terminal does not say how many it has."""
 
 
 @dataclass(frozen=True)
-class Demo(PlantedConfig):
-    """Recover planted sparse codes with TopK, matching pursuit and OMP, beside a dense dictionary."""
+class Demo(DemoConfig):
+    """Take apart a layer of a real language model with expander and dense dictionaries, and write a report about them.
+
+    Everything lands in one folder; run it again to go on where it was stopped.
+    """
 
     def run(self) -> None:
-        """Print a table that grows row by row."""
+        """Announce the stages, then print the table and say where the page is."""
+        from expander_sae.experiments.demo import run_demo
+        from expander_sae.experiments.demo_report import table_of, write_report
+        from expander_sae.experiments.demo_words import summary
+
         console = Console()
-        console.print(
-            f"{self.tokens} activations of width {self.m}, each a sum of {self.k} out of {self.n} columns. "
-            f"Which columns? (The first run compiles the kernels, a few seconds.)"
-        )
-        rows: list[Recovery] = []
-        with console.status("making the dictionary") as status:
-            for recovery in recover_planted(self):
-                rows.append(recovery)
-                status.update(f"{recovery.dictionary} {recovery.coder} done")
-        console.print(_table(rows))
-        expander, dense = rows[0].dictionary_bytes, rows[-1].dictionary_bytes
-        slow, fast = rows[3].milliseconds, rows[0].milliseconds
-        console.print(
-            f"In memory the expander dictionary is {dense / expander:.0f} times smaller (values and rows), "
-            f"and its TopK codes took {slow / fast:.0f} times less time."
-        )
+        if not console.is_terminal:
+            console = Console(width=WIDTH)
+        with _Announcer(console) as announcer:
+            result = run_demo(self, announcer)
+        path = write_report(result)
+        console.print(table_of(result).to_rich())
+        console.print(summary(result), highlight=False)
+        console.print(f"The whole report is {path}.", highlight=False, soft_wrap=True)
 
 
-def _table(rows: list[Recovery]) -> Table:
-    table = Table()
-    for heading in ("dictionary", "coder", "features found", "tokens exact", "error", "ms per 1000 tokens", "memory"):
-        table.add_column(heading, justify="left" if heading in ("dictionary", "coder") else "right")
-    for row in rows:
-        table.add_row(
-            row.dictionary,
-            row.coder,
-            f"{row.recall:.1%}",
-            f"{row.exact:.1%}",
-            f"{row.error:.4f}",
-            f"{row.milliseconds:.1f}",
-            f"{row.dictionary_bytes / 2**20:.1f} MiB",
-        )
-    return table
+class _Announcer:
+    """Says what begins and what came of it, with a live line between where there is something to count."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the live line away, also after an error."""
+        if self._live is not None:
+            self._live[0].stop()
+            self._live = None
+
+    def begins(self, stage: str, what: str, total: int | None) -> None:
+        """One line, and the live one."""
+        self._console.print(f"{stage}: {what}", highlight=False)
+        if total is not None:
+            columns = (
+                BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens"), TimeElapsedColumn(),
+                TextColumn("left"), TimeRemainingColumn(),
+            )  # fmt: skip
+            progress = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+            self._live = progress, progress.add_task(stage, total=total)
+            progress.start()
+
+    def proceeds(self, done: int) -> None:
+        """Move the live line."""
+        if self._live is not None:
+            progress, task = self._live
+            progress.update(task, completed=done)
+
+    def ends(self, outcome: str, seconds: float) -> None:
+        """The live line gives way to what came of it."""
+        self.__exit__()
+        self._console.print(f"    {outcome} ({seconds:,.0f} s)", highlight=False)

@@ -9,15 +9,21 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from expander_sae.activations.harvest import TextConfig
+from expander_sae.activations.store import Store
 from expander_sae.activations.store.disk import TOKENS_PER_SHARD
+from expander_sae.distribution import joined
 
 
 @dataclass(frozen=True)
 class Harvest:
-    """Run a language model over text and keep its activations; run it again to go on after a kill."""
+    """Run a language model over text and keep its activations; run it again to go on after a kill.
+
+    With `torchrun --nproc-per-node N -m -- expander_sae harvest ...` the processes share the model's work (the two
+    dashes keep torchrun from reading the options that follow).
+    """
 
     model: tyro.conf.Positional[str]
-    """smollm2, the folder of a model, or a name on the Hugging Face hub."""
+    """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
     out: Path
     """The folder of the store; with several hookpoints, of a store for each."""
     hookpoint: tuple[str, ...] = ("layers.12",)
@@ -35,29 +41,34 @@ class Harvest:
         from expander_sae.activations.harvest import harvest, plan_harvest
         from expander_sae.activations.models import load_language_model
 
-        console = Console()
-        with console.status(f"loading {self.model}"):
-            language_model = load_language_model(self.model)
-        plan = plan_harvest(language_model, list(self.hookpoint), self.tokens, self.out, self.dtype)
-        names = ", ".join(str(hookpoint) for hookpoint in plan.hookpoints)
-        console.print(f"{self.tokens:,} tokens at {names}: {decimal(plan.bytes)} in {self.out}.")
-        with Progress(
-            BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=console,
-        ) as progress:  # fmt: skip
-            task = progress.add_task("harvest", total=self.tokens, speed="")
+        with joined() as group:
+            console = Console(quiet=not group.writes)
+            with console.status(f"loading {self.model}"):
+                language_model = load_language_model(self.model)
+            plan = plan_harvest(language_model, list(self.hookpoint), self.tokens, self.out, self.dtype)
+            names = ", ".join(str(hookpoint) for hookpoint in plan.hookpoints)
+            console.print(f"{self.tokens:,} tokens at {names}: {decimal(plan.bytes)} in {self.out}.")
+            with Progress(
+                BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn(),
+                TextColumn("left"), TimeRemainingColumn(), console=console,
+            ) as progress:  # fmt: skip
+                task = progress.add_task("harvest", total=self.tokens, speed="")
 
-            def report(stored: int) -> None:
-                speed = progress.tasks[0].speed
-                progress.update(task, completed=stored, speed=f"{speed:,.0f} tokens/s" if speed else "")
+                def report(stored: int) -> None:
+                    speed = progress.tasks[0].speed
+                    progress.update(task, completed=stored, speed=f"{speed:,.0f} tokens/s" if speed else "")
 
-            stores = harvest(
-                language_model, list(self.hookpoint), tokens=self.tokens, out=self.out, text=self.text,
-                dtype=self.dtype, tokens_per_shard=self.tokens_per_shard, report=report,
-            )  # fmt: skip
-        for name, store in stores.items():
-            short = "" if store.tokens == self.tokens else " (the text has no more)"
-            console.print(
-                f"{name}: {store.tokens:,} tokens{short} of {store.documents:,} documents, width {store.width}, "
-                f"mean norm {store.norms.mean:.1f}, {store.norms.massive} massive tokens (norm above 4 medians)."
-            )
+                stores = harvest(
+                    language_model, list(self.hookpoint), tokens=self.tokens, out=self.out, text=self.text,
+                    dtype=self.dtype, tokens_per_shard=self.tokens_per_shard, report=report,
+                )  # fmt: skip
+            for name, store in stores.items():
+                console.print(self._sentence(name, store))
+
+    def _sentence(self, name: str, store: Store) -> str:
+        """What was harvested at a hookpoint."""
+        short = "" if store.tokens == self.tokens else " (the text has no more)"
+        return (
+            f"{name}: {store.tokens:,} tokens{short} of {store.documents:,} documents, width {store.width}, "
+            f"mean norm {store.norms.mean:.1f}, {store.norms.massive} massive tokens (norm above 4 medians)."
+        )

@@ -8,9 +8,11 @@ import tyro
 
 from expander_sae.cli.bench import Bench
 from expander_sae.cli.demo import Demo
+from expander_sae.cli.eval import Eval
 from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
 from expander_sae.cli.model import Model
+from expander_sae.cli.planted import Planted
 from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -20,7 +22,9 @@ Command = (
     | Annotated[Model, tyro.conf.subcommand("model", prefix_name=False)]
     | Annotated[Harvest, tyro.conf.subcommand("harvest", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
+    | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )
 

@@ -24,7 +24,7 @@ class Model:
     """
 
     name: tyro.conf.Positional[str] = "smollm2"
-    """smollm2, the folder of a model, or a name on the Hugging Face hub."""
+    """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
 
     def run(self) -> None:
         """Print what the model is."""

@@ -1,7 +1,7 @@
-"""`expander train`: dictionaries from a store of activations."""
+"""`expander train`: dictionaries from a store of activations, or straight from a language model."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,29 +9,52 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from expander_sae.activations.harvest import TextConfig, text_of
+from expander_sae.activations.live import WINDOW, LiveActivations
+from expander_sae.activations.models import load_language_model, name_of
 from expander_sae.activations.store import Store
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.training import Run, TrainConfig, joined, train, width_matched
+from expander_sae.training import Probe, Run, TrainConfig, joined, train, width_matched
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train a dictionary on a store of activations, or several in one pass; continues where it was stopped.
+class Live:
+    """Activations straight from a language model, in place of a store: nothing is written but the dictionary."""
 
-    With `torchrun --nproc-per-node N -m -- expander_sae train ...` every process takes its share of each batch (the
-    two dashes keep torchrun from reading the options that follow).
+    model: str | None = None
+    """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
+    hookpoint: str = "layers.12"
+    """Module to read; :input behind the name reads what goes into it."""
+    window: int = WINDOW
+    """Tokens that are mixed with each other; two windows are in memory at a time."""
+    text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a dictionary on activations, or several in one pass; continues where it was stopped.
+
+    The activations come from a store, or with --model straight from a language model. With `torchrun --nproc-per-node N
+    -m -- expander_sae train ...` every process takes its share of each batch (the two dashes keep torchrun from reading
+    the options that follow).
     """
 
-    store: tyro.conf.Positional[Path]
-    """The folder that `expander harvest` filled."""
+    store: tyro.conf.Positional[Path | None] = None
+    """The folder that `expander harvest` filled; none with --model."""
     out: Path
     """The folder for the autoencoder, its metrics and the checkpoint."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    live: Annotated[Live, tyro.conf.arg(name="")] = field(default_factory=Live)
     also: tuple[str, ...] = ()
     """Train more on the same batches: another number of values per column, `dense`, or `matched` for a dense dictionary
     with as many learned values as the first one."""
     resume: bool = False
     """Go on from the checkpoint in the folder."""
+    ce_every: int = 0
+    """Measure the language model's loss under each dictionary after every so many tokens; 0 for never."""
+    ce_tokens: int = 8192
+    """Tokens of held-out text that it is measured on."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl."""
     device: str | None = None
@@ -41,22 +64,71 @@ class Train:
 
     def run(self) -> None:
         """Train, then print how each dictionary did."""
+        self._check()
         with joined() as group:
-            store = Store.open(self.store)
-            configs = [self.config, *(self._variant(name, store.width) for name in self.also)]
+            source = self._source()
+            configs = [self.config, *(self._variant(name, source.width) for name in self.also)]
             runs = train(
-                store,
+                source,
                 configs,
                 out=self.out,
                 resume=self.resume,
                 progress=self.progress,
                 device=self.device,
                 also_log=self.log,
+                probe=self._probe(source, group) if self.ce_every else None,
+                probe_every=self.ce_every or 1,
             )
             if group.writes:
                 console = Console()
                 console.print(_table(runs))
+                if isinstance(source, LiveActivations):
+                    console.print(f"Tokens with a norm above {source.massive_above:.4g} were left out.")
                 console.print(f"Written to {self.out}.", highlight=False)
+
+    def _check(self) -> None:
+        """Refuse what contradicts itself before anything is loaded."""
+        if (self.store is None) == (self.live.model is None):
+            raise ExpanderError("Give either the folder of a store to train on or --model NAME, one of the two.")
+        if self.store is not None and self.live != Live():
+            raise ExpanderError(
+                "A store has its hookpoint and its text already; leave --hookpoint, --window and the options of the "
+                "text off, or train with --model."
+            )
+        if self.ce_every < 0 or self.ce_tokens < 1:
+            raise ExpanderError(
+                f"ce_every must be at least 0 and ce_tokens at least 1, not {self.ce_every} and {self.ce_tokens}."
+            )
+
+    def _source(self) -> Store | LiveActivations:
+        """What to train on."""
+        live, config = self.live, self.config
+        if self.store is not None or live.model is None:
+            return Store.open(self.store or "")
+        language_model = load_language_model(live.model, device=self.device)
+        return LiveActivations(
+            language_model, live.hookpoint, live.text, batch=config.batch, seed=config.shuffle_seed, window=live.window
+        )
+
+    def _probe(self, source: Store | LiveActivations, group: Group) -> Probe:
+        """What measures the language model's loss on text that training does not see."""
+        from expander_sae.evaluation import LossProbe
+
+        if not group.writes:
+            return lambda sae: {}  # only the first process measures; the others need no model for it
+        origin = source.origin
+        if not {"model", "revision", "hookpoint", "text"} <= origin.keys():
+            raise ExpanderError(
+                f"{self.store} does not say which language model and text it comes from, which --ce-every needs; leave "
+                "it off."
+            )
+        if isinstance(source, Store):
+            language_model = load_language_model(name_of(origin), device=self.device)
+        else:
+            language_model = source.language_model
+        text = dataclasses.replace(text_of(origin), part="held-out")
+        above = source.massive_above
+        return LossProbe(language_model, origin["hookpoint"], text, self.ce_tokens, massive_above=above)
 
     def _variant(self, name: str, m: int) -> TrainConfig:
         """The config that a word of `also` stands for."""

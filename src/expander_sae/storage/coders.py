@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
-from expander_sae import coders
 from expander_sae.coders import Coder
+from expander_sae.coders.named import CODERS
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.storage.json_fields import Fields, check_json
 
 
 def known_coders() -> dict[str, type[Coder]]:
     """The coders of this library by name, the only ones a file can name."""
-    exported = (getattr(coders, name) for name in coders.__all__)
-    found = (item for item in exported if isinstance(item, type) and issubclass(item, Coder))
-    return {coder.__name__: coder for coder in found if not inspect.isabstract(coder)}
+    return {coder.__name__: coder for coder in CODERS.values()}
 
 
 def coder_to_json(coder: Coder) -> dict[str, Any]:

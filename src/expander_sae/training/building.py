@@ -11,10 +11,10 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
 from expander_sae.training.config import TrainConfig, check_width
-from expander_sae.training.distribution import Group
 from expander_sae.training.sources import BatchSource
 
 SAMPLE = 16_384

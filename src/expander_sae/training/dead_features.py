@@ -32,7 +32,8 @@ class FiringRecord:
     def update(self, codes: Codes, tokens: int, group: Group) -> None:
         """Take in the codes of a batch of this many tokens."""
         weights = codes.active.flatten().to(torch.float32)
-        fired = torch.bincount(codes.indices.flatten(), weights, minlength=codes.n)
+        # Of no code at all, bincount makes integers, which the processes could not add up.
+        fired = torch.bincount(codes.indices.flatten(), weights, minlength=codes.n).to(torch.float32)
         self.silent_for += tokens
         self.silent_for[group.add_up(fired) > 0] = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from expander_sae.errors import ExpanderError
@@ -24,11 +24,17 @@ class Journal:
         if folder is not None:
             file = MetricsFile(folder / METRICS, done)
             self.rows += file.rows
-            self._writers += [file, *(extra_writer(sink, folder, config.name, config.to_json()) for sink in also)]
+            self._writers += [file, *(extra_writer(sink, folder, config.name, config.to_json(), done) for sink in also)]
 
-    def write(self, step: int, tokens: int) -> dict[str, float]:
-        """Make a row of what was measured since the last one."""
+    def write(self, step: int, tokens: int, probed: Mapping[str, float]) -> dict[str, float]:
+        """Make a row of what was measured since the last one, and of what a probe found."""
         row = self.meter.row(step, tokens)
+        for name, value in probed.items():
+            if name in row:
+                raise ExpanderError(f"The probe gives {name!r}, which training itself measures; use another name.")
+            # A file of JSON holds finite numbers only, and one that is not has nothing to say.
+            if math.isfinite(value):
+                row[name] = float(value)
         if not math.isfinite(row["fvu"]):
             raise ExpanderError(f"The loss is not finite after {tokens:,} tokens; use a smaller learning rate.")
         self.rows.append(row)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -55,6 +56,10 @@ class Meter:
             self._sums[name] = self._sums[name] + getattr(step, name).double()
         self._steps, self._tokens, self._last = self._steps + 1, self._tokens + step.tokens, step
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count this time: something else than training was done in it."""
+        self._since += seconds
+
     @property
     def empty(self) -> bool:
         """Whether there was no step since the last row."""
@@ -93,19 +98,33 @@ class MetricsFile:
 
     def __init__(self, path: Path, keep_until: int) -> None:
         """Goes on after the rows of at most `keep_until` tokens; later ones are of steps that will be done again."""
+        self._path = path
         self.rows = [row for row in read_metrics(path) if row["tokens"] <= keep_until] if path.exists() else []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (it stays open for the run; `close` closes it)
+        with _written(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (it stays open; `close` closes it)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append a row."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with _written(self._path):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExpanderError(
+            f"{path} cannot be written ({error.strerror}); a checkpoint beside it is still whole, and --resume goes on "
+            "from there once the disk allows it."
+        ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -120,12 +139,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 class TensorBoardWriter:
     """The same rows as TensorBoard events."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, done: int) -> None:
+        """Goes on after `done` tokens; what an earlier part of the run wrote about later ones is purged."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ExpanderError("Metrics for TensorBoard need it: pip install tensorboard.") from None
-        self._writer = SummaryWriter(folder / "tensorboard")
+            raise ExpanderError("Metrics for TensorBoard need it: pip install 'expander-sae[tensorboard]'.") from None
+        self._writer = SummaryWriter(folder / "tensorboard", purge_step=done + 1 if done else None)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Add every number at its token count."""
@@ -144,7 +164,7 @@ class WandbWriter:
         try:
             import wandb
         except ImportError:
-            raise ExpanderError("Metrics for Weights & Biases need it: pip install wandb.") from None
+            raise ExpanderError("Metrics for Weights & Biases need it: pip install 'expander-sae[wandb]'.") from None
         self._run = wandb.init(
             project="expander-sae", name=name, config=dict(config), dir=str(folder), reinit="create_new"
         )
@@ -158,10 +178,10 @@ class WandbWriter:
         self._run.finish()
 
 
-def extra_writer(sink: Sink, folder: Path, name: str, config: Mapping[str, Any]) -> Writer:
+def extra_writer(sink: Sink, folder: Path, name: str, config: Mapping[str, Any], done: int) -> Writer:
     """The writer that a name stands for."""
     if sink == "tensorboard":
-        return TensorBoardWriter(folder)
+        return TensorBoardWriter(folder, done)
     if sink == "wandb":
         return WandbWriter(folder, name, config)
     raise ExpanderError(f"Metrics can also go to tensorboard or wandb, not to {sink!r}.")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def waiting(what: str, shown: bool) -> Iterator[None]:
+    """Say what takes its time while the block runs, on the terminal's error stream."""
+    if not shown:
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
 
 
 class Display:

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Batches, Store
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import TrainConfig
-from expander_sae.training.distribution import Group
 
 
 @runtime_checkable
@@ -101,5 +102,7 @@ def open_source(
 def origin_of(source: object) -> dict[str, Any]:
     """Where the activations come from, as far as the source knows."""
     if isinstance(source, Store):
-        return {"store": source.path.name, "fingerprint": source.fingerprint, "tokens": source.tokens, **source.origin}
-    return {}
+        norms = {"median_norm": source.norms.median, "massive_above": source.massive_above}
+        store = {"store": source.path.name, "fingerprint": source.fingerprint, "tokens": source.tokens}
+        return {**store, **norms, **source.origin}
+    return source.origin if isinstance(source, LiveActivations) else {}

@@ -3,19 +3,22 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import huggingface_hub
 import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from expander_sae.activations.texts import Document, documents
+from expander_sae.activations.texts import Document, documents, pinned
 from expander_sae.activations.texts.document import fingerprint, in_part
 from expander_sae.errors import ExpanderError
 
+COMMIT = "a" * 40
 TEXTS = [f"Document number {number} says hello." for number in range(200)]
 
 
@@ -181,17 +184,50 @@ def test_dataset_without_train_split(tmp_path: Path) -> None:
 class TestHub:
     """The hub itself is played by a function."""
 
-    def test_streams_name_and_config(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_streams_name_config_and_revision(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[Any] = []
 
-        def load(*arguments: Any, streaming: bool) -> dict[str, Any]:
-            asked.append((*arguments, streaming))
+        def load(*arguments: Any, streaming: bool, revision: str | None) -> dict[str, Any]:
+            asked.append((*arguments, streaming, revision))
             return {"train": datasets.IterableDataset.from_generator(lambda: ({"text": text} for text in TEXTS))}
 
         monkeypatch.setattr(datasets, "load_dataset", load)
-        assert [document.text for document in documents("someone/texts:english", part="all")] == TEXTS
+        assert [document.text for document in documents("someone/texts:english@v2", part="all")] == TEXTS
         assert [document.source_id for document in documents("texts", part="all")][1] == "texts:1"
-        assert asked == [("someone/texts", "english", True), ("texts", None, True)]
+        assert list(documents("texts@refs/convert/parquet", part="all"))
+        assert asked == [
+            ("someone/texts", "english", True, "v2"),
+            ("texts", None, True, None),
+            ("texts", None, True, "refs/convert/parquet"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "asked", "pin"),
+        [
+            ("someone/texts:english", ("someone/texts", None), f"someone/texts:english@{COMMIT}"),
+            ("texts@v2", ("texts", "v2"), f"texts@{COMMIT}"),
+            (f"texts@{'b' * 40}", None, f"texts@{'b' * 40}"),
+        ],
+    )
+    def test_a_name_is_pinned_to_the_commit_it_is_at(
+        self, name: str, asked: Any, pin: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        requests: list[Any] = []
+
+        def info(path: str, *, revision: str | None) -> Any:
+            requests.append((path, revision))
+            return SimpleNamespace(sha=COMMIT)
+
+        monkeypatch.setattr(huggingface_hub, "dataset_info", info)
+        assert pinned(name) == pin
+        assert requests == ([] if asked is None else [asked])
+
+    def test_what_is_not_on_the_hub_has_no_commit(self, tmp_path: Path) -> None:
+        (tmp_path / "a@b.txt").write_text("hello")
+        for name in ("python", str(tmp_path), str(tmp_path / "a@b.txt")):
+            assert pinned(name) == name
+        with pytest.raises(ExpanderError, match="There is no file or folder"):
+            pinned("./nowhere@main")
 
     def test_a_network_that_goes_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def rows() -> Any:
@@ -210,3 +246,6 @@ class TestHub:
         monkeypatch.setattr(datasets, "load_dataset", load)
         with pytest.raises(ExpanderError, match=r"cannot be read from the Hugging Face hub \(no way\)"):
             documents("someone/texts")
+        monkeypatch.setattr(huggingface_hub, "dataset_info", load)
+        with pytest.raises(ExpanderError, match=r"cannot be read from the Hugging Face hub \(no way\)"):
+            pinned("someone/texts")

@@ -20,11 +20,12 @@ BLOCKS_PER_WINDOW = 32
 """More would mix more distant tokens, at the price of more shards to open and verify before the first batch."""
 
 
-class _Stream(IntEnum):
+class Stream(IntEnum):
     """Purposes of words, apart from those of `supports.philox.Stream`."""
 
     BLOCKS_OF_EPOCH = 64
     TOKENS_OF_WINDOW = 65
+    TOKENS_OF_TEXT = 66
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Order:
 
     def blocks(self, epoch: int, window: int) -> NDArray[np.int64]:
         """Begin and end of every block of a window, [blocks, 2]; together at most `window_tokens` tokens."""
-        order = _permutation(len(self._blocks), self.seed, _Stream.BLOCKS_OF_EPOCH, epoch)
+        order = permutation(len(self._blocks), self.seed, Stream.BLOCKS_OF_EPOCH, epoch)
         begin, end = (len(order) * edge // self.windows for edge in (window, window + 1))
         return self._blocks[order[begin:end]]
 
     def tokens(self, epoch: int, window: int, count: int) -> NDArray[np.int64]:
         """The order in which the `count` tokens of a window are visited."""
-        return _permutation(count, self.seed, _Stream.TOKENS_OF_WINDOW, (epoch << 32) | window)
+        return permutation(count, self.seed, Stream.TOKENS_OF_WINDOW, (epoch << 32) | window)
 
     def after(self, position: Position) -> Position:
         """The beginning of the window after the one of this position."""
@@ -75,7 +76,7 @@ def _blocks(shard_tokens: Sequence[int], block_tokens: int) -> NDArray[np.int64]
 
 
 @lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, stream: _Stream, index: int) -> NDArray[np.int64]:
+def permutation(size: int, seed: int, stream: Stream, index: int) -> NDArray[np.int64]:
     """A random order of 0 .. size-1, one for each seed, stream and index; read-only because it is kept."""
     order = np.arange(size, dtype=np.int64)
     key = np.uint64(compiled_word(np.uint64(seed), int(stream), index))

@@ -13,7 +13,14 @@ from typing import Any, Self
 import torch
 
 from expander_sae.activations.store.errors import StoreError
-from expander_sae.activations.store.manifest import MANIFEST, Manifest, Norms, Shard, read_manifest
+from expander_sae.activations.store.manifest import (
+    MANIFEST,
+    MASSIVE_MULTIPLE,
+    Manifest,
+    Norms,
+    Shard,
+    read_manifest,
+)
 from expander_sae.activations.store.shards import Tokens, read_tokens, sha256_of
 
 
@@ -74,6 +81,11 @@ class Store:
         if norms is None:
             raise StoreError(f"{self.path} has no complete shard yet; let the harvest write at least one.")
         return norms
+
+    @property
+    def massive_above(self) -> float:
+        """The norm above which a token is massive."""
+        return MASSIVE_MULTIPLE * self.norms.median
 
     @property
     def shard_tokens(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 from expander_sae.activations.texts.batches import Batch, batches_by_length
 from expander_sae.activations.texts.document import Document, Part
-from expander_sae.activations.texts.sources import documents
+from expander_sae.activations.texts.sources import documents, pinned
 from expander_sae.activations.texts.tokens import Pieces, TokenisedDocument, Tokenizer, tokenise
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Tokenizer",
     "batches_by_length",
     "documents",
+    "pinned",
     "tokenise",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from expander_sae.activations.optional import require
 from expander_sae.activations.texts.document import Document
@@ -29,20 +31,54 @@ def local_dataset(folder: Path, column: str) -> Iterator[Document]:
     return _rows(_split(found, str(folder)), folder.name, column)
 
 
+class HubName(NamedTuple):
+    """What the name of a data set on the hub says: `path`, `path:config`, and behind either of them `@revision`."""
+
+    path: str
+    config: str | None
+    revision: str | None
+
+    @classmethod
+    def parse(cls, name: str) -> HubName:
+        """The parts of the name."""
+        rest, _, revision = name.partition("@")
+        path, _, config = rest.partition(":")
+        return cls(path, config or None, revision or None)
+
+
 def hub_dataset(name: str, column: str) -> Iterator[Document]:
-    """The rows of the split `train` of `name` or `name:config`, fetched while they are read."""
+    """The rows of the split `train` of a data set on the hub, fetched while they are read."""
     require("datasets")
     import datasets
 
-    path, _, config = name.partition(":")
+    path, config, revision = HubName.parse(name)
+    with _hub_explained(name):
+        found = datasets.load_dataset(path, config, streaming=True, revision=revision)
+    return _rows(_split(found, name), name, column)
+
+
+def pinned_dataset(name: str) -> str:
+    """The name with the commit that it stands for now, so that it will always stand for the same rows."""
+    require("datasets")
+    import huggingface_hub
+
+    path, _, revision = HubName.parse(name)
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return name
+    with _hub_explained(name):
+        commit = huggingface_hub.dataset_info(path, revision=revision).sha
+    return f"{name.partition('@')[0]}@{commit}"
+
+
+@contextmanager
+def _hub_explained(name: str) -> Iterator[None]:
     try:
-        found = datasets.load_dataset(path, config or None, streaming=True)
+        yield
     except Exception as error:  # network, hub, unknown configs: each raises something else
         raise ExpanderError(
             f"{name} is no file or folder here and cannot be read from the Hugging Face hub ({_reason(error)}); "
             "check the name and the network, and write name:config for a data set with several configs."
         ) from error
-    return _rows(_split(found, name), name, column)
 
 
 def _split(found: Any, name: str) -> Any:

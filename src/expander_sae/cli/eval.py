@@ -1,0 +1,107 @@
+"""`expander eval`: what a dictionary loses, and what a language model loses by it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from expander_sae.activations.models import LanguageModel
+from expander_sae.activations.texts.document import Part
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import Coder
+from expander_sae.coders.named import coder_named
+from expander_sae.errors import ExpanderError
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure autoencoders inside a language model: reconstruction, cross-entropy, and how sure the numbers are.
+
+    What is not said is as in training: the model, the hookpoint, and the text, of which the held-out part is taken.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `expander train` wrote, of one autoencoder or of several."""
+    model: str | None = None
+    """smollm2, the folder of a model, or a name on the Hugging Face hub."""
+    hookpoint: str | None = None
+    """The module whose output is replaced; :input behind its name replaces what goes into it."""
+    text: str | None = None
+    """python, a .txt, .jsonl or .parquet file, a folder of them, or a data set's name."""
+    part: Part = "held-out"
+    """The part of the text: one document in twenty is held out."""
+    column: str | None = None
+    """The field or column that holds the text."""
+    context: int | None = None
+    """Tokens that the model sees at once, at most."""
+    bos: bool | None = None
+    """Put the tokenizer's BOS token in front of every piece; it is passed through."""
+    tokens: int = 50_000
+    """Tokens to evaluate on."""
+    coder: str | None = None
+    """Measure under this coder instead of each autoencoder's own: omp:32, mp:32, topk:16, fista:0.1, ..."""
+    signed: bool = False
+    """Let that coder use negative codes."""
+    reference: str | None = None
+    """The autoencoder whose recovered loss the others retain a share of; by default the one dense dictionary with the
+    n and k of a sparse one."""
+    out: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Also write the results to this .json or .csv file; may be given several times."""
+
+    def run(self) -> None:
+        """Evaluate, print the table, write the files."""
+        from expander_sae.evaluation import default_reference, evaluate, load_runs, text_for
+        from expander_sae.evaluation.subjects import check_reference
+        from expander_sae.evaluation.table import as_table, notes
+        from expander_sae.evaluation.writing import check_writable, write
+
+        for path in self.out:
+            check_writable(path)
+        coder, saes, console = self._coder(), load_runs(self.runs), Console()
+        reference = default_reference(saes) if self.reference is None else self.reference
+        check_reference(saes, reference)
+        text = text_for(
+            saes, text=self.text, part=self.part, column=self.column, context=self.context, bos=self.bos
+        )  # fmt: skip
+        language_model = self._language_model(saes, console)
+        saes = {name: sae.to(language_model.device) for name, sae in saes.items()}
+        with Progress(
+            TextColumn("evaluating"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        ) as progress:  # fmt: skip
+            task = progress.add_task("evaluate", total=self.tokens)
+            evaluations = evaluate(
+                saes, language_model, hookpoint=self.hookpoint, text=text, tokens=self.tokens, reference=reference,
+                coder=coder, report=lambda done: progress.update(task, completed=done),
+            )  # fmt: skip
+        console.print(as_table(evaluations))
+        for note in notes(evaluations, reference):
+            console.print(note, highlight=False, markup=False)
+        for path in self.out:
+            write(evaluations, path)
+            console.print(f"Written to {path}.", highlight=False, markup=False)
+
+    def _coder(self) -> Coder | None:
+        """The coder that was asked for."""
+        if self.coder is not None:
+            return coder_named(self.coder, self.signed)
+        if self.signed:
+            raise ExpanderError("--signed belongs to the coder that --coder names; give one.")
+        return None
+
+    def _language_model(self, saes: Mapping[str, SparseAutoencoder], console: Console) -> LanguageModel:
+        """The model that was asked for, or the one that all autoencoders were trained with."""
+        from expander_sae.activations.models import load_language_model, name_of
+        from expander_sae.evaluation import trained_with
+
+        name = self.model
+        if name is None:
+            origin = {key: trained_with(saes, key) for key in ("model", "revision")}
+            if origin["model"] is None:
+                raise ExpanderError("The autoencoder does not say what model it was trained with; give --model.")
+            name = name_of(origin)
+        with console.status(f"loading {name}"):
+            return load_language_model(name)

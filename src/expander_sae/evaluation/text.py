@@ -1,0 +1,187 @@
+"""The text of an evaluation, and the model's activations on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from expander_sae.activations.harvest import TextConfig
+from expander_sae.activations.hookpoints import Hookpoint, read_activations
+from expander_sae.activations.models import LanguageModel
+from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
+from expander_sae.activations.texts import Batch, batches_by_length, documents, tokenise
+from expander_sae.activations.texts.tokens import SHORTEST, TokenisedDocument
+from expander_sae.errors import ExpanderError
+
+TOKENS_PER_BATCH = 2048
+"""At most, as long as a context fits."""
+LOGITS_PER_BATCH = 2**27
+"""At most, as long as a context fits: half a gigabyte of them in float32."""
+KEPT_BYTES = 2**30
+"""Activations of a text that take no more than this are kept between the passes over it."""
+SAMPLE = 16_384
+"""Tokens that the median norm is taken from where the training text's is not known."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of the text with its activations, on the language model's device."""
+
+    ids: Int[Tensor, "pieces length"]
+    document: Int[Tensor, " pieces"]
+    """Of every piece, numbered from 0 without gaps over the whole text."""
+    predicts: Bool[Tensor, "pieces length"]
+    """Tokens whose prediction of the next one counts: there is a next one, and the token is not special."""
+    replaced: Bool[Tensor, "pieces length"]
+    """Tokens whose activations are replaced and measured: neither padding nor special nor massive."""
+    massive: int
+    special: int
+    """Tokens that are passed through; one that is both is special."""
+    activations: Float[Tensor, "pieces length m"]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens without padding."""
+        return int(self.replaced.sum()) + self.massive + self.special
+
+    @property
+    def x(self) -> Float[Tensor, "tokens m"]:
+        """The activations to be replaced."""
+        return self.activations[self.replaced]
+
+    def replaced_by(self, rows: Float[Tensor, "*tokens m"]) -> Float[Tensor, "pieces length m"]:
+        """The activations with these in place of `x`; one row serves all tokens."""
+        patched = self.activations.clone()
+        patched[self.replaced] = rows.to(patched.dtype)
+        return patched
+
+    def documents_at(self, mask: Bool[Tensor, "pieces length"]) -> Int[Tensor, " tokens"]:
+        """The document of every token where the mask is true."""
+        return self.document[:, None].expand(mask.shape)[mask]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Some documents of a text, cut and batched."""
+
+    batches: list[Batch]
+    tokens: int
+    documents: int
+
+    @classmethod
+    def of(cls, language_model: LanguageModel, text: TextConfig, tokens: int) -> Passage:
+        """The first `tokens` tokens of the text (but no piece of a single one), or all if it has fewer."""
+        if tokens < SHORTEST + text.bos:
+            raise ExpanderError(f"An evaluation needs at least {SHORTEST + text.bos} tokens, not {tokens}.")
+        if language_model.context is not None and text.context > language_model.context:
+            raise ExpanderError(
+                f"The context of {text.context} tokens is longer than the {language_model.context} that "
+                f"{language_model.name} was made for."
+            )
+        found = documents(text.text, part=text.part, column=text.column)
+        pieces = tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
+        chosen = list(_first(pieces, tokens))
+        numbers = {number: count for count, number in enumerate(dict.fromkeys(piece.document for piece in chosen))}
+        numbered = [replace(piece, document=numbers[piece.document]) for piece in chosen]
+        most = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // language_model.vocabulary)
+        batches = list(batches_by_length(numbered, max(text.context, most)))
+        return cls(batches, sum(len(piece.ids) for piece in chosen), len(numbers))
+
+
+def _first(pieces: Iterator[TokenisedDocument], tokens: int) -> Iterator[TokenisedDocument]:
+    """Pieces of this many tokens together; the last one is cut."""
+    left = tokens
+    for piece in pieces:
+        if left < SHORTEST:
+            return
+        yield replace(piece, ids=piece.ids[:left])
+        left -= len(piece.ids)
+
+
+class TextActivations:
+    """The activations of a passage at a hookpoint: kept if they are few, else computed anew in every pass."""
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        hookpoint: Hookpoint,
+        passage: Passage,
+        massive_above: float | None = None,
+        progress: Callable[[int], None] = lambda tokens: None,
+    ) -> None:
+        """One pass over the text, for the mean and the counts; without `massive_above` it is 4 medians of this text."""
+        self.passage, self.hookpoint = passage, hookpoint
+        self._language_model = language_model
+        self._kept: dict[int, Tensor] = {}
+        self._keeps = True
+        special = language_model.tokenizer.all_special_ids
+        self._special = torch.tensor(special, dtype=torch.int64, device=language_model.device)
+        first = self._activations(0)
+        self.width = first.shape[-1]
+        positions = sum(batch.ids.numel() for batch in passage.batches)
+        if positions * self.width * first.element_size() > KEPT_BYTES:
+            self._keeps, self._kept = False, {}
+        self.massive_above = MASSIVE_MULTIPLE * self._median() if massive_above is None else massive_above
+        self.massive = self.special = 0
+        self.mean = self._summarise(progress)
+
+    def parts(self) -> Iterator[Part]:
+        """The batches of the passage, one after the other."""
+        for number, batch in enumerate(self.passage.batches):
+            activations = self._activations(number)
+            ids, there = batch.ids.to(activations.device), batch.mask.to(activations.device)
+            special = torch.isin(ids, self._special) & there
+            norms = torch.linalg.vector_norm(activations, dim=-1, dtype=torch.float32)
+            massive = (norms > self.massive_above) & there & ~special
+            has_next = torch.nn.functional.pad(there[:, 1:], (0, 1))
+            yield Part(
+                ids=ids,
+                document=batch.document.to(ids.device),
+                predicts=has_next & ~special,
+                replaced=there & ~special & ~massive,
+                massive=int(massive.sum()),
+                special=int(special.sum()),
+                activations=activations,
+            )
+
+    def _activations(self, number: int) -> Float[Tensor, "pieces length m"]:
+        if number in self._kept:
+            return self._kept[number]
+        activations = self._read(number)
+        if self._keeps:
+            self._kept[number] = activations
+        return activations
+
+    def _read(self, number: int) -> Float[Tensor, "pieces length m"]:
+        ids = self.passage.batches[number].ids.to(self._language_model.device)
+        return read_activations(self._language_model.model, [self.hookpoint], ids)[self.hookpoint]
+
+    def _median(self) -> float:
+        """The median norm of the first tokens."""
+        norms, held = [], 0
+        for number, batch in enumerate(self.passage.batches):
+            if held >= SAMPLE:
+                break
+            activations = self._activations(number)
+            there = batch.mask.to(activations.device)
+            norms.append(torch.linalg.vector_norm(activations[there], dim=-1, dtype=torch.float32))
+            held += batch.tokens
+        return float(torch.cat(norms).median())
+
+    def _summarise(self, progress: Callable[[int], None]) -> Float64[Tensor, " m"]:
+        """Count what is passed through; gives back the mean of the rest."""
+        total, count = torch.zeros(self.width, dtype=torch.float64), 0
+        for part in self.parts():
+            x = part.x
+            total += x.double().sum(dim=0).cpu()
+            count, self.massive, self.special = count + len(x), self.massive + part.massive, self.special + part.special
+            progress(part.tokens)
+        if count == 0:
+            raise ExpanderError("Every token of the text is special or massive, so there is nothing to evaluate.")
+        if not total.isfinite().all():
+            raise ExpanderError(f"The activations at {self.hookpoint} are not finite; load the model in float32.")
+        return total / count

@@ -1,0 +1,48 @@
+"""Evaluations on disk, for experiments that go on where they were stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.results import Estimate, Evaluation, LanguageModelLoss
+from expander_sae.storage.folder import replace_file
+
+_ESTIMATES = ("fvu", "explained_variance", "cosine", "l0")
+
+
+def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Put evaluations into a JSON file, by name, in one step."""
+    content = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
+    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_evaluations(path: Path) -> dict[str, Evaluation]:
+    """The evaluations of such a file."""
+    try:
+        return {name: _evaluation(content) for name, content in json.loads(path.read_bytes()).items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ExpanderError(f"{path} was edited or damaged; delete it to have it measured again.") from error
+
+
+def _evaluation(content: Mapping[str, Any]) -> Evaluation:
+    loss = content["language_model"]
+    made = {
+        **{name: _estimate(content[name]) for name in _ESTIMATES},
+        "language_model": None if loss is None else LanguageModelLoss(**{
+            field.name: _estimate(loss[field.name]) for field in fields(LanguageModelLoss)
+        }),
+    }  # fmt: skip
+    return Evaluation(**{**content, **made})
+
+
+def _estimate(content: Mapping[str, float | None] | None) -> Any:
+    """An `Estimate`, or None where there is none."""
+    if content is None:
+        return None
+    return Estimate(**{name: math.nan if number is None else number for name, number in content.items()})

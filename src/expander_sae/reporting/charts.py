@@ -1,0 +1,248 @@
+"""Charts with labels where the eye is: at the end of a line, beside a point. No legends."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from expander_sae.errors import ExpanderError
+from expander_sae.reporting.labels import Box, Label, place_beside, spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072b2", "#b84e00", "#00795a", "#9b3f7d", "#7a6200", "#4d4d4d")
+"""Dark enough for text on white, and apart for every kind of colour vision; dashes and markers tell lines apart too."""
+INK = "#1f2328"
+"""Axes and text."""
+GRID = "#d8dce1"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2, 2, 2, 2, 2)))
+MARKERS = ("o", "s", "D", "^", "v", "P")
+SIZE = (5.2, 3.4)
+"""Inches; the page shows them between 0.9 and 1.4 times as large."""
+
+_POINTS = 10.5
+# Pixels between a name and what it names.
+_GAP = 10.0
+
+
+class Series(NamedTuple):
+    """A line with its name."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Point(NamedTuple):
+    """A point with its name, and the interval of its height if it has one."""
+
+    label: str
+    x: float
+    y: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+class Axis(NamedTuple):
+    """What an axis says and how it runs."""
+
+    label: str
+    log: bool = False
+    percent: bool = False
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished chart in both forms."""
+
+    svg: str
+    png: bytes
+
+    def save(self, path: Path) -> None:
+        """Write path.svg and path.png."""
+        path.with_suffix(".svg").write_text(self.svg, encoding="utf-8")
+        path.with_suffix(".png").write_bytes(self.png)
+
+
+def check_matplotlib() -> None:
+    """Refuse, with the command that helps, if pictures cannot be drawn here."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ExpanderError("Pictures need matplotlib: pip install 'expander-sae[report]'.") from None
+
+
+def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> Picture:
+    """Lines, each named at its end."""
+    _refuse_empty(series)
+    for line in series:
+        if len(line.x) != len(line.y) or not len(line.x):
+            raise ExpanderError(f"The line {line.label!r} needs as many x as y, at least one of each.")
+    with _style():
+        figure, axes = _figure(x, y)
+        for line, color, dash in zip(series, cycle(PALETTE), cycle(DASHES), strict=False):
+            marker = "o" if len(line.x) == 1 else ""
+            axes.plot(line.x, line.y, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=5)
+        axes.margins(x=0)
+        figure.draw_without_rendering()  # fixes the limits
+        _name_line_ends(figure, axes, series)
+        return _picture(figure)
+
+
+def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
+    """Points with their intervals, each named beside it."""
+    _refuse_empty(points)
+    if not all(math.isfinite(point.x) and math.isfinite(point.y) for point in points):
+        raise ExpanderError("A point can only be drawn where both of its numbers are finite.")
+    with _style():
+        figure, axes = _figure(x, y)
+        for point, color, marker in zip(points, cycle(PALETTE), cycle(MARKERS), strict=False):
+            if math.isfinite(point.low) and math.isfinite(point.high):
+                axes.plot([point.x] * 2, [point.low, point.high], color=color, linewidth=1.6, marker="_", markersize=7)
+            axes.plot([point.x], [point.y], color=color, marker=marker, markersize=7, linestyle="")
+        axes.margins(x=0.12, y=0.12)
+        figure.draw_without_rendering()  # fixes the limits
+        _name_points(figure, axes, points)
+        return _picture(figure)
+
+
+def _refuse_empty(things: Sequence[object]) -> None:
+    if not things:
+        raise ExpanderError("A chart needs something to show.")
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    check_matplotlib()
+    import matplotlib
+
+    settings: Any = {
+        "font.family": "sans-serif", "font.size": _POINTS, "text.color": INK, "axes.labelcolor": INK,
+        "axes.edgecolor": INK, "axes.linewidth": 0.8, "xtick.color": INK, "ytick.color": INK, "grid.color": GRID,
+        "grid.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
+        "svg.hashsalt": "expander-sae", "axes.formatter.use_mathtext": False, "figure.dpi": 100, "path.simplify": False,
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _figure(x: Axis, y: Axis) -> tuple[Figure, Axes]:
+    """Empty axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.11, 0.15, 0.86, 0.73))
+    axes.set_xlabel(x.label)
+    figure.text(0.01, 0.98, y.label, va="top")  # level text reads faster than upright text beside the axis
+    axes.grid(True, axis="y")
+    axes.set_axisbelow(True)
+    for axis, name in ((x, "x"), (y, "y")):
+        _scale(axes, axis, name)
+    return figure, axes
+
+
+def _scale(axes: Axes, axis: Axis, name: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    ticks = axes.xaxis if name == "x" else axes.yaxis
+    if axis.log:
+        axes.set(**{f"{name}scale": "log"})
+        ticks.set_major_locator(LogLocator(subs=(1, 3)))
+        ticks.set_minor_formatter(NullFormatter())
+    else:
+        ticks.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: percent(value) if axis.percent else short(value)))
+    if axis.limits is not None:
+        axes.set(**{f"{name}lim": axis.limits})
+
+
+def short(value: float) -> str:
+    """A number as an axis shows it: 0.25, 300k, 2.6M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """A share as an axis shows it: 40 %."""
+    return f"{100 * value:.3g} %"
+
+
+def _name_line_ends(figure: Figure, axes: Axes, series: Sequence[Series]) -> None:
+    """The names of the lines to the right of their ends, as level with them as their number allows."""
+    names = [figure.text(0, 0, line.label, color=color, va="center")
+             for line, color in zip(series, cycle(PALETTE), strict=False)]  # fmt: skip
+    boxes = [name.get_window_extent() for name in names]
+    room = max(box.width for box in boxes) + 2 * _GAP
+    left, bottom, _, height = axes.get_position().bounds
+    axes.set_position((left, bottom, 1 - left - room / figure.bbox.width, height))
+    frame = axes.get_window_extent()
+    ends = [axes.transData.transform((line.x[-1], line.y[-1]))[1] for line in series]
+    ends = [min(max(end, frame.y0), frame.y1) for end in ends]
+    levels = spread(ends, 1.15 * max(box.height for box in boxes), frame.y0, frame.y1)
+    for name, end, level, color in zip(names, ends, levels, cycle(PALETTE), strict=False):
+        name.set_position(_share(figure, frame.x1 + _GAP, level))
+        if abs(level - end) > 1:
+            _leader(figure, (frame.x1 + 1, end), (frame.x1 + _GAP - 1, level), color)
+
+
+def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
+    """The names of the points, where they cover neither each other nor a point nor an interval."""
+    names = [figure.text(0, 0, point.label, color=color, va="bottom", ha="left")
+             for point, color in zip(points, cycle(PALETTE), strict=False)]  # fmt: skip
+    labels, obstacles = [], []
+    for point, name in zip(points, names, strict=True):
+        x, y = axes.transData.transform((point.x, point.y))
+        size = name.get_window_extent()
+        labels.append(Label(x, y, size.width, size.height))
+        ends = [axes.transData.transform((point.x, end))[1] for end in (point.low, point.high) if math.isfinite(end)]
+        obstacles.append(
+            Box(x - _GAP / 1.5, min([y - _GAP / 1.5, *ends]), x + _GAP / 1.5, max([y + _GAP / 1.5, *ends]))
+        )
+    for name, box in zip(names, place_beside(labels, obstacles, _box(axes), _GAP), strict=True):
+        name.set_position(_share(figure, box.left, box.bottom))
+
+
+def _leader(figure: Figure, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
+    """A thin line from the end of a line to a name that had to move."""
+    from matplotlib.lines import Line2D
+
+    (x1, y1), (x2, y2) = _share(figure, *start), _share(figure, *end)
+    figure.add_artist(Line2D([x1, x2], [y1, y2], color=color, linewidth=0.7))
+
+
+def _box(axes: Axes) -> Box:
+    frame = axes.get_window_extent()
+    return Box(frame.x0, frame.y0, frame.x1, frame.y1)
+
+
+def _share(figure: Figure, x: float, y: float) -> tuple[float, float]:
+    """A place in pixels as shares of the figure, which stay true at any resolution."""
+    return x / figure.bbox.width, y / figure.bbox.height
+
+
+def _picture(figure: Figure) -> Picture:
+    """Both forms; the same chart gives the same bytes."""
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(png, format="png", dpi=200, facecolor="white")
+    return Picture(_plain(svg.getvalue()), png.getvalue())
+
+
+def _plain(svg: str) -> str:
+    """The svg element alone, in whatever sans-serif letters the reader has: they are narrower than those measured."""
+    element = re.sub(r" *<defs>\s*<style.*?</defs>\n", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
+    return re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1sans-serif", element)
