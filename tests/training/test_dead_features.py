@@ -13,7 +13,7 @@ import expander_sae as xs
 from expander_sae.training import train
 from expander_sae.training.building import Sample, build
 from expander_sae.training.dead_features import FiringRecord, auxk_loss
-from expander_sae.training.distribution import Group
+from expander_sae.distribution import Group
 from expander_sae.training.losses import batch_statistics
 from expander_sae.training.sources import TensorBatches
 from expander_sae.training.trainee import Trainee

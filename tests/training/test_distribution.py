@@ -16,7 +16,7 @@ from expander_sae.activations.store import Store, StoreWriter
 from expander_sae.errors import ExpanderError
 from expander_sae.training import train
 from expander_sae.training.building import Sample, build
-from expander_sae.training.distribution import Group
+from expander_sae.distribution import Group
 from expander_sae.training.trainee import Trainee
 from tests.training.planted import M, N, config, planted
 

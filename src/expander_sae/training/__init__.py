@@ -2,7 +2,7 @@
 
 from expander_sae.training.checkpoints import CheckpointError
 from expander_sae.training.config import TrainConfig, width_matched
-from expander_sae.training.distribution import DeadProcessError, joined
+from expander_sae.distribution import DeadProcessError, joined
 from expander_sae.training.loop import Run, StoppedError, train
 from expander_sae.training.metrics import read_metrics
 from expander_sae.training.sources import BatchSource, TensorBatches

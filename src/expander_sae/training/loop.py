@@ -18,7 +18,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.training.building import Sample, build
 from expander_sae.training.checkpoints import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from expander_sae.training.config import TrainConfig, check_one_pass
-from expander_sae.training.distribution import Group, current_group
+from expander_sae.distribution import Group, current_group
 from expander_sae.training.journal import Journal
 from expander_sae.training.losses import batch_statistics
 from expander_sae.training.metrics import Sink
@@ -103,7 +103,7 @@ def train(
         else:
             batches.load_state_dict(saved.cursor)
             sample = Sample.unknown(saved.width, place)
-        trainees = [Trainee(each, build(each, sample, group), group) for each in configs]
+        trainees = [Trainee(each, build(each, sample, group), group, sample) for each in configs]
         folders = _folders(folder, configs)
         done = 0 if saved is None else saved.tokens
         journals = [Journal(at if group.writes else None, each, done, also_log)

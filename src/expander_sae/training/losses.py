@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.training.distribution import Group
+from expander_sae.distribution import Group
 
 
 class BatchStatistics(NamedTuple):
