@@ -41,6 +41,14 @@ class Group:
                 dist.all_reduce(tensor)
         return tensor
 
+    def interleaved(self, share: Tensor, length: int) -> Tensor:
+        """`length` rows of which every process has its share, rows rank, rank + world, ..., as one would have them."""
+        if self.world == 1:
+            return share
+        whole = share.new_zeros(length, *share.shape[1:])
+        whole[self.rank :: self.world] = share
+        return self.add_up(whole)
+
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the tensors of the first."""
         if self.world > 1:

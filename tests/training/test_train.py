@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import expander_sae as xs
-from expander_sae.training import TensorBatches, read_metrics, train
 from expander_sae.distribution import Group
+from expander_sae.training import TensorBatches, read_metrics, train
 from expander_sae.training.losses import batch_statistics, fvu
 from tests.training.planted import K, M, N, config, planted, same_tensors
 

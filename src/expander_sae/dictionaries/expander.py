@@ -58,7 +58,7 @@ class ExpanderDictionary(Dictionary):
     def place(
         self, features: Int[Tensor, " f"], rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"] | None = None
     ) -> None:
-        """Put columns on other coordinates, which must be distinct and ascending, with other values if there are any."""
+        """Put columns on other coordinates, distinct and ascending, with other values if there are any."""
         ascending = (rows[:, 1:] > rows[:, :-1]).all() and (rows[:, 0] >= 0).all() and (rows[:, -1] < self.m).all()
         if tuple(rows.shape) != (len(features), self.d) or not bool(ascending):
             raise ExpanderError(f"A column needs {self.d} distinct coordinates below {self.m}, in ascending order.")

@@ -1,8 +1,8 @@
 """Training: many dictionaries in one pass over the batches, resumable at any moment."""
 
+from expander_sae.distribution import DeadProcessError, joined
 from expander_sae.training.checkpoints import CheckpointError
 from expander_sae.training.config import TrainConfig, width_matched
-from expander_sae.distribution import DeadProcessError, joined
 from expander_sae.training.loop import Run, StoppedError, train
 from expander_sae.training.metrics import read_metrics
 from expander_sae.training.sources import BatchSource, TensorBatches

@@ -35,8 +35,8 @@ class TrainConfig:
     """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform`."""
     seed: int = 0
     """Of the support and of the starting values."""
-    coder: Literal["topk", "batch_topk", "mp", "omp"] = "topk"
-    """How codes are found, in training and afterwards."""
+    coder: Literal["topk", "batch_topk", "mp", "omp"] | None = None
+    """How codes are found, in training and afterwards; by default omp, for a dense dictionary topk."""
     signed: bool = False
     """Allow negative codes."""
     tied: bool = True
@@ -103,12 +103,14 @@ class TrainConfig:
             raise ExpanderError(f"construction must be one of {', '.join(known)}, not {self.construction!r}.")
 
     def _check_coder(self) -> None:
-        if self.coder not in CODERS:
+        if self.coding not in CODERS:
             raise ExpanderError(f"coder must be one of {', '.join(CODERS)}, not {self.coder!r}.")
         if not self.one_shot and (self.latent_bias or not self.tied):
-            raise ExpanderError(f"{self.coder} works on the dictionary alone; leave tied on and latent_bias off.")
-        if self.multi_topk and self.coder != "topk":
-            raise ExpanderError(f"multi_topk widens topk; with {self.coder} leave it off.")
+            raise ExpanderError(
+                f"{self.coding} works on the dictionary alone; leave tied on and latent_bias off, or choose coder topk."
+            )
+        if self.multi_topk and self.coding != "topk":
+            raise ExpanderError(f"multi_topk widens topk; with {self.coding} leave it off, or choose coder topk.")
         if self.multi_topk and 4 * self.k > self.n:
             raise ExpanderError(f"multi_topk takes 4 k = {4 * self.k} features per token, but there are {self.n}.")
         if self.precision not in ("float32", "float64", "bfloat16"):
@@ -133,9 +135,14 @@ class TrainConfig:
             )
 
     @property
+    def coding(self) -> str:
+        """The name of the coder, the default filled in."""
+        return self.coder or ("topk" if self.d is None else "omp")
+
+    @property
     def one_shot(self) -> bool:
         """Whether codes are read off one product, so that an encoder and a latent bias have a meaning."""
-        return issubclass(CODERS[self.coder], OneShotCoder)
+        return issubclass(CODERS[self.coding], OneShotCoder)
 
     @property
     def learns_rows(self) -> bool:
@@ -160,11 +167,11 @@ class TrainConfig:
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction}-d{self.d}"
-        return f"{kind}-n{self.n}-{self.coder}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
+        return f"{kind}-n{self.n}-{self.coding}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
 
     def make_coder(self) -> Coder:
         """The coder itself."""
-        return CODERS[self.coder](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
+        return CODERS[self.coding](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON holds it."""

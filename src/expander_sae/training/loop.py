@@ -14,11 +14,11 @@ from torch import Tensor
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.building import Sample, build
 from expander_sae.training.checkpoints import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
 from expander_sae.training.config import TrainConfig, check_one_pass
-from expander_sae.distribution import Group, current_group
 from expander_sae.training.journal import Journal
 from expander_sae.training.losses import batch_statistics
 from expander_sae.training.metrics import Sink

@@ -57,9 +57,9 @@ class ColumnMoves:
             self._place(moved.features, moved.rows, moved.values, moved.source, optimizer, averages)
         if len(dead):
             generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
-            tokens = high_loss_tokens(residual, len(dead), generator)
+            everyones = torch.cat([self.group.interleaved(share, self.config.batch) for share in self.residual])
+            tokens = high_loss_tokens(everyones, len(dead), generator)
             rows, values = rows_of_largest(tokens, self.spread, len(dead), main.d)
-            self.group.share([rows, values])
             values = values * main.norms().median()
             self._place(dead, rows, values, torch.full_like(rows, -1, dtype=torch.int64), optimizer, averages)
             self._reset_bias(dead, optimizer)

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.activations.store import Batches, Store
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import TrainConfig
-from expander_sae.distribution import Group
 
 
 @runtime_checkable

@@ -37,7 +37,7 @@ class Trainee:
 
     def __init__(self, config: TrainConfig, sae: SparseAutoencoder, group: Group, sample: Sample) -> None:
         self.config, self.sae, self.group = config, sae, group
-        if config.coder == "batch_topk" and group.world > 1:
+        if config.coding == "batch_topk" and group.world > 1:
             raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
         self.tokens, self.peak = 0, config.learning_rate or learning_rate_rule(config, sae.m)
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=self.peak, betas=config.betas, fused=True)
@@ -121,7 +121,7 @@ class Trainee:
         """Who fired, and for batch_topk how small the smallest code was."""
         self.tokens += tokens
         self.record.update(codes, tokens, self.group)
-        if self.config.coder == "batch_topk":
+        if self.config.coding == "batch_topk":
             sizes = codes.values.abs()
             smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
             smallest = torch.where(smallest.isfinite(), smallest, self.threshold)  # a batch without any code
