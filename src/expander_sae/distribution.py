@@ -41,6 +41,17 @@ class Group:
                 dist.all_reduce(tensor)
         return tensor
 
+    def gathered(self, share: Tensor) -> Tensor:
+        """The rows of all processes, those with small numbers first."""
+        if self.world == 1:
+            return share
+        counts = torch.zeros(self.world, dtype=torch.int64, device=share.device)
+        counts[self.rank] = len(share)
+        ends = self.add_up(counts).cumsum(0).tolist()
+        whole = share.new_zeros(ends[-1], *share.shape[1:])
+        whole[ends[self.rank] - len(share) : ends[self.rank]] = share
+        return self.add_up(whole)
+
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the tensors of the first."""
         if self.world > 1:

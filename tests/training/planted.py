@@ -27,8 +27,9 @@ def planted(tokens: int, *, seed: int = 0) -> tuple[Dictionary, Float[Tensor, "t
 
 
 def config(**changes: Any) -> TrainConfig:
-    """A run of 20 steps unless told otherwise."""
+    """A run of 20 steps on the planted support unless told otherwise."""
     settings: dict[str, Any] = {"n": N, "d": D, "k": K, "tokens": 20 * 64, "batch": 64, "log_every": 5}
+    settings |= {"construction": "uniform", "coder": "topk"}
     return TrainConfig(**(settings | changes))
 
 

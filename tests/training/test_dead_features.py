@@ -79,12 +79,13 @@ def test_planted_dead_features_come_back(revival: dict[str, Any]) -> None:
 def _dead_after_training(x: torch.Tensor, revival: dict[str, Any]) -> float:
     group, batches = Group(), TensorBatches(x, batch=64)
     chosen = config(tokens=64 * 300, dead_after=640, **revival)
-    sae = build(chosen, Sample.of(batches, 64, group, torch.device("cpu")), group)
+    sample = Sample.of(batches, 64, group, torch.device("cpu"))
+    sae = build(chosen, sample, group)
     with torch.no_grad():
         sae.dictionary.get_parameter("values")[::2] *= 1e-3
         assert sae.latent_bias is not None
         sae.latent_bias[::2] = -0.02
-    trainee = Trainee(chosen, sae, group)
+    trainee = Trainee(chosen, sae, group, sample)
     for _ in range(300):
         batch = next(batches)
         last = trainee.step(batch, batch_statistics(batch, group))

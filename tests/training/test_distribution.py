@@ -20,18 +20,28 @@ from tests.training.planted import M, N, config, planted
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_would(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("construction", "coder"), [("uniform", "topk"), ("learned", "omp")])
+def test_two_processes_train_what_one_would(construction: str, coder: Any, tmp_path: Path) -> None:
     _, x = planted(2048)
     numbers = torch.arange(len(x), dtype=torch.int32)
     with StoreWriter(tmp_path / "acts", width=M, dtype=torch.float16, tokens_per_shard=512, origin={}) as writer:
         writer.append(x, numbers, torch.zeros_like(numbers), numbers)
         writer.finish()
-    settings = config(tokens=64 * 20, precision="float64", dead_after=64, log_every=5)
+    settings = config(
+        tokens=64 * 20,
+        precision="float64",
+        dead_after=64,
+        log_every=5,
+        construction=construction,
+        coder=coder,
+        move_every=5,
+    )
     single = train(Store.open(tmp_path / "acts"), settings, progress=False)
     options = "--n 96 --d 4 --k 3 --tokens 1280 --batch 64 --precision float64 --dead-after 64 --log-every 5"
+    options += f" --construction {construction} --coder {coder} --move-every 5"
     done = torchrun("expander_sae", "train", str(tmp_path / "acts"), "--out", str(tmp_path / "run"), *options.split())
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("uniform-d4-n96-topk3") == 1, "only the first process prints"
+    assert done.stdout.count(settings.name) == 1, "only the first process prints"
     double = xs.SparseAutoencoder.load(tmp_path / "run")
     assert double.provenance["processes"] == 2
     for name, tensor in single.sae.state_dict().items():
@@ -57,7 +67,8 @@ def test_a_dead_process_ends_the_run_with_a_usable_checkpoint(dying: int, tmp_pa
 
 def test_batch_topk_needs_one_process() -> None:
     settings = config(coder="batch_topk")
-    sae = build(settings, Sample.unknown(M, torch.device("cpu")), Group())
+    sample = Sample.unknown(M, torch.device("cpu"))
+    sae = build(settings, sample, Group())
     assert sae.n == N
     with pytest.raises(ExpanderError, match="trains in one process"):
-        Trainee(settings, sae, Group(rank=0, world=2))
+        Trainee(settings, sae, Group(rank=0, world=2), sample)

@@ -20,7 +20,7 @@ from tests.training.planted import M, N, config, planted
         ({"k": 0}, "k must be at least 1"),
         ({"n": 0}, "n must be at least 1"),
         ({"d": 0}, "d must be at least 1"),
-        ({"construction": "spiral"}, "construction must be one of uniform, "),
+        ({"construction": "spiral"}, "construction must be one of learned, uniform, "),
         ({"coder": "magic"}, "coder must be one of topk, batch_topk, mp, omp, not 'magic'."),
         ({"coder": "omp", "tied": False}, "omp works on the dictionary alone"),
         ({"coder": "mp", "latent_bias": True}, "mp works on the dictionary alone"),

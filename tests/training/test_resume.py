@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,10 @@ import torch
 from expander_sae.errors import ExpanderError
 from expander_sae.training import CheckpointError, Run, StoppedError, TensorBatches, TrainConfig, read_metrics, train
 from tests.training.child_run import configs
+from tests.training.failing import Failing, fail
 from tests.training.planted import config, planted, same_tensors
 
 TOKENS = 64 * 60
-
-
-class Failing(TensorBatches):
-    """Fails, or does something else, instead of giving the batch of a certain step of this process."""
-
-    def __init__(self, x: torch.Tensor, at: int, act: Callable[[], None]) -> None:
-        super().__init__(x, batch=64)
-        self.left, self.act = at, act
-
-    def __next__(self) -> torch.Tensor:
-        self.left -= 1
-        if self.left == 0:
-            self.act()
-        return super().__next__()
-
-
-def fail() -> None:
-    raise RuntimeError("the power went out")
 
 
 @pytest.fixture(scope="module")

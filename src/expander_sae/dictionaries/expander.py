@@ -35,7 +35,8 @@ class ExpanderDictionary(Dictionary):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.support, self.m, self.n, self.d = support, support.m, support.n, support.d
+        self.m, self.n, self.d = support.m, support.n, support.d
+        self._support: Support | None = support
         if values is None:
             signs = torch.randint(0, 2, (self.n, self.d), generator=generator)
             values = (2.0 * signs - 1.0) / self.d**0.5
@@ -45,6 +46,26 @@ class ExpanderDictionary(Dictionary):
         self._row_lists: RowLists | None = None
         # The file and the support know the rows; a state dict need not repeat them.
         self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
+
+    @property
+    def support(self) -> Support:
+        """Where the values are; stored rows once a column has moved."""
+        if self._support is None:
+            self._support = Support.from_rows(self.rows, self.m)
+        return self._support
+
+    @torch.no_grad()
+    def place(
+        self, features: Int[Tensor, " f"], rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"] | None = None
+    ) -> None:
+        """Put columns on other coordinates, distinct and ascending, with other values if there are any."""
+        ascending = (rows[:, 1:] > rows[:, :-1]).all() and (rows[:, 0] >= 0).all() and (rows[:, -1] < self.m).all()
+        if tuple(rows.shape) != (len(features), self.d) or not bool(ascending):
+            raise ExpanderError(f"A column needs {self.d} distinct coordinates below {self.m}, in ascending order.")
+        self.rows = self.rows.index_copy(0, features, rows.to(self.rows))  # the old ones may be another's support
+        self._support = self._row_lists = None
+        if values is not None:
+            self.values[features] = values.to(self.values)
 
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
         return SparseColumns(self.rows[indices], nn.functional.embedding(indices, self.values))

@@ -14,6 +14,9 @@ CODERS: dict[str, type[Coder]] = {"topk": TopK, "batch_topk": BatchTopK, "mp": M
 SHARED = ("tokens", "batch", "shuffle_seed", "checkpoint_every", "log_every")
 """Fields that all dictionaries of one pass must agree on."""
 
+LEARNED = "learned"
+"""The construction that is none: rows come from the data and move while training."""
+
 MOST_SILENCE = 10_000_000
 """Tokens without firing after which a feature counts as dead at the latest."""
 
@@ -28,20 +31,25 @@ class TrainConfig:
     """Learned values per column; none for a dense dictionary."""
     k: int = 32
     """Active features per token (on average with batch_topk, at most with mp and omp)."""
-    construction: str = "uniform"
-    """How the support is made."""
+    construction: str = "learned"
+    """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform`."""
     seed: int = 0
     """Of the support and of the starting values."""
-    coder: Literal["topk", "batch_topk", "mp", "omp"] = "topk"
-    """How codes are found, in training and afterwards."""
+    coder: Literal["topk", "batch_topk", "mp", "omp"] | None = None
+    """How codes are found, in training and afterwards; by default omp, for a dense dictionary topk."""
     signed: bool = False
     """Allow negative codes."""
     tied: bool = True
     """Let the dictionary be its own encoder."""
     latent_bias: bool | None = None
     """Add a learned bias to every feature's correlation; by default wherever the coder can use one."""
-    unit_norm: bool = False
-    """Scale the columns to unit norm after every step; free norms keep a tied encoder from overshooting."""
+    unit_norm: bool | None = None
+    """Scale the columns to unit norm after every step; by default with mp and omp, since free norms keep a tied encoder
+    from overshooting."""
+    move_every: int = 10
+    """Steps between moves of learned rows."""
+    move_until: float = 0.7
+    """Share of the tokens after which learned rows stay where they are."""
     tokens: int = 1_000_000
     """Tokens to train on; a store that holds fewer is read again in another order."""
     batch: int = 1024
@@ -83,23 +91,26 @@ class TrainConfig:
         self._check_schedule()
 
     def _check_sizes(self) -> None:
-        sizes = ["n", "k", "tokens", "batch", "checkpoint_every", "log_every"]
+        sizes = ["n", "k", "tokens", "batch", "move_every", "checkpoint_every", "log_every"]
         sizes += [name for name in ("d", "auxk_k", "dead_after") if getattr(self, name) is not None]
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.k > self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
-        if self.d is not None and self.construction not in constructions():
-            raise ExpanderError(f"construction must be one of {', '.join(constructions())}, not {self.construction!r}.")
+        known = [LEARNED, *constructions()]
+        if self.d is not None and self.construction not in known:
+            raise ExpanderError(f"construction must be one of {', '.join(known)}, not {self.construction!r}.")
 
     def _check_coder(self) -> None:
-        if self.coder not in CODERS:
+        if self.coding not in CODERS:
             raise ExpanderError(f"coder must be one of {', '.join(CODERS)}, not {self.coder!r}.")
         if not self.one_shot and (self.latent_bias or not self.tied):
-            raise ExpanderError(f"{self.coder} works on the dictionary alone; leave tied on and latent_bias off.")
-        if self.multi_topk and self.coder != "topk":
-            raise ExpanderError(f"multi_topk widens topk; with {self.coder} leave it off.")
+            raise ExpanderError(
+                f"{self.coding} works on the dictionary alone; leave tied on and latent_bias off, or choose coder topk."
+            )
+        if self.multi_topk and self.coding != "topk":
+            raise ExpanderError(f"multi_topk widens topk; with {self.coding} leave it off, or choose coder topk.")
         if self.multi_topk and 4 * self.k > self.n:
             raise ExpanderError(f"multi_topk takes 4 k = {4 * self.k} features per token, but there are {self.n}.")
         if self.precision not in ("float32", "float64", "bfloat16"):
@@ -114,6 +125,8 @@ class TrainConfig:
             raise ExpanderError(
                 f"warm_up and decay must be shares that add up to at most 1, not {self.warm_up} and {self.decay}."
             )
+        if not 0 <= self.move_until <= 1:
+            raise ExpanderError(f"move_until must be a share of the tokens from 0 to 1, not {self.move_until}.")
         if not all(0 <= beta < 1 for beta in (*self.betas, self.average)):
             raise ExpanderError(f"betas and average must be from 0 to below 1, not {self.betas} and {self.average}.")
         if not (self.clip > 0 and 0 <= self.auxk < math.inf and 0 <= self.lift < math.inf):
@@ -122,9 +135,24 @@ class TrainConfig:
             )
 
     @property
+    def coding(self) -> str:
+        """The name of the coder, the default filled in."""
+        return self.coder or ("topk" if self.d is None else "omp")
+
+    @property
     def one_shot(self) -> bool:
         """Whether codes are read off one product, so that an encoder and a latent bias have a meaning."""
-        return issubclass(CODERS[self.coder], OneShotCoder)
+        return issubclass(CODERS[self.coding], OneShotCoder)
+
+    @property
+    def learns_rows(self) -> bool:
+        """Whether columns choose their coordinates."""
+        return self.d is not None and self.construction == LEARNED
+
+    @property
+    def unit_columns(self) -> bool:
+        """Whether columns keep unit norm."""
+        return (not self.one_shot) if self.unit_norm is None else self.unit_norm
 
     @property
     def dead_tokens(self) -> int:
@@ -139,11 +167,11 @@ class TrainConfig:
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction}-d{self.d}"
-        return f"{kind}-n{self.n}-{self.coder}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
+        return f"{kind}-n{self.n}-{self.coding}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
 
     def make_coder(self) -> Coder:
         """The coder itself."""
-        return CODERS[self.coder](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
+        return CODERS[self.coding](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON holds it."""

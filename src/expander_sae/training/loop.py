@@ -124,7 +124,7 @@ def train(
             _check_width(source, saved)
             batches.load_state_dict(saved.cursor)
             sample = Sample.unknown(saved.width, place)
-        trainees = [Trainee(each, build(each, sample, group), group) for each in configs]
+        trainees = [Trainee(each, build(each, sample, group), group, sample) for each in configs]
         folders = _folders(folder, configs)
         done = 0 if saved is None else saved.tokens
         journals = [Journal(at if group.writes else None, each, done, also_log)

@@ -14,11 +14,12 @@ def rate_at(config: TrainConfig, peak: float, tokens: int) -> float:
 
 
 def learning_rate_rule(config: TrainConfig, m: int) -> float:
-    """The default peak: 0.01 at n=4608 and d=7, lower the more values a column has and the more columns there are.
+    """The default peak: at n=4608 and d=7 0.01 (0.06 with pursuit), lower with more values per column or more columns.
 
     Entries of a unit column are of the size 1/sqrt(d), and Adam's steps should be in proportion; the exponents are
     rounded from sweeps by factors of 2 on the residual stream of a 135M model (m=576, k=16, 200k to 600k tokens). Best
     were 0.01 for d=7, 0.006 for 64, 0.002 for dense (576), and with d=7 0.02 for n=1152, 0.01 for 4608 and 18432.
     """
     d = m if config.d is None else config.d
-    return 0.01 * (7 / d) ** 0.4 * (4608 / config.n) ** 0.25
+    at_seven = 0.01 if config.one_shot else 0.06
+    return at_seven * (7 / d) ** 0.4 * (4608 / config.n) ** 0.25

@@ -14,10 +14,12 @@ from expander_sae.coders import BatchTopK, TopK
 from expander_sae.dictionaries import Codes
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
+from expander_sae.training.building import Sample
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord, auxk_loss
 from expander_sae.training.losses import BatchStatistics, fvu
 from expander_sae.training.metrics import StepMetrics
+from expander_sae.training.moving import ColumnMoves
 from expander_sae.training.schedule import learning_rate_rule, rate_at
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -33,15 +35,16 @@ THRESHOLD_MEMORY = 0.99
 class Trainee:
     """A dictionary that learns, one step per batch."""
 
-    def __init__(self, config: TrainConfig, sae: SparseAutoencoder, group: Group) -> None:
+    def __init__(self, config: TrainConfig, sae: SparseAutoencoder, group: Group, sample: Sample) -> None:
         self.config, self.sae, self.group = config, sae, group
-        if config.coder == "batch_topk" and group.world > 1:
+        if config.coding == "batch_topk" and group.world > 1:
             raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
         self.tokens, self.peak = 0, config.learning_rate or learning_rate_rule(config, sae.m)
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=self.peak, betas=config.betas, fused=True)
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
+        self.moves = ColumnMoves(config, sae, sample.spread, group) if config.learns_rows else None
 
     def step(self, x: Float[Tensor, "tokens m"], statistics: BatchStatistics) -> StepMetrics:
         """Learn from a batch; `statistics` are of the whole batch, x is this process's share."""
@@ -59,6 +62,7 @@ class Trainee:
         (loss + self.config.auxk * auxk + self._multi(x, total)).backward()  # type: ignore[no-untyped-call]
         norm = self._move(rate)
         self._remember(codes.detach(), statistics.tokens)
+        self._move_columns(codes.detach(), residual.detach())
         return StepMetrics(
             tokens=statistics.tokens,
             squares=squares,
@@ -95,17 +99,29 @@ class Trainee:
         self.optimizer.step()
         if self.sae.latent_bias is not None and self.config.lift:
             self.sae.latent_bias.data.add_(self.record.dead.to(norm.dtype), alpha=self.config.lift * rate)
-        if self.config.unit_norm:
+        if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
         if self.average:
             torch._foreach_lerp_(self.average, [p.detach() for p in parameters], 1 - self.config.average)
         return norm
 
+    def _move_columns(self, codes: Codes, residual: Float[Tensor, "tokens m"]) -> None:
+        """Let learned rows move, when it is time."""
+        step = self.tokens // self.config.batch - 1
+        if self.moves is None or not self.moves.observe(step, codes, residual):
+            return
+        averages = dict(zip(self.sae.parameters(), self.average, strict=False))
+        dead = self.record.dead.nonzero()[:, 0]
+        self.moves.move(step, dead, self.optimizer, averages)
+        self.record.silent_for[dead] = 0
+        if self.config.unit_columns:
+            self.sae.dictionary.normalise_columns()
+
     def _remember(self, codes: Codes, tokens: int) -> None:
         """Who fired, and for batch_topk how small the smallest code was."""
         self.tokens += tokens
         self.record.update(codes, tokens, self.group)
-        if self.config.coder == "batch_topk":
+        if self.config.coding == "batch_topk":
             sizes = codes.values.abs()
             smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
             smallest = torch.where(smallest.isfinite(), smallest, self.threshold)  # a batch without any code
@@ -118,7 +134,7 @@ class Trainee:
         """The autoencoder to keep: with averaged weights and a fixed threshold, if there are such."""
         for parameter, average in zip(self.sae.parameters(), self.average, strict=False):
             parameter.copy_(average)
-        if self.config.unit_norm:
+        if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
         if isinstance(self.sae.coder, BatchTopK):
             self.sae.coder = dataclasses.replace(self.sae.coder, threshold=float(self.threshold))
@@ -131,6 +147,7 @@ class Trainee:
             state[f"parameters/{name}"] = parameter.detach()
             for moment in MOMENTS:
                 state[f"{moment}/{name}"] = self.optimizer.state[parameter][moment]
+        state |= {} if self.moves is None else self.moves.state_dict()
         names = [name for name, _ in self.sae.named_parameters()]
         return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
 
@@ -142,5 +159,7 @@ class Trainee:
                 moment: torch.empty_like(state[f"{moment}/{name}"], device=parameter.device) for moment in MOMENTS
             }
         self.tokens = tokens
+        if self.moves is not None:
+            self.moves.load_rows(state["rows"])
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])

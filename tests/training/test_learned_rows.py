@@ -1,0 +1,171 @@
+"""Learned rows: chosen where tokens are large, moved to the least-squares optimum, and found again when planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import expander_sae as xs
+from expander_sae.distribution import Group
+from expander_sae.training import TensorBatches, train
+from expander_sae.training.learned_rows import FEWEST, high_loss_tokens, moved_columns, rows_of_largest
+from tests.training.failing import Failing, fail
+from tests.training.planted import N, config, planted, same_tensors
+
+
+def learned(**changes: Any) -> xs.TrainConfig:
+    return config(**({"construction": "learned", "coder": None, "move_every": 4} | changes))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=st.integers(0, 10**6),
+    tokens=st.integers(1, 20),
+    m=st.integers(1, 15),
+    n=st.integers(1, 60),
+    d=st.integers(1, 15),
+)
+def test_chosen_rows_are_sound(seed: int, tokens: int, m: int, n: int, d: int) -> None:
+    d = min(d, m)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(tokens, m, generator=generator)
+    rows, values = rows_of_largest(x, torch.rand(m, generator=generator), n, d)
+    xs.Support.from_rows(rows, m)
+    assert torch.equal(rows, rows.sort(dim=1).values)
+    torch.testing.assert_close(torch.linalg.vector_norm(values, dim=1), torch.ones(n))
+
+
+def test_chosen_rows_are_the_largest_and_later_columns_take_what_is_left() -> None:
+    x = torch.tensor([[5.0, -4.0, 3.0, 2.0, 1.0, 0.5]])
+    rows, values = rows_of_largest(x, torch.ones(6), 3, 2)
+    assert rows.tolist() == [[0, 1], [2, 3], [4, 5]]
+    torch.testing.assert_close(values[0], torch.tensor([5.0, -4.0]) / 41**0.5)
+
+
+def test_large_spread_counts_for_less() -> None:
+    x = torch.tensor([[5.0, 4.0]])
+    assert rows_of_largest(x, torch.tensor([1.0, 1.0]), 1, 1)[0].tolist() == [[0]]
+    assert rows_of_largest(x, torch.tensor([4.0, 1.0]), 1, 1)[0].tolist() == [[1]]
+
+
+def test_zero_tokens_make_columns_too() -> None:
+    _, values = rows_of_largest(torch.zeros(2, 4), torch.zeros(4), 5, 2)
+    torch.testing.assert_close(torch.linalg.vector_norm(values, dim=1), torch.ones(5))
+
+
+def _moves_one_by_one(rows: Tensor, values: Tensor, codes: xs.Codes, residual: Tensor) -> dict[int, list[int]]:
+    """Where columns go, by the definition, with dense columns."""
+    dense = codes.to_dense()
+    places = {}
+    for feature in range(len(rows)):
+        fired = dense[:, feature] != 0
+        if int(fired.sum()) < FEWEST:
+            continue
+        change = (dense[:, feature] @ residual) / dense[:, feature].square().sum()
+        change[rows[feature].long()] = values[feature]
+        places[feature] = sorted(change.abs().topk(rows.shape[1]).indices.tolist())
+    return places
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), d=st.integers(1, 5))
+def test_moves_are_those_of_the_definition(seed: int, d: int) -> None:
+    m, n, k, tokens = 9, 12, 3, 40
+    generator = torch.Generator().manual_seed(seed)
+    support = xs.Support.make("uniform", m=m, n=n, d=d, seed=seed)
+    values = torch.randn(n, d, generator=generator).double()
+    indices = torch.rand(tokens, n, generator=generator).topk(k).indices
+    weights = torch.rand(tokens, k, generator=generator).double() * (torch.rand(tokens, k, generator=generator) > 0.3)
+    codes = xs.Codes(weights, indices, n)
+    residual = torch.randn(tokens, m, generator=generator).double()
+    expected = _moves_one_by_one(support.rows, values, codes, residual)
+    found = {}
+    for moved in moved_columns(support.rows, values, codes, residual, Group()):
+        norms = torch.linalg.vector_norm(moved.values, dim=1)
+        torch.testing.assert_close(norms, torch.linalg.vector_norm(values[moved.features], dim=1))
+        for position, feature in enumerate(moved.features.tolist()):
+            found[feature] = moved.rows[position].tolist()
+            for slot, source in enumerate(moved.source[position].tolist()):
+                before = support.rows[feature].tolist()
+                assert (source >= 0) == (found[feature][slot] in before)
+                if source >= 0:
+                    assert before[source] == found[feature][slot]
+    assert found == expected
+
+
+def test_high_loss_tokens_are_distinct_while_there_are_enough() -> None:
+    residual = torch.diag(torch.tensor([1.0, 2.0, 0.0, 3.0]))
+    generator = torch.Generator().manual_seed(0)
+    drawn = high_loss_tokens(residual, 3, generator)
+    assert sorted(drawn.sum(dim=1).tolist()) == [1.0, 2.0, 3.0]
+    assert len(high_loss_tokens(residual, 10, generator)) == 10
+
+
+def test_planted_supports_are_found() -> None:
+    true, x = planted(8192)
+    assert isinstance(true, xs.ExpanderDictionary)
+    run = train(x, learned(tokens=64 * 600, n=2 * N, move_every=10), progress=False)
+    found = {tuple(rows) for rows in run.sae.dictionary.get_buffer("rows").tolist()}
+    share = sum(tuple(rows) in found for rows in true.rows.tolist()) / N
+    fixed = train(x, learned(tokens=64 * 600, n=2 * N, construction="uniform"), progress=False)
+    assert share > 0.5
+    assert run.metrics[-1]["fvu"] < 0.3 * fixed.metrics[-1]["fvu"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"coder": "topk"}, {"coder": "topk", "tied": False}, {"coder": "mp"}, {"average": 0.9}], ids=str
+)
+def test_a_resumed_run_equals_the_uninterrupted_one(changes: dict[str, Any], tmp_path: Path) -> None:
+    _, x = planted(2048)
+    whole = learned(tokens=64 * 24, checkpoint_every=64 * 6, dead_after=64 * 3, **changes)
+    expected = train(x, whole, progress=False)
+
+    sampled = 256  # batches that the start reads to get to know the data
+    with pytest.raises(RuntimeError, match="power"):
+        train(Failing(x, sampled + 21, fail), whole, out=tmp_path / "run", progress=False)
+    resumed = train(TensorBatches(x, batch=64), whole, out=tmp_path / "run", resume=True, progress=False)
+    assert same_tensors(resumed.sae, expected.sae)
+    assert torch.equal(resumed.sae.dictionary.get_buffer("rows"), expected.sae.dictionary.get_buffer("rows"))
+
+
+def test_learned_rows_are_saved_and_loaded(tmp_path: Path) -> None:
+    _, x = planted(2048)
+    run = train(x, learned(), out=tmp_path / "run", progress=False)
+    loaded = xs.SparseAutoencoder.load(tmp_path / "run")
+    assert isinstance(loaded.dictionary, xs.ExpanderDictionary)
+    assert loaded.dictionary.support.is_stored
+    assert torch.equal(loaded(x[:50]), run.sae(x[:50]))
+
+
+def test_untied_values_stay_on_the_dictionarys_rows() -> None:
+    _, x = planted(2048)
+    run = train(x, learned(coder="topk", tied=False, dead_after=64 * 2), progress=False)
+    assert torch.equal(run.sae.dictionary.get_buffer("rows"), run.sae.encoder.get_buffer("rows"))
+
+
+@pytest.mark.parametrize("coder", ["omp", "topk"])
+def test_dead_columns_begin_anew(coder: str) -> None:
+    _, x = planted(4096)
+    few = {"n": 4 * N, "tokens": 64 * 200, "auxk": 0.0, "lift": 0.0, "dead_after": 64 * 10, "coder": coder}
+    moving = train(x, learned(**few), progress=False)
+    still = train(x, learned(**few, move_until=0.0), progress=False)
+    assert moving.metrics[-1]["fvu"] < still.metrics[-1]["fvu"]
+
+
+def test_defaults_are_pursuit_on_learned_rows() -> None:
+    sparse, dense = xs.TrainConfig(n=64, d=4, k=2), xs.TrainConfig(n=64, k=2)
+    assert (sparse.coding, sparse.learns_rows, sparse.unit_columns) == ("omp", True, True)
+    assert (dense.coding, dense.learns_rows, dense.unit_columns) == ("topk", False, False)
+    assert sparse.name == "learned-d4-n64-omp2"
+
+
+@pytest.mark.parametrize("change", [{"move_every": 0}, {"move_until": 1.5}, {"construction": "taught"}], ids=str)
+def test_refuses(change: dict[str, Any]) -> None:
+    with pytest.raises(xs.ExpanderError, match=next(iter(change))):
+        learned(**change)
