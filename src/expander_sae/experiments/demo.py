@@ -47,7 +47,7 @@ class DemoConfig:
     """Tokens that the model sees at once, at most."""
     harvest_tokens: int = 100_000
     """Tokens whose activations are kept."""
-    train_tokens: int = 300_000
+    train_tokens: int = 200_000
     """Tokens to train on; more than were harvested means several passes."""
     evaluation_tokens: int = 6_000
     """Tokens of held-out text on which the model's loss is measured."""

@@ -58,8 +58,8 @@ def cautions(result: DemoResult) -> list[str]:
         "or settings; small differences between rows may turn round.",
         f"One layer of one model on one kind of text ({config.text}). Other layers and models may compress better or "
         "worse.",
-        "The codes are TopK's, the coder that suits an expander dictionary least: "
-        f"expander eval --coder omp:{config.k} measures the same dictionaries under orthogonal matching pursuit.",
+        "Each dictionary is coded as it was trained: the expander ones by orthogonal matching pursuit, the dense ones "
+        f"by TopK. expander eval --coder omp:{config.k} measures them all under the pursuit, which helps dense ones too.",
         "Fewer learned values are not as many times less memory or time in use; expander bench measures those.",
         "The contexts are where a feature fires most strongly, on the text it was trained on. What they have in common "
         "is a guess at what the feature means, not a proof.",

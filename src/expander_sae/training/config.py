@@ -66,10 +66,10 @@ class TrainConfig:
     """How long Adam remembers gradients and their squares."""
     clip: float = 1.0
     """Largest norm of the gradient; longer ones are shortened to it."""
-    auxk: float = 1 / 32
-    """Weight of the loss that revives dead features; 0 for none."""
+    auxk: float | None = None
+    """Weight of the loss that revives dead features, 0 for none; by default 1/8, or 1/32 for a dense dictionary."""
     auxk_k: int | None = None
-    """Dead features that share in it, per token; by default k/4, or m/2 for a dense dictionary."""
+    """Dead features that share in it, per token; by default k/2, or m/2 for a dense dictionary."""
     dead_after: int | None = None
     """Tokens without firing after which a feature counts as dead; by default 5 % of the run, at most 10 million."""
     lift: float = 0.6
@@ -129,9 +129,9 @@ class TrainConfig:
             raise ExpanderError(f"move_until must be a share of the tokens from 0 to 1, not {self.move_until}.")
         if not all(0 <= beta < 1 for beta in (*self.betas, self.average)):
             raise ExpanderError(f"betas and average must be from 0 to below 1, not {self.betas} and {self.average}.")
-        if not (self.clip > 0 and 0 <= self.auxk < math.inf and 0 <= self.lift < math.inf):
+        if not (self.clip > 0 and 0 <= self.auxk_weight < math.inf and 0 <= self.lift < math.inf):
             raise ExpanderError(
-                f"clip must be above 0, auxk and lift at least 0, not {self.clip}, {self.auxk} and {self.lift}."
+                f"clip must be above 0, auxk and lift at least 0, not {self.clip}, {self.auxk_weight} and {self.lift}."
             )
 
     @property
@@ -159,9 +159,14 @@ class TrainConfig:
         """Tokens of silence that make a feature dead."""
         return self.dead_after or max(1, min(MOST_SILENCE, self.tokens // 20))
 
+    @property
+    def auxk_weight(self) -> float:
+        """What the loss of the dead features counts."""
+        return (1 / 32 if self.d is None else 1 / 8) if self.auxk is None else self.auxk
+
     def revived_together(self, m: int) -> int:
         """How many dead features per token share in their loss."""
-        return self.auxk_k or (max(1, m // 2) if self.d is None else max(1, self.k // 4))
+        return self.auxk_k or (max(1, m // 2) if self.d is None else max(1, self.k // 2))
 
     @property
     def name(self) -> str:

@@ -59,7 +59,7 @@ class Trainee:
         loss = fvu(residual, total)
         squares = self.group.add_up((loss * total).detach())
         auxk = self._auxk(residual.detach(), squares, statistics.tokens)
-        (loss + self.config.auxk * auxk + self._multi(x, total)).backward()  # type: ignore[no-untyped-call]
+        (loss + self.config.auxk_weight * auxk + self._multi(x, total)).backward()  # type: ignore[no-untyped-call]
         norm = self._move(rate)
         self._remember(codes.detach(), statistics.tokens)
         self._move_columns(codes.detach(), residual.detach())
@@ -77,7 +77,7 @@ class Trainee:
     def _auxk(self, residual: Float[Tensor, "tokens m"], squares: Float[Tensor, ""], tokens: int) -> Float[Tensor, ""]:
         """The loss of the dead features, zero if there are none; `squares` and `tokens` are of all processes."""
         dead = self.record.dead.nonzero()[:, 0]
-        if not self.config.auxk or len(dead) == 0:
+        if not self.config.auxk_weight or len(dead) == 0:
             return residual.new_zeros(())
         around_mean = squares - self.group.add_up(residual.sum(dim=0)).square().sum() / tokens
         return auxk_loss(self.sae, residual, dead, self.config.revived_together(self.sae.m), around_mean)
