@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -128,11 +128,20 @@ class SparseAutoencoder(nn.Module):
         other.coder = coder
         return other
 
-    def save(self, path: str | PathLike[str], *, dtype: torch.dtype | None = None) -> None:
-        """Write the folder `path` (config.json and a safetensors file), replacing an autoencoder that is there."""
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        values: Literal["int8", "int4"] | None = None,
+    ) -> None:
+        """Write the folder `path` (config.json and a safetensors file), replacing an autoencoder that is there.
+
+        `values` keeps dictionary and encoder in 8 or 4 bits per value; what else there is in `dtype`, then float16.
+        """
         from expander_sae import storage  # the one place that looks down the list of rooms, for the user's comfort
 
-        storage.save(self, path, dtype=dtype)
+        storage.save(self, path, dtype=dtype, values=values)
 
     @classmethod
     def load(

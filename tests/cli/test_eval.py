@@ -36,12 +36,12 @@ def test_a_run_says_itself_what_it_is_to_be_evaluated_on(
     files = ["--out", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.csv")]
     main(["eval", str(run), "--tokens", "300", *files])
     printed = output(capsys)
-    for part in ("uniform-d4-n32-", "300 tokens of", "held-out, context 32, with BOS", "at layers.1 of",
+    for part in ("learned-d4-n32-", "300 tokens of", "held-out, context 32, with BOS", "at layers.1 of",
                  "share of what dense-n32-topk3 recovers", "known from training"):  # fmt: skip
         assert part in printed
     content = json.loads((tmp_path / "a.json").read_text())
     names = [each["name"] for each in content["evaluations"]]
-    assert names == ["dense-n32-topk3", "dense-n8-topk3", "uniform-d4-n32-topk3"]
+    assert names == ["dense-n32-topk3", "dense-n8-topk3", "learned-d4-n32-omp3"]
     assert content["evaluations"][0]["language_model"]["retention_zero"]["value"] in (1, None)
     with open(tmp_path / "a.csv") as file:
         assert [row["name"] for row in csv.DictReader(file)] == names
@@ -51,7 +51,7 @@ def test_one_of_a_run_under_another_coder_and_text(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = write_prose(tmp_path).text
-    main(["eval", str(run / "uniform-d4-n32-topk3"), "--coder", "omp:2", "--signed", "--text", text, "--part", "all",
+    main(["eval", str(run / "learned-d4-n32-omp3"), "--coder", "omp:2", "--signed", "--text", text, "--part", "all",
           "--context", "16", "--bos", "False", "--hookpoint", "layers.0", "--tokens", "200"])  # fmt: skip
     printed = output(capsys)
     for part in ("omp:2", "(all, context 16, without BOS), at layers.0", "No retention", "from the evaluated text"):

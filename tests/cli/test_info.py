@@ -35,6 +35,17 @@ def test_tables(folder, capsys):
     for expected in ("TopK(k=3, signed=False)", "support blocks.1", "[bold]/model", "learned values", "uncovered"):
         assert expected in printed
     assert "skipped" not in printed
+    assert "values 153.6, rows " in printed
+    assert "in float32" in printed
+
+
+def test_quantised_values(tmp_path, capsys):
+    autoencoder("recipe").save(tmp_path, values="int4")
+    Info(path=tmp_path).run()
+    printed = capsys.readouterr().out
+    assert "72 in int4, biases in float16" in printed
+    assert "values 12.0, scales 8.0" in printed
+    assert "at best" not in printed
 
 
 def test_costly_overlap_is_skipped(folder, capsys, monkeypatch):

@@ -80,6 +80,19 @@ def rewrite_tensors(folder, change):
     replace_tensor_bytes(folder, to_bytes(tensors))
 
 
+def make_version_1(folder):
+    """Turn a folder whose one block has stored rows into what schema version 1 would have been."""
+    rows = xs.SparseAutoencoder.load(folder).dictionary.rows
+
+    def unpack(tensors):
+        for part in ("remainders", "quotients", "order"):
+            del tensors[f"rows.{part}"]
+        tensors["rows"] = rows.to(torch.uint16)
+
+    rewrite_tensors(folder, unpack)
+    rewrite_config(folder, lambda config: (config.update(schema_version=1), config.pop("values")))
+
+
 def replace_tensor_bytes(folder, data):
     """Other bytes in the tensor file, and a config.json that fits them."""
     tensor_file(folder).unlink()

@@ -117,7 +117,19 @@ def test_garbage(check, config, tensors):
         max_leaves=10,
     ),
     name=st.sampled_from(
-        ["m", "n", "dictionary", "coder", "tied", "latent_bias", "dtype", "tensors", "schema_version", "extra"]
+        [
+            "m",
+            "n",
+            "dictionary",
+            "coder",
+            "tied",
+            "latent_bias",
+            "dtype",
+            "values",
+            "tensors",
+            "schema_version",
+            "extra",
+        ]
     ),
 )
 def test_any_value_in_a_consistent_config(sound, check, config, name):

@@ -12,12 +12,15 @@ from expander_sae import storage
 from expander_sae.errors import StorageError
 from tests.storage.autoencoders import (
     autoencoder,
+    make_version_1,
     replace_tensor_bytes,
     rewrite_config,
     rewrite_tensors,
     same,
     tensor_file,
 )
+
+PACKED = ("rows.remainders", "rows.quotients", "rows.order")
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ def test_layout_of_the_config_does_not_matter(folder):
 
 
 def test_newer_schema(folder):
-    rewrite_config(folder, lambda config: config.update(schema_version=2, library_version="9.1"))
+    rewrite_config(folder, lambda config: config.update(schema_version=3, library_version="9.1"))
     refused(folder, r"newer version of expander-sae \(9\.1\); update")
 
 
@@ -153,7 +156,7 @@ def test_tensor_file_is_not_safetensors(folder):
     refused(folder, "tensor file in .* is not readable")
 
 
-@pytest.mark.parametrize("name", ["values", "encoder_values", "pre_bias", "latent_bias", "rows"])
+@pytest.mark.parametrize("name", ["values", "encoder_values", "pre_bias", "latent_bias", *PACKED])
 def test_tensor_missing(folder, name):
     rewrite_tensors(folder, lambda tensors: tensors.pop(name))
     refused(folder, f"misses {name}; save")
@@ -164,13 +167,13 @@ def test_tensor_unexpected(folder):
     refused(folder, "has the unexpected extra; save")
 
 
-@pytest.mark.parametrize("name", ["values", "encoder_values", "pre_bias", "latent_bias", "rows"])
+@pytest.mark.parametrize("name", ["values", "encoder_values", "pre_bias", "latent_bias"])
 def test_tensor_of_wrong_shape(folder, name):
     rewrite_tensors(folder, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))
     refused(folder, rf"{name} in .* is .* but the config asks for")
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("values", torch.float16), ("rows", torch.int32), ("rows", torch.int64)])
+@pytest.mark.parametrize(("name", "dtype"), [("values", torch.float16), *((name, torch.int32) for name in PACKED)])
 def test_tensor_of_wrong_dtype(folder, name, dtype):
     rewrite_tensors(folder, lambda tensors: tensors.update({name: tensors[name].to(dtype)}))
     refused(folder, f"{name} in .* is {str(dtype)[6:]} .* but the config asks for")
@@ -198,9 +201,46 @@ def swapped(rows):
     ],
     ids=["unsorted", "repeated", "outside", "others"],
 )
-def test_stored_rows_wrong(folder, change, sentence):
+def test_rows_of_version_1_wrong(folder, change, sentence):
+    make_version_1(folder)
     rewrite_tensors(folder, lambda tensors: tensors.update(rows=change(tensors["rows"])))
     refused(folder, sentence)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("rows.remainders", lambda old: old[:, :-1], "rows cannot be unpacked, save .* remainders of packed rows must"),
+        ("rows.quotients", lambda old: old[:-1], "rows cannot be unpacked, .* must be 60 numbers"),
+        ("rows.quotients", lambda old: torch.zeros_like(old), "rows cannot be unpacked, .* 60 numbers, not 0"),
+        ("rows.order", lambda old: torch.zeros(4, 2, dtype=torch.uint8), "rows cannot be unpacked, .* 12 coordinates"),
+        ("rows.remainders", lambda old: old ^ 128, "rows cannot be unpacked, .* between 0 and 11, but one is 12"),
+        ("rows.remainders", lambda old: torch.zeros_like(old), r"does not give the rows .*\(SHA-256"),
+    ],
+)
+def test_packed_rows_wrong(folder, name, change, sentence):
+    rewrite_tensors(folder, lambda tensors: tensors.update({name: change(tensors[name]).contiguous()}))
+    refused(folder, sentence)
+
+
+def test_version_1_knows_no_quantised_values(folder):
+    rewrite_config(folder, lambda config: config.update(schema_version=1))
+    refused(folder, "unknown entries 'values'")
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_quantised_tensors_wrong(tmp_path, values):
+    autoencoder("recipe", tied=False).save(tmp_path, values=values)
+    sound = tensor_file(tmp_path).read_bytes()
+    for name in ("values.integers", "values.scales", "encoder_values.integers", "encoder_values.scales"):
+        rewrite_tensors(tmp_path, lambda tensors, name=name: tensors.pop(name))
+        refused(tmp_path, f"misses {name}; save")
+        replace_tensor_bytes(tmp_path, sound)
+        rewrite_tensors(tmp_path, lambda tensors, name=name: tensors.update({name: tensors[name][:-1].clone()}))
+        refused(tmp_path, rf"{name} in .* is u?int8 .* but the config asks for u?int8 \[")
+        replace_tensor_bytes(tmp_path, sound)
+    rewrite_config(tmp_path, lambda config: config.update(values="float16"))
+    refused(tmp_path, "misses encoder_values, values; save")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +272,9 @@ def test_recipe_wrong(recipe_folder, changes, sentence):
         ({"n": True}, "'n' must be of type int, not True"),
         ({"m": 0}, "'m' must be at least 1, not 0"),
         ({"dtype": "int8"}, "the dtype 'int8' is not one of float16"),
+        ({"values": "int2"}, "'values' is 'int2', not float32 or int8 or int4; update"),
+        ({"values": "float16"}, "'values' is 'float16', not float32 or int8 or int4; update"),
+        ({"values": None}, "'values' must be of type str, not None"),
         ({"provenance": []}, r"'provenance' must be of type dict, not \[\]"),
         ({"dictionary": 3}, "'dictionary' must be of type dict, not 3"),
         ({"dictionary": {"kind": "quantum"}}, "the kind 'quantum' is unknown; update"),
@@ -256,7 +299,7 @@ def test_config_wrong(recipe_folder, changes, sentence):
 
 
 @pytest.mark.parametrize(
-    "name", ["m", "n", "dictionary", "coder", "tied", "latent_bias", "scale", "dtype", "provenance"]
+    "name", ["m", "n", "dictionary", "coder", "tied", "latent_bias", "scale", "dtype", "values", "provenance"]
 )
 def test_config_incomplete(recipe_folder, name):
     rewrite_config(recipe_folder, lambda config: config.pop(name))
@@ -285,6 +328,24 @@ def test_saving_over_a_file(tmp_path):
 
 def test_saving_in_an_impossible_dtype(tmp_path):
     saving_refused(autoencoder(), tmp_path / "a", "dtype can be .* not int8", dtype=torch.int8)
+
+
+def test_saving_in_an_impossible_quantisation(tmp_path):
+    saving_refused(autoencoder(), tmp_path / "a", "can be quantised to int8 or int4, not 'int2'", values="int2")
+    saving_refused(autoencoder(), tmp_path / "a", "not 'float16'; a float type is a dtype", values="float16")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_quantising_values_that_are_not_finite(tmp_path, bad):
+    sae = autoencoder()
+    sae.dictionary.values.data[0, 0] = bad
+    saving_refused(sae, tmp_path / "a", "values has values that are not finite", values="int8")
+
+
+def test_quantising_values_that_are_too_large(tmp_path):
+    sae = autoencoder(tied=False)
+    sae.untied_encoder.values.data[0, 0] = -1e5
+    saving_refused(sae, tmp_path / "a", "encoder_values does not fit int4, .* only up to 1680", values="int4")
 
 
 def test_saving_values_too_large_for_the_dtype(tmp_path):

@@ -71,12 +71,26 @@ def _table(description: storage.Description) -> Table:
         "coder": _call(description.coder),
         "encoder": encoder + (", with a latent bias" if description.latent_bias else ""),
         "scale": f"{description.scale:.6g}",
-        "learned values": f"{description.learned_values:,} in {description.dtype}",
+        "learned values": f"{description.learned_values:,} in {_types(description)}",
+        "bits per column": _bits_per_column(description),
         "bytes on disk": f"{description.bytes_on_disk:,}",
         "bytes if dense": f"{description.dense_bytes:,}, {description.ratio:.1f} times as many",
         "written by": f"expander-sae {description.library_version}",
     }
     return _properties(description.path, facts)
+
+
+def _types(description: storage.Description) -> str:
+    quantised = description.values != description.dtype
+    return f"{description.values}, biases in {description.dtype}" if quantised else description.dtype
+
+
+def _bits_per_column(description: storage.Description) -> str:
+    """What values, scales and rows take on average, and what rows would if all were as likely."""
+    text = ", ".join(f"{part} {number:.1f}" for part, number in description.bits_per_column.items() if number)
+    if description.row_bits_bound == 0:
+        return text
+    return f"{text} (at best {description.row_bits_bound:.1f} if all sets of coordinates were as likely)"
 
 
 def _call(coder: dict[str, Any]) -> str:

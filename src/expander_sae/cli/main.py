@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from expander_sae.cli.bench import Bench
+from expander_sae.cli.compress import Compress
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
 from expander_sae.cli.harvest import Harvest
@@ -19,6 +20,7 @@ from expander_sae.version import __version__
 
 Command = (
     Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
+    | Annotated[Compress, tyro.conf.subcommand("compress", prefix_name=False)]
     | Annotated[Model, tyro.conf.subcommand("model", prefix_name=False)]
     | Annotated[Harvest, tyro.conf.subcommand("harvest", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]

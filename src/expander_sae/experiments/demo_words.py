@@ -59,7 +59,7 @@ def cautions(result: DemoResult) -> list[str]:
         f"One layer of one model on one kind of text ({config.text}). Other layers and models may compress better or "
         "worse.",
         "Each dictionary is coded as it was trained: the expander ones by orthogonal matching pursuit, the dense ones "
-        f"by TopK. expander eval --coder omp:{config.k} measures them all under the pursuit, which helps dense ones too.",
+        f"by TopK. expander eval --coder omp:{config.k} measures all under the pursuit, which helps dense ones too.",
         "Fewer learned values are not as many times less memory or time in use; expander bench measures those.",
         "The contexts are where a feature fires most strongly, on the text it was trained on. What they have in common "
         "is a guess at what the feature means, not a proof.",

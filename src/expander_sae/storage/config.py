@@ -14,6 +14,8 @@ from expander_sae.errors import StorageError
 from expander_sae.storage.coders import coder_to_json, parse_coder
 from expander_sae.storage.dictionaries import DictionaryRecord, Shapes, parse_dictionary
 from expander_sae.storage.json_fields import Fields, check_json
+from expander_sae.storage.rows import rows_layout
+from expander_sae.storage.values import BITS, Layout, is_values, quantised_layout
 
 DTYPES = {
     "float16": torch.float16,
@@ -51,7 +53,12 @@ class Config:
     latent_bias: bool
     scale: float
     dtype: torch.dtype
+    """Of the biases, and of the values unless they are quantised."""
+    values: str
+    """What values are stored in: the dtype's name, or int8 or int4."""
     provenance: dict[str, Any]
+    rows_are_packed: bool = True
+    """False in files of schema version 1."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -69,6 +76,7 @@ class Config:
             "latent_bias": self.latent_bias,
             "scale": self.scale,
             "dtype": dtype_name(self.dtype),
+            "values": self.values,
             "provenance": self.provenance,
         }
 
@@ -76,11 +84,17 @@ class Config:
     def parse(cls, content: dict[str, Any], path: Path) -> Config:
         """The config in a verified config.json; every entry must be there, of its type, and known."""
         fields = Fields(content, str(path))
-        for name in ("format", "schema_version", "library_version", "tensors", "checksum"):
+        for name in ("format", "library_version", "tensors", "checksum"):
             fields.take(name, object)
+        version = fields.take("schema_version", int)
         m, n, dtype = fields.size("m"), fields.size("n"), fields.take("dtype", str)
         if dtype not in DTYPES:
             raise StorageError(f"{path}: the dtype {dtype!r} is not one of {', '.join(DTYPES)}; update expander-sae.")
+        values = fields.take("values", str) if version > 1 else dtype
+        if values not in (dtype, *BITS):
+            raise StorageError(
+                f"{path}: 'values' is {values!r}, not {dtype} or {' or '.join(BITS)}; update expander-sae."
+            )
         dictionary = parse_dictionary(fields.inner("dictionary"))
         if (dictionary.m, dictionary.n) != (m, n):
             raise StorageError(f"{path}: m and n are not those of the dictionary; save the autoencoder again.")
@@ -91,7 +105,9 @@ class Config:
             latent_bias=fields.take("latent_bias", bool),
             scale=fields.take("scale", float),
             dtype=DTYPES[dtype],
+            values=values,
             provenance=fields.take("provenance", dict),
+            rows_are_packed=version > 1,
         )
         fields.finish()
         return config
@@ -106,6 +122,16 @@ class Config:
             shapes["latent_bias"] = (self.dictionary.n,)
         return shapes
 
-    def rows_dtype(self) -> torch.dtype:
-        """What stored rows are stored in."""
-        return torch.uint16 if self.dictionary.m <= 65536 else torch.int32
+    def is_quantised(self, name: str) -> bool:
+        """Whether the file holds the learned tensor of this name as integers."""
+        return is_values(name) and self.values in BITS
+
+    def layout(self) -> Layout:
+        """What the tensor file holds."""
+        layout: Layout = {}
+        for name, shape in self.shapes_of_parameters().items():
+            quantised = self.is_quantised(name)
+            layout |= quantised_layout(name, shape, self.values) if quantised else {name: (shape, self.dtype)}
+        for name, shape in self.dictionary.shapes_of_rows().items():
+            layout |= rows_layout(name, shape, self.dictionary.m, self.rows_are_packed)
+        return layout

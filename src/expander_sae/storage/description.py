@@ -8,12 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from expander_sae.storage.coders import coder_to_json
-from expander_sae.storage.config import dtype_name
+from expander_sae.storage.config import Config, dtype_name
 from expander_sae.storage.loading import read
+from expander_sae.storage.values import BITS, is_values
 from expander_sae.supports import Support
+from expander_sae.supports.packing import bits_needed
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,20 @@ class Description:
     latent_bias: bool
     scale: float
     dtype: str
+    """Of the biases, and of the values unless they are quantised."""
+    values: str
+    """What the values are stored in: the dtype, or int8 or int4."""
     learned_values: int
     """All learned numbers: dictionary, encoder and biases."""
     bytes_on_disk: int
+    bytes_by_part: dict[str, int]
+    """The same by part: values, scales, rows, biases, and the description of it all."""
+    bits_per_column: dict[str, float]
+    """What values, scales and rows take."""
+    row_bits_bound: float
+    """What rows would take at best if all sets of coordinates were as likely; 0 where recipes make all of them."""
     dense_bytes: int
-    """What the learned numbers of the same autoencoder with a dense dictionary take in the same dtype."""
+    """What the learned numbers of the same autoencoder with a dense dictionary take, stored in the same way."""
     ratio: float
     """How many times smaller than that this folder is."""
     library_version: str
@@ -53,10 +62,10 @@ def describe(path: str | PathLike[str]) -> Description:
     stored = read(Path(path))
     config, record = stored.config, stored.config.dictionary
     degrees = {block.d for _, block in record.blocks_inside()}
-    sizes = config.shapes_of_parameters()
-    values = sum(math.prod(sizes[name]) for name in sizes if name.endswith("values"))
-    biases = sum(math.prod(sizes[name]) for name in sizes if name.endswith("bias"))
-    dense = (record.m * record.n * (1 if config.tied else 2) + biases) * torch.finfo(config.dtype).bits // 8
+    sizes = {name: math.prod(shape) for name, shape in config.shapes_of_parameters().items()}
+    biases = sum(size for name, size in sizes.items() if not is_values(name))
+    bytes_on_disk, dense = sum(stored.bytes_by_part.values()), _dense_bytes(config, biases)
+    bound = sum(bits_needed(block.m, block.n, block.d) for _, block in record.blocks_inside() if block.rows_are_stored)
     return Description(
         path=str(path),
         m=record.m,
@@ -68,13 +77,25 @@ def describe(path: str | PathLike[str]) -> Description:
         latent_bias=config.latent_bias,
         scale=config.scale,
         dtype=dtype_name(config.dtype),
-        learned_values=values + biases,
-        bytes_on_disk=stored.bytes_on_disk,
+        values=config.values,
+        learned_values=sum(sizes.values()),
+        bytes_on_disk=bytes_on_disk,
+        bytes_by_part=stored.bytes_by_part,
+        bits_per_column={part: 8 * stored.bytes_by_part[part] / record.n for part in ("values", "scales", "rows")},
+        row_bits_bound=bound / record.n,
         dense_bytes=dense,
-        ratio=dense / stored.bytes_on_disk,
+        ratio=dense / bytes_on_disk,
         library_version=stored.library_version,
         provenance=config.provenance,
     )
+
+
+def _dense_bytes(config: Config, biases: int) -> int:
+    """Bytes of the learned numbers if every column held m values."""
+    itemsize, columns = config.dtype.itemsize, config.dictionary.n * (1 if config.tied else 2)
+    if config.values in BITS:
+        return columns * config.dictionary.m * BITS[config.values] // 8 + columns + biases * itemsize
+    return (columns * config.dictionary.m + biases) * itemsize
 
 
 def stored_supports(path: str | PathLike[str]) -> dict[str, Support]:

@@ -21,7 +21,8 @@ from expander_sae.storage.json_fields import Fields, checksum
 from expander_sae.version import __version__
 
 FORMAT = "expander-sae"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 CONFIG = "config.json"
 
 _TENSOR_FILE = re.compile(r"sae-[0-9a-f]{12}\.safetensors")
@@ -166,9 +167,10 @@ def _check_version(path: Path, config: Mapping[str, Any]) -> None:
         raise StorageError(
             f"{path} was written by a newer version of expander-sae ({library}); update expander-sae to load it."
         )
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version not in READABLE_VERSIONS:
+        known = " and ".join(map(str, READABLE_VERSIONS))
         raise StorageError(
-            f"{path} has the unknown schema version {version!r}; this version of expander-sae reads {SCHEMA_VERSION}."
+            f"{path} has the unknown schema version {version!r}; this version of expander-sae reads {known}."
         )
 
 

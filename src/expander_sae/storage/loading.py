@@ -13,7 +13,8 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.storage.config import Config, check_dtype, encoder_name
 from expander_sae.storage.folder import CONFIG, read_folder
-from expander_sae.storage.tensors import convert, from_bytes
+from expander_sae.storage.sizes import sizes_of
+from expander_sae.storage.tensors import convert, from_bytes, learned_and_rows
 
 Autoencoder = TypeVar("Autoencoder", bound=SparseAutoencoder)
 
@@ -24,8 +25,9 @@ class Stored:
 
     config: Config
     tensors: dict[str, Tensor]
+    """Every learned tensor, and the stored rows."""
     library_version: str
-    bytes_on_disk: int
+    bytes_by_part: dict[str, int]
 
 
 def load(
@@ -51,8 +53,9 @@ def read(folder: Path) -> Stored:
     """What a folder holds, every check passed that needs no model."""
     content, data = read_folder(folder)
     config = Config.parse(content, folder / CONFIG)
-    size = (folder / CONFIG).stat().st_size + len(data)
-    return Stored(config, from_bytes(data, config, folder), str(content["library_version"]), size)
+    tensors = from_bytes(data, config, folder)
+    parts = sizes_of(tensors, (folder / CONFIG).stat().st_size + len(data))
+    return Stored(config, learned_and_rows(tensors, config), str(content["library_version"]), parts)
 
 
 def _build(cls: type[Autoencoder], config: Config, tensors: dict[str, Tensor]) -> Autoencoder:

@@ -10,32 +10,60 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Dictionary, ExpanderDictionary
-from expander_sae.errors import StorageError
+from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.storage.config import Config, check_dtype, dtype_name, encoder_name
 from expander_sae.storage.dictionaries import record_of
 from expander_sae.storage.folder import write_folder
-from expander_sae.storage.tensors import convert, to_bytes
+from expander_sae.storage.rows import to_packed
+from expander_sae.storage.tensors import check_finite, convert, to_bytes
+from expander_sae.storage.values import Quantised, check_quantised, to_quantised
 
 
-def save(sae: SparseAutoencoder, path: str | PathLike[str], dtype: torch.dtype | None = None) -> None:
-    """Write the folder `path`, replacing an autoencoder that is there in one step; `dtype` is the parameters' own."""
+def save(
+    sae: SparseAutoencoder,
+    path: str | PathLike[str],
+    dtype: torch.dtype | None = None,
+    values: Quantised | None = None,
+) -> None:
+    """Write the folder `path`, replacing an autoencoder that is there in one step.
+
+    `dtype` is the parameters' own unless given, or float16 beside quantised `values`.
+    """
     parameters = _parameters(sae)
-    config = _config(sae, _own_dtype(parameters) if dtype is None else dtype)
+    if dtype is None:
+        dtype = _own_dtype(parameters) if values is None else torch.float16
+    config = _config(sae, dtype, values)
     content = config.to_json()
-    tensors = {name: convert(name, tensor, config.dtype, "cpu") for name, tensor in parameters.items()}
-    tensors |= _stored_rows(sae.dictionary, config.rows_dtype())
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in parameters.items():
+        tensors |= _stored(name, tensor, config)
+    tensors |= _stored_rows(sae.dictionary)
     write_folder(Path(path), content, to_bytes(tensors))
 
 
-def _config(sae: SparseAutoencoder, dtype: torch.dtype) -> Config:
+def _stored(name: str, tensor: Tensor, config: Config) -> dict[str, Tensor]:
+    """What the file holds of a learned tensor."""
+    if not config.is_quantised(name):
+        return {name: convert(name, tensor, config.dtype, "cpu")}
+    check_finite(name, tensor)
+    try:
+        return to_quantised(name, tensor.detach().cpu(), config.values)
+    except ExpanderError as error:
+        raise StorageError(f"{name} does not fit {config.values}, save it in a float type: {error}") from error
+
+
+def _config(sae: SparseAutoencoder, dtype: torch.dtype, values: Quantised | None) -> Config:
     check_dtype(dtype)
+    if values is not None:
+        check_quantised(values)
     record = record_of(sae.dictionary)
     if sae.untied_encoder is not None and record_of(sae.untied_encoder) != record:
         raise StorageError(
             "The encoder has another support than the dictionary, which a file cannot say; give both the same one."
         )
     scale, latent_bias = float(sae.scale), sae.latent_bias is not None
-    return Config(record, sae.coder, sae.tied, latent_bias, scale, dtype, sae.provenance)
+    kind = dtype_name(dtype) if values is None else values
+    return Config(record, sae.coder, sae.tied, latent_bias, scale, dtype, kind, sae.provenance)
 
 
 def _parameters(sae: SparseAutoencoder) -> dict[str, Tensor]:
@@ -62,10 +90,10 @@ def _own_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     return dtypes.pop()
 
 
-def _stored_rows(dictionary: Dictionary, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The rows that no recipe makes, by the name they have in the file."""
-    return {
-        f"{prefix}.rows".removeprefix("."): module.support.rows.to(dtype)
-        for prefix, module in dictionary.named_modules(remove_duplicate=False)
-        if isinstance(module, ExpanderDictionary) and module.support.is_stored
-    }
+def _stored_rows(dictionary: Dictionary) -> dict[str, Tensor]:
+    """The rows that no recipe makes, by the names they have in the file."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in dictionary.named_modules(remove_duplicate=False):
+        if isinstance(module, ExpanderDictionary) and module.support.is_stored:
+            tensors |= to_packed(f"{prefix}.rows".removeprefix("."), module.support)
+    return tensors

@@ -12,12 +12,19 @@ from torch import Tensor
 
 from expander_sae.errors import StorageError
 from expander_sae.storage.config import Config, dtype_name
+from expander_sae.storage.rows import from_packed
+from expander_sae.storage.values import from_quantised
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity."""
+    if not torch.isfinite(tensor).all():
+        raise StorageError(f"{name} has values that are not finite, which no autoencoder can use; train it again.")
 
 
 def convert(name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device | str | None = None) -> Tensor:
     """A copy in another dtype; refuses values that are not finite, before or after."""
-    if not torch.isfinite(tensor).all():
-        raise StorageError(f"{name} has values that are not finite, which no autoencoder can use; train it again.")
+    check_finite(name, tensor)
     converted = tensor.detach().to(device=device, dtype=dtype, copy=True)
     if not torch.isfinite(converted).all():
         largest, name_of_dtype = float(tensor.detach().abs().max()), dtype_name(dtype)
@@ -31,16 +38,14 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def from_bytes(data: bytes, config: Config, path: Path) -> dict[str, Tensor]:
-    """The tensors of a tensor file, which must be exactly those that the config speaks of."""
+    """The tensors of a tensor file as they are, which must be exactly those that the config speaks of."""
     try:
         tensors = safetensors.load(data)
     except (SafetensorError, KeyError) as error:
         raise StorageError(
             f"The tensor file in {path} is not readable: {error}; save the autoencoder again."
         ) from error
-    parameters, rows = config.shapes_of_parameters(), config.dictionary.shapes_of_rows()
-    expected = {name: (shape, config.dtype) for name, shape in parameters.items()}
-    expected |= {name: (shape, config.rows_dtype()) for name, shape in rows.items()}
+    expected = config.layout()
     for problem, names in (("misses", expected.keys() - tensors), ("has the unexpected", tensors.keys() - expected)):
         if names:
             raise StorageError(
@@ -48,9 +53,22 @@ def from_bytes(data: bytes, config: Config, path: Path) -> dict[str, Tensor]:
             )
     for name, (shape, dtype) in expected.items():
         found = tensors[name]
-        if (tuple(found.shape), found.dtype) != (shape, dtype):
+        if found.dtype != dtype or (shape is not None and tuple(found.shape) != shape):
+            asked = f"{dtype_name(dtype)} {'' if shape is None else list(shape)}".strip()
             raise StorageError(
                 f"{name} in {path} is {dtype_name(found.dtype)} {list(found.shape)}, but the config asks for "
-                f"{dtype_name(dtype)} {list(shape)}; save the autoencoder again."
+                f"{asked}; save the autoencoder again."
             )
     return tensors
+
+
+def learned_and_rows(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Every learned tensor, and the stored rows, out of what the file holds."""
+    found = {}
+    for name, shape in config.shapes_of_parameters().items():
+        quantised = config.is_quantised(name)
+        found[name] = from_quantised(name, tensors, shape, config.values) if quantised else tensors[name]
+    for name, shape in config.dictionary.shapes_of_rows().items():
+        packed = config.rows_are_packed
+        found[name] = from_packed(name, tensors, shape, config.dictionary.m) if packed else tensors[name]
+    return found

@@ -1,0 +1,132 @@
+"""Stored rows in few bits: near log2 C(m, d) per column, and below that where the columns prefer some coordinates.
+
+A column is the gaps between its ranks, and a gap is cut in two (Rice coding): its low bits are kept as they are, the
+rest is counted in unary, as so many zeros and a one. The rank of a coordinate is the coordinate itself, or its place in
+the order from most to least used where that takes fewer bits: then gaps are small wherever many columns meet.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expander_sae.supports.construction import SupportError
+
+Bytes = NDArray[np.uint8]
+"""Bits, eight to a byte, the first one highest; unused ones at the end are zero."""
+
+_LARGEST_WIDTH = 31
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """The rows of n columns of degree d, as three bit arrays."""
+
+    remainders: Bytes
+    """[width, n d / 8]: the low `width` bits of all gaps, one line per bit, the lowest first."""
+    quotients: Bytes
+    """What is left of all gaps, in unary."""
+    order: Bytes
+    """[bits, m / 8]: the coordinate of every rank, one line per bit; no lines where ranks are coordinates."""
+
+    @property
+    def width(self) -> int:
+        """Bits of a gap that are kept as they are."""
+        return len(self.remainders)
+
+    @property
+    def nbytes(self) -> int:
+        """What all of it takes."""
+        return self.remainders.nbytes + self.quotients.nbytes + self.order.nbytes
+
+
+def bits_needed(m: int, n: int, d: int) -> float:
+    """Bits that n columns take in the best code there is when every set of d of m coordinates is as likely."""
+    return n * (math.lgamma(m + 1) - math.lgamma(d + 1) - math.lgamma(m - d + 1)) / math.log(2)
+
+
+def pack_rows(rows: NDArray[np.int32], m: int) -> PackedRows:
+    """These rows [n, d], ascending from 0 to m - 1 within each column, in the fewest bits that this code can do."""
+    if rows.ndim != 2 or rows.size == 0 or rows[:, 0].min() < 0 or rows[:, -1].max() >= m:
+        raise SupportError(f"Only rows [n, d] between 0 and {m - 1} can be packed, not these {list(rows.shape)}.")
+    if (rows[:, 1:] <= rows[:, :-1]).any():
+        raise SupportError("Only rows that ascend within every column can be packed; sort them first.")
+    plain = PackedRows(*_pack_gaps(rows), _pack_bits(np.empty(0, np.int64), 0, m))
+    if m > rows.size:  # the order alone would take more than what it saves
+        return plain
+    order = np.argsort(-np.bincount(rows.reshape(-1), minlength=m), kind="stable")
+    ranks = np.empty(m, np.int64)
+    ranks[order] = np.arange(m)
+    by_use = PackedRows(*_pack_gaps(np.sort(ranks[rows], axis=1)), _pack_bits(order, (m - 1).bit_length(), m))
+    return min(plain, by_use, key=lambda packed: packed.nbytes)
+
+
+def unpack_rows(packed: PackedRows, m: int, n: int, d: int) -> NDArray[np.int32]:
+    """The rows [n, d] that were packed, ascending within each column; refuses what `pack_rows` cannot have made."""
+    _check_lines("remainders", packed.remainders, n * d)
+    _check_lines("order", packed.order, m)
+    quotients = _unpack_quotients(packed.quotients, n * d)
+    if quotients.max() > (m - 1) >> packed.width:  # and the shift might overflow
+        raise SupportError(f"Packed rows hold a gap that is too wide for {m} coordinates.")
+    gaps = (quotients << packed.width) | _unpack_bits(packed.remainders, n * d)
+    ranks = np.cumsum(gaps.reshape(n, d) + 1, axis=1) - 1
+    if ranks[:, -1].max() >= m:
+        raise SupportError(f"Packed rows must lie between 0 and {m - 1}, but one is {ranks[:, -1].max()}.")
+    if len(packed.order) == 0:
+        return ranks.astype(np.int32)
+    order = _unpack_bits(packed.order, m)
+    if not np.array_equal(np.sort(order), np.arange(m)):
+        raise SupportError(f"The order of packed rows must name each of the {m} coordinates once.")
+    return np.sort(order[ranks], axis=1).astype(np.int32)
+
+
+def _pack_gaps(ranks: NDArray[np.int32] | NDArray[np.int64]) -> tuple[Bytes, Bytes]:
+    """Remainders and quotients of the gaps, cut where that takes the fewest bits."""
+    lowest_allowed = np.zeros(ranks.shape, np.int64)
+    lowest_allowed[:, 1:] = ranks[:, :-1] + 1
+    gaps = (ranks - lowest_allowed).reshape(-1)
+    widths = range(int(gaps.max()).bit_length() + 1)
+    width = min(widths, key=lambda width: width * gaps.size + int((gaps >> width).sum()))
+    ends = np.cumsum((gaps >> width) + 1) - 1
+    unary = np.zeros(ends[-1] + 1, np.uint8)
+    unary[ends] = 1
+    return _pack_bits(gaps, width, gaps.size), np.packbits(unary)
+
+
+def _unpack_quotients(quotients: Bytes, count: int) -> NDArray[np.int64]:
+    """The numbers that a unary stream counts."""
+    ends = np.flatnonzero(np.unpackbits(quotients)) if quotients.ndim == 1 else np.empty(0, np.int64)
+    if ends.size != count:
+        raise SupportError(f"The quotients of packed rows must be {count} numbers, not {ends.size}.")
+    if quotients.size != ends[-1] // 8 + 1:
+        raise SupportError("The quotients of packed rows must end with the byte of the last one.")
+    return np.diff(ends, prepend=-1) - 1
+
+
+def _pack_bits(numbers: NDArray[np.int64], width: int, count: int) -> Bytes:
+    """The low `width` bits of `count` numbers, one line per bit."""
+    lines = [np.packbits((numbers >> bit & 1).astype(np.uint8)) for bit in range(width)]
+    return np.stack(lines) if lines else np.empty((0, -(-count // 8)), np.uint8)
+
+
+def _check_lines(what: str, lines: Bytes, count: int) -> None:
+    """Refuse lines of bits that do not hold `count` numbers, and nothing after them."""
+    size = -(-count // 8)
+    if lines.ndim != 2 or lines.shape[1] != size or len(lines) > _LARGEST_WIDTH:
+        raise SupportError(
+            f"The {what} of packed rows must be at most [{_LARGEST_WIDTH}, {size}], not {list(lines.shape)}."
+        )
+    unused = 8 * size - count
+    if (lines[:, -1] & ((1 << unused) - 1)).any():
+        raise SupportError(f"The {what} of packed rows must be {count} numbers, with zeros in the bits after them.")
+
+
+def _unpack_bits(lines: Bytes, count: int) -> NDArray[np.int64]:
+    """The numbers whose bits these lines hold."""
+    numbers = np.zeros(count, np.int64)
+    for bit, line in enumerate(lines):
+        numbers |= np.unpackbits(line, count=count).astype(np.int64) << bit
+    return numbers

@@ -1,0 +1,49 @@
+"""`expander compress` writes the smaller folder and says what it saved."""
+
+import pytest
+
+import expander_sae as xs
+from expander_sae import storage
+from expander_sae.cli.main import main
+from tests.storage.autoencoders import autoencoder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    autoencoder("stored rows").save(tmp_path / "sae")
+    return tmp_path / "sae"
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_it_prints_what_it_saved(folder, tmp_path, capsys, values):
+    main(["compress", str(folder), str(tmp_path / "small"), "--values", values, "--dtype", "bfloat16"])
+    printed = capsys.readouterr().out
+    assert f"{values} after" in printed
+    assert "float32 before" in printed
+    for part in ("values", "scales", "rows", "biases", "description", "bytes on disk", "times smaller"):
+        assert part in printed
+    assert "The values changed by 0." in printed if values == "int8" else "The values changed by" in printed
+    description = storage.describe(tmp_path / "small")
+    assert (description.values, description.dtype) == (values, "bfloat16")
+    assert f"{description.bytes_on_disk:,}" in printed
+
+
+def test_the_default_is_int8_beside_float16(folder, tmp_path):
+    main(["compress", str(folder), str(tmp_path / "small")])
+    description = storage.describe(tmp_path / "small")
+    assert (description.values, description.dtype) == ("int8", "float16")
+    assert xs.SparseAutoencoder.load(tmp_path / "small").n == 20
+
+
+@pytest.mark.parametrize("arguments", [["--values", "int2"], ["--dtype", "int8"]])
+def test_wrong_choices(folder, tmp_path, arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["compress", str(folder), str(tmp_path / "small"), *arguments])
+    assert ended.value.code != 0
+    assert not (tmp_path / "small").exists()
+
+
+def test_in_place_is_one_sentence(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["compress", str(folder), str(folder)])
+    assert "choose another folder." in capsys.readouterr().err.replace("\n", " ")
