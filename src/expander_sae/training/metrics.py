@@ -151,6 +151,7 @@ class TensorBoardWriter:
         """Add every number at its token count."""
         for name, value in row.items():
             self._writer.add_scalar(name, value, int(row["tokens"]))
+        self._writer.flush()
 
     def close(self) -> None:
         """Write out what is left."""
