@@ -72,7 +72,7 @@ class TrainConfig:
     """Dead features that share in it, per token; by default k/2, or m/2 for a dense dictionary."""
     dead_after: int | None = None
     """Tokens without firing after which a feature counts as dead; by default 5 % of the run, at most 10 million."""
-    lift: float = 0.6
+    lift: float = 0.7
     """How fast a dead feature's latent bias rises until it fires, in learning rates per step; 0 for not at all."""
     multi_topk: bool = False
     """Add 1/8 of the loss under 4 k features per token, so that features beyond the k-th learn too (topk only)."""
