@@ -14,6 +14,7 @@ from expander_sae.benchmarking.cases import (
 )
 from expander_sae.benchmarking.peak_memory import peak_memory
 from expander_sae.benchmarking.results import Result
+from expander_sae.benchmarking.trainer_steps import trainer_steps
 
 Case = tuple[str, Callable[[], list[Result]]]
 
@@ -25,6 +26,7 @@ def cases(repeats: int) -> Iterator[Case]:
     yield "select, 16384 features", lambda: select_against_dense(Sizes(), 25, 12, repeats)
     yield "select, 131072 features", lambda: select_against_dense(Sizes(n=131072, tokens=1024), 50, None, few)
     yield "training step", lambda: training_step(Sizes(tokens=1024), repeats)
+    yield "steps of the trainer", lambda: trainer_steps(repeats)
     yield "orthogonal matching pursuit", lambda: omp_against_dense_and_sklearn(Sizes(tokens=1024), 64, repeats)
     yield "size on disk", lambda: file_size(Sizes())
     yield "peak memory", peak_memory
