@@ -10,6 +10,7 @@ from expander_sae.coders import *  # noqa: F403  (what it exports is the list of
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.evaluation import Evaluation, evaluate
+from expander_sae.finetuning import FinetuneConfig, finetune
 from expander_sae.supports import Support
 from expander_sae.training import Run, TrainConfig, train
 from expander_sae.version import __version__ as __version__
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "ExpanderDictionary",
     "ExpanderError",
+    "FinetuneConfig",
     "Run",
     "SparseAutoencoder",
     "StorageError",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainConfig",
     "Union",
     "evaluate",
+    "finetune",
     "harvest",
     "kernels",
     "load_language_model",

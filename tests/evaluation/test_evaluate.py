@@ -186,7 +186,7 @@ def refusals():
     yield {}, {"hookpoint": None}, "give the hookpoint"
     yield {}, {"text": None}, "give a text"
     yield {}, {"hookpoint": "layers.9"}, "No module of the model matches"
-    yield {}, {"hookpoint": "layers.*"}, "evaluate at one of them"
+    yield {}, {"hookpoint": "layers.*"}, "name one of them"
     yield {}, {"hookpoint": "layers.1.mlp.up_proj"}, "those of layers.1.mlp.up_proj are 32 wide"
     yield {}, {"reference": "b"}, "The reference 'b' is none of the autoencoders"
     yield {}, {"tokens": 2}, "at least 3 tokens"

@@ -90,6 +90,16 @@ def test_inputs_are_replaced_too(language_model):
     torch.testing.assert_close(model.logits(IDS, -activations), expected)
 
 
+def test_gradients_flow_to_the_activations(language_model):
+    language_model, _ = built(language_model, "llama")
+    model, activations = patched(language_model, "layers.0")
+    activations = activations.clone().requires_grad_(True)
+    model.logits(IDS, activations)[0, 3].square().sum().backward()
+    assert activations.grad[0, :4].any(dim=-1).all()
+    assert not activations.grad[1].any()
+    assert not activations.grad[0, 4:].any()
+
+
 def test_the_model_is_left_as_it_was(language_model):
     language_model, _ = built(language_model, "llama")
     modules = list(language_model.model.modules())

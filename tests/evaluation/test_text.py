@@ -40,6 +40,24 @@ def test_a_text_may_be_shorter_than_what_is_asked_for_and_than_a_context(languag
     assert passage.documents == 1
 
 
+def test_a_passage_from_here_and_there_is_another_one_for_another_seed(language_model, text):
+    def drawn(seed, tokens=300, **options):
+        return Passage.drawn(language_model, text, tokens, tokens_per_batch=64, seed=seed)
+
+    def ids(passage):
+        return [batch.ids[batch.mask].tolist() for batch in passage.batches]
+
+    assert ids(drawn(0)) == ids(drawn(0)) != ids(drawn(1))
+    assert drawn(0).tokens in (299, 300)
+    whole = {tuple(row[mask].tolist()) for batch in Passage.of(language_model, text, 10**6).batches
+             for row, mask in zip(batch.ids, batch.mask, strict=True)}  # fmt: skip
+    taken = [tuple(row[mask].tolist()) for batch in drawn(0).batches
+             for row, mask in zip(batch.ids, batch.mask, strict=True)]  # fmt: skip
+    assert sum(piece not in whole for piece in taken) <= 1  # the last one is cut
+    with pytest.raises(ExpanderError, match=r"The text has [\d,]+ tokens, not 1,000,000; ask for fewer"):
+        drawn(0, 10**6)
+
+
 @pytest.mark.parametrize(
     ("change", "content", "sentence"),
     [
@@ -110,5 +128,5 @@ def test_massive_tokens_are_predicted_from_but_not_replaced(language_model, text
 
 
 def test_a_text_of_massive_tokens_only_is_refused(language_model, text):
-    with pytest.raises(ExpanderError, match="nothing to evaluate"):
+    with pytest.raises(ExpanderError, match="nothing to replace"):
         TextActivations(language_model, HOOKPOINT, Passage.of(language_model, text, 60), 0.0)

@@ -1,6 +1,5 @@
 """`expander eval`: what a dictionary loses, and what a language model loses by it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +7,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts.document import Part
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.cli.language_model import language_model_of
 from expander_sae.coders import Coder
 from expander_sae.coders.named import coder_named
 from expander_sae.errors import ExpanderError
@@ -66,7 +64,7 @@ class Eval:
         text = text_for(
             saes, text=self.text, part=self.part, column=self.column, context=self.context, bos=self.bos
         )  # fmt: skip
-        language_model = self._language_model(saes, console)
+        language_model = language_model_of(saes, self.model, console)
         saes = {name: sae.to(language_model.device) for name, sae in saes.items()}
         with Progress(
             TextColumn("evaluating"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"),
@@ -91,17 +89,3 @@ class Eval:
         if self.signed:
             raise ExpanderError("--signed belongs to the coder that --coder names; give one.")
         return None
-
-    def _language_model(self, saes: Mapping[str, SparseAutoencoder], console: Console) -> LanguageModel:
-        """The model that was asked for, or the one that all autoencoders were trained with."""
-        from expander_sae.activations.models import load_language_model, name_of
-        from expander_sae.evaluation import trained_with
-
-        name = self.model
-        if name is None:
-            origin = {key: trained_with(saes, key) for key in ("model", "revision")}
-            if origin["model"] is None:
-                raise ExpanderError("The autoencoder does not say what model it was trained with; give --model.")
-            name = name_of(origin)
-        with console.status(f"loading {name}"):
-            return load_language_model(name)

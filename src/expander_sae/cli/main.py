@@ -10,6 +10,7 @@ from expander_sae.cli.bench import Bench
 from expander_sae.cli.compress import Compress
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
+from expander_sae.cli.finetune import Finetune
 from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
 from expander_sae.cli.model import Model
@@ -24,6 +25,7 @@ Command = (
     | Annotated[Model, tyro.conf.subcommand("model", prefix_name=False)]
     | Annotated[Harvest, tyro.conf.subcommand("harvest", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune", prefix_name=False)]
     | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]

@@ -45,6 +45,7 @@ class Baselines:
         self.predictions, self.clean, self.zero, self.mean = (DocumentSums(documents) for _ in range(4))
         self._model, self._mean = model, mean
 
+    @torch.no_grad()
     def add(self, part: Part) -> Float[Tensor, "pieces length vocabulary"]:
         """Measure a batch; gives back its clean logits."""
         document = part.documents_at(part.predicts)
@@ -71,6 +72,7 @@ class PatchedLoss:
         """Nothing measured yet."""
         return cls(DocumentSums(documents), DocumentSums(documents))
 
+    @torch.no_grad()
     def add(
         self, model: PatchedModel, part: Part, reconstruction: Float[Tensor, "tokens m"], clean: Tensor | None
     ) -> None:

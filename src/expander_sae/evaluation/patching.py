@@ -32,17 +32,20 @@ class PatchedModel:
         self._rest: tuple[Any, ...] | None = None
         """What comes out of the module behind its activations; None if it gives a tensor, not a tuple."""
 
-    @torch.no_grad()
     def logits(
         self, ids: Int[Tensor, "pieces length"], activations: Float[Tensor, "pieces length m"]
     ) -> Float[Tensor, "pieces length vocabulary"]:
-        """The model's logits when its activations at the hookpoint are these; the first call must give its own."""
+        """The model's logits when its activations at the hookpoint are these; the first call must give its own.
+
+        Gradients flow to the activations.
+        """
         return self._run(ids, activations) if self._checked else self._check(ids, activations)
 
     def _run(self, ids: Tensor, activations: Tensor) -> Tensor:
         with self._replaced(activations), self._handing_on():
             return self._model(input_ids=ids, use_cache=False).logits
 
+    @torch.no_grad()
     def _check(self, ids: Tensor, activations: Tensor) -> Tensor:
         """The logits of the model as it is, after putting its own activations in place was seen to give the same."""
         with self._watched():

@@ -38,7 +38,7 @@ class Setting:
         text = pinned_text(text_for(subjects) if text is None else text)
         found = find_hookpoints(language_model.model, [trained_at])
         if len(found) > 1:
-            raise ExpanderError(f"{trained_at!r} matches {len(found)} hookpoints; evaluate at one of them.")
+            raise ExpanderError(f"{trained_at!r} matches {len(found)} hookpoints; name one of them.")
         return cls(found[0], text, _massive_above(subjects, str(found[0])), _held_out(subjects, text))
 
     def described(self, language_model: LanguageModel, massive_above: float) -> dict[str, Any]:

@@ -21,6 +21,8 @@ TOKENS_PER_BATCH = 2048
 """At most, as long as a context fits."""
 LOGITS_PER_BATCH = 2**27
 """At most, as long as a context fits: half a gigabyte of them in float32."""
+POOL = 2_000_000
+"""Tokens that a passage from here and there is drawn from, where it needs no more."""
 KEPT_BYTES = 2**30
 """Activations of a text that take no more than this are kept between the passes over it."""
 SAMPLE = 16_384
@@ -75,21 +77,49 @@ class Passage:
     @classmethod
     def of(cls, language_model: LanguageModel, text: TextConfig, tokens: int) -> Passage:
         """The first `tokens` tokens of the text (but no piece of a single one), or all if it has fewer."""
-        if tokens < SHORTEST + text.bos:
-            raise ExpanderError(f"An evaluation needs at least {SHORTEST + text.bos} tokens, not {tokens}.")
-        if language_model.context is not None and text.context > language_model.context:
-            raise ExpanderError(
-                f"The context of {text.context} tokens is longer than the {language_model.context} that "
-                f"{language_model.name} was made for."
-            )
-        found = documents(text.text, part=text.part, column=text.column)
-        pieces = tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
-        chosen = list(_first(pieces, tokens))
-        numbers = {number: count for count, number in enumerate(dict.fromkeys(piece.document for piece in chosen))}
-        numbered = [replace(piece, document=numbers[piece.document]) for piece in chosen]
+        chosen = list(_first(_pieces(language_model, text, tokens), tokens))
         most = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // language_model.vocabulary)
-        batches = list(batches_by_length(numbered, max(text.context, most)))
-        return cls(batches, sum(len(piece.ids) for piece in chosen), len(numbers))
+        return cls._batched(chosen, max(text.context, most))
+
+    @classmethod
+    def drawn(
+        cls, language_model: LanguageModel, text: TextConfig, tokens: int, *, tokens_per_batch: int, seed: int
+    ) -> Passage:
+        """`tokens` tokens (but no piece of a single one) from here and there, batches of them in a seeded order.
+
+        They come from the first `POOL` tokens of the text, or from the first `tokens` if those are more.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        pool = list(_first(_pieces(language_model, text, tokens), max(tokens, POOL)))
+        order = torch.randperm(len(pool), generator=generator).tolist()
+        chosen = list(_first((pool[number] for number in order), tokens))
+        passage = cls._batched(chosen, max(text.context, tokens_per_batch))
+        if passage.tokens < tokens - SHORTEST:
+            raise ExpanderError(
+                f"The text has {passage.tokens:,} tokens, not {tokens:,}; ask for fewer or give a longer text."
+            )
+        order = torch.randperm(len(passage.batches), generator=generator).tolist()
+        return replace(passage, batches=[passage.batches[number] for number in order])
+
+    @classmethod
+    def _batched(cls, pieces: list[TokenisedDocument], tokens_per_batch: int) -> Passage:
+        numbers = {number: count for count, number in enumerate(dict.fromkeys(piece.document for piece in pieces))}
+        numbered = [replace(piece, document=numbers[piece.document]) for piece in pieces]
+        batches = list(batches_by_length(numbered, tokens_per_batch))
+        return cls(batches, sum(len(piece.ids) for piece in pieces), len(numbers))
+
+
+def _pieces(language_model: LanguageModel, text: TextConfig, tokens: int) -> Iterator[TokenisedDocument]:
+    """The text in pieces that the model can read, to take so many tokens from."""
+    if tokens < SHORTEST + text.bos:
+        raise ExpanderError(f"A passage needs at least {SHORTEST + text.bos} tokens, not {tokens}.")
+    if language_model.context is not None and text.context > language_model.context:
+        raise ExpanderError(
+            f"The context of {text.context} tokens is longer than the {language_model.context} that "
+            f"{language_model.name} was made for."
+        )
+    found = documents(text.text, part=text.part, column=text.column)
+    return tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
 
 
 def _first(pieces: Iterator[TokenisedDocument], tokens: int) -> Iterator[TokenisedDocument]:
@@ -113,7 +143,7 @@ class TextActivations:
         massive_above: float | None = None,
         progress: Callable[[int], None] = lambda tokens: None,
     ) -> None:
-        """One pass over the text, for the mean and the counts; without `massive_above` it is 4 medians of this text."""
+        """One pass over the text for what follows; without `massive_above` it is 4 medians of this text."""
         self.passage, self.hookpoint = passage, hookpoint
         self._language_model = language_model
         self._kept: dict[int, Tensor] = {}
@@ -127,16 +157,16 @@ class TextActivations:
             self._keeps, self._kept = False, {}
         self.massive_above = MASSIVE_MULTIPLE * self._median() if massive_above is None else massive_above
         self.massive = self.special = 0
-        self.mean = self._summarise(progress)
+        """Tokens of the text that are passed through."""
+        self.mean, self.variation = self._summarise(progress)
 
-    def parts(self) -> Iterator[Part]:
-        """The batches of the passage, one after the other."""
-        for number, batch in enumerate(self.passage.batches):
+    def parts(self, start: int = 0) -> Iterator[Part]:
+        """The batches of the passage from number `start` on, one after the other."""
+        for number, batch in enumerate(self.passage.batches[start:], start):
             activations = self._activations(number)
             ids, there = batch.ids.to(activations.device), batch.mask.to(activations.device)
             special = torch.isin(ids, self._special) & there
-            norms = torch.linalg.vector_norm(activations, dim=-1, dtype=torch.float32)
-            massive = (norms > self.massive_above) & there & ~special
+            massive = (_norms(activations) > self.massive_above) & there & ~special
             has_next = torch.nn.functional.pad(there[:, 1:], (0, 1))
             yield Part(
                 ids=ids,
@@ -168,20 +198,27 @@ class TextActivations:
                 break
             activations = self._activations(number)
             there = batch.mask.to(activations.device)
-            norms.append(torch.linalg.vector_norm(activations[there], dim=-1, dtype=torch.float32))
+            norms.append(_norms(activations[there]))
             held += batch.tokens
         return float(torch.cat(norms).median())
 
-    def _summarise(self, progress: Callable[[int], None]) -> Float64[Tensor, " m"]:
-        """Count what is passed through; gives back the mean of the rest."""
-        total, count = torch.zeros(self.width, dtype=torch.float64), 0
+    def _summarise(self, progress: Callable[[int], None]) -> tuple[Float64[Tensor, " m"], float]:
+        """Count what is passed through; gives back the mean of the rest, and its mean squared distance from that."""
+        total, squares, count = torch.zeros(self.width, dtype=torch.float64), 0.0, 0
         for part in self.parts():
             x = part.x
             total += x.double().sum(dim=0).cpu()
+            squares += float(x.double().square().sum())
             count, self.massive, self.special = count + len(x), self.massive + part.massive, self.special + part.special
             progress(part.tokens)
         if count == 0:
-            raise ExpanderError("Every token of the text is special or massive, so there is nothing to evaluate.")
+            raise ExpanderError("Every token of the text is special or massive, so there is nothing to replace.")
         if not total.isfinite().all():
             raise ExpanderError(f"The activations at {self.hookpoint} are not finite; load the model in float32.")
-        return total / count
+        mean = total / count
+        return mean, squares / count - float(mean.square().sum())
+
+
+def _norms(activations: Float[Tensor, "*tokens m"]) -> Float[Tensor, "*tokens"]:
+    """Of every token, in float32 at least."""
+    return torch.linalg.vector_norm(activations, dim=-1, dtype=torch.promote_types(activations.dtype, torch.float32))

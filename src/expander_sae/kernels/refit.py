@@ -24,7 +24,7 @@ def _factor(gram: Float[Tensor, "batch k k"], used: Bool[Tensor, "batch k"]) -> 
     return torch.linalg.cholesky_ex(masked).L
 
 
-def _solve(
+def solve_used(
     gram: Float[Tensor, "batch k k"], target: Float[Tensor, "batch k"], used: Bool[Tensor, "batch k"]
 ) -> Float[Tensor, "batch k"]:
     """The least-squares codes on the used columns, zero elsewhere."""
@@ -51,7 +51,7 @@ def refit(
     refused = (chosen & ~(pivot >= dependent)).any(dim=1)
     moved = chosen.any(dim=1) & ~refused
     grown = torch.where(refused[:, None], used, grown)
-    solved = _solve(gram, target, grown)
+    solved = solve_used(gram, target, grown)
     if not signed:
         solved, grown = _drop_negative(gram, target, codes, solved, grown)
     return Fit(torch.where(moved[:, None], solved, codes), torch.where(moved[:, None], grown, used), refused)
@@ -74,7 +74,7 @@ def _drop_negative(
         dropped = negative & (share <= walk)
         codes = torch.where(torch.isfinite(walk), codes + walk.clamp(max=1) * (solved - codes), solved)
         codes, used = codes * ~dropped, used & ~dropped
-        solved = _solve(gram, target, used)
+        solved = solve_used(gram, target, used)
 
 
 def least_squares(
@@ -91,7 +91,7 @@ def least_squares(
     A column within the span of those before it (squared distance below `dependent`) gets zero.
     """
     allowed = _independent(gram, used, dependent)
-    solved = _solve(gram, target, allowed)
+    solved = solve_used(gram, target, allowed)
     if signed:
         return solved
     solved, used = _drop_negative(gram, target, codes.clamp(min=0) * allowed, solved, allowed)
@@ -104,7 +104,7 @@ def least_squares(
         if not returning.any():
             break
         grown = used | returning
-        solved, used = _drop_negative(gram, target, solved, _solve(gram, target, grown), grown)
+        solved, used = _drop_negative(gram, target, solved, solve_used(gram, target, grown), grown)
     return solved
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
@@ -24,7 +24,6 @@ from torch import Tensor
 from expander_sae.errors import ExpanderError
 from expander_sae.storage.folder import replace_file
 from expander_sae.storage.json_fields import checksum
-from expander_sae.training.config import TrainConfig
 from expander_sae.version import __version__
 
 FORMAT = "expander-sae checkpoint"
@@ -36,6 +35,12 @@ _TENSOR_FILE = re.compile(r"state-[0-9a-f]{16}\.safetensors(\.tmp)?")
 
 class CheckpointError(ExpanderError):
     """A checkpoint that cannot be written, or from which this run cannot go on."""
+
+
+class Settings(Protocol):
+    """What makes a run the same run."""
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Checkpoint:
         """Of the activations it was trained on."""
         return len(self.tensors[0]["parameters/pre_bias"])
 
-    def check_same(self, configs: Sequence[TrainConfig], folder: Path) -> None:
+    def check_same(self, configs: Sequence[Settings], folder: Path) -> None:
         """Refuse to go on with other dictionaries, naming the first difference."""
         if len(configs) != len(self.configs):
             raise CheckpointError(

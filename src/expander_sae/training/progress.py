@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,20 +21,36 @@ def waiting(what: str, shown: bool) -> Iterator[None]:
         yield
 
 
+class Shown(NamedTuple):
+    """A number of every row: its label, its name in the row, and how it is written."""
+
+    label: str
+    name: str
+    format: str
+
+
+FVU = Shown("FVU", "fvu", ".3f")
+DEAD = Shown("dead", "dead", ".1%")
+
+
 class Display:
     """One line per dictionary on the terminal's error stream; nothing where it is not shown."""
 
-    def __init__(self, names: Sequence[str], total: int, done: int, shown: bool) -> None:
+    def __init__(
+        self, names: Sequence[str], total: int, done: int, shown: bool, metrics: Sequence[Shown] = (FVU, DEAD)
+    ) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:3.0f} %  FVU {task.fields[fvu]}  dead {task.fields[dead]}"),
+            TextColumn("{task.percentage:3.0f} %  {task.fields[metrics]}"),
             TextColumn("{task.fields[speed]} tokens/s"),
             TimeRemainingColumn(),
         )
+        self._metrics = metrics
         self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
+        unknown = "  ".join(f"{metric.label} -" for metric in metrics)
         self._tasks = [
-            self._progress.add_task(name, total=total, completed=done, fvu="-", dead="-", speed="-") for name in names
+            self._progress.add_task(name, total=total, completed=done, metrics=unknown, speed="-") for name in names
         ]
 
     def __enter__(self) -> Self:
@@ -49,7 +65,6 @@ class Display:
         self._progress.update(
             self._tasks[dictionary],
             completed=row["tokens"],
-            fvu=f"{row['fvu']:.3f}",
-            dead=f"{row['dead']:.1%}",
+            metrics="  ".join(f"{metric.label} {row[metric.name]:{metric.format}}" for metric in self._metrics),
             speed=f"{row['tokens_per_second']:,.0f}",
         )

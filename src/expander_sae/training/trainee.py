@@ -20,10 +20,9 @@ from expander_sae.training.dead_features import FiringRecord, auxk_loss
 from expander_sae.training.losses import BatchStatistics, fvu
 from expander_sae.training.metrics import StepMetrics
 from expander_sae.training.moving import ColumnMoves
+from expander_sae.training.optimizer_state import learned_state, make_moments
 from expander_sae.training.schedule import learning_rate_rule, rate_at
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What Adam remembers of every parameter."""
 MULTI = 4
 """How many times more features multi_topk looks at."""
 MULTI_WEIGHT = 1 / 8
@@ -143,10 +142,7 @@ class Trainee:
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on; with `tokens`, all that there is."""
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
-        for name, parameter in self.sae.named_parameters():
-            state[f"parameters/{name}"] = parameter.detach()
-            for moment in MOMENTS:
-                state[f"{moment}/{name}"] = self.optimizer.state[parameter][moment]
+        state |= learned_state(self.sae, self.optimizer)
         state |= {} if self.moves is None else self.moves.state_dict()
         names = [name for name, _ in self.sae.named_parameters()]
         return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
@@ -154,10 +150,7 @@ class Trainee:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], tokens: int) -> None:
         """Be again what `state_dict` was taken of, after this many tokens."""
-        for name, parameter in self.sae.named_parameters():
-            self.optimizer.state[parameter] = {
-                moment: torch.empty_like(state[f"{moment}/{name}"], device=parameter.device) for moment in MOMENTS
-            }
+        make_moments(self.sae, self.optimizer, state)
         self.tokens = tokens
         if self.moves is not None:
             self.moves.load_rows(state["rows"])

@@ -1,0 +1,6 @@
+"""Fine-tuning: a trained dictionary learns what the language model's own predictions need of it."""
+
+from expander_sae.finetuning.config import FinetuneConfig
+from expander_sae.finetuning.loop import FinetuneRun, finetune
+
+__all__ = ["FinetuneConfig", "FinetuneRun", "finetune"]
