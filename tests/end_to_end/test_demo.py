@@ -28,11 +28,11 @@ def demo(out: Path) -> str:
 def test_from_the_model_to_the_report_and_again(smollm2: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     printed = demo(out)
-    for name in ("expander d=7", "expander d=32", "dense", "dense n=16"):
+    for name in ("expander d=7", "expander d=2", "dense", "dense n=16"):
         assert name in printed
     assert str(out / "report.html") in printed
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "expander d=32" in page
+    assert "expander d=2" in page
     assert Store.open(out / "acts").tokens == 2000
     loss = json.loads((out / "evaluation.json").read_text())["dense"]["language_model"]
     assert loss["retention_mean"]["value"] == 1

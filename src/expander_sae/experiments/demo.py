@@ -51,7 +51,7 @@ class DemoConfig:
     """Tokens to train on; more than were harvested means several passes."""
     evaluation_tokens: int = 6_000
     """Tokens of held-out text on which the model's loss is measured."""
-    degrees: tuple[int, ...] = (7, 32)
+    degrees: tuple[int, ...] = (7, 2)
     """Learned values per column of the expander dictionaries; features are shown of the first."""
     n: int = 4608
     """Features."""
