@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from expander_sae.reporting.labels import Box, Label, place_beside, spread
@@ -31,6 +31,7 @@ def test_labels_that_want_the_same_place_share_it_fairly() -> None:
 
 
 @settings(deadline=None, max_examples=100)
+@example(points=[(260.0, 0.0), (285.0, 0.0), (276.0, 0.0), (286.0, 0.0)])
 @given(points=st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1000)), min_size=1, max_size=6))
 def test_names_beside_points_never_cover_each_other(points: list[tuple[float, float]]) -> None:
     frame = Box(-200, -200, 1200, 1200)

@@ -77,7 +77,7 @@ def place_beside(labels: Sequence[Label], obstacles: Sequence[Box], frame: Box, 
     taken: list[Box] = list(obstacles)
     boxes = []
     for label in labels:
-        candidates = [box for distance in (gap, 2 * gap, 4 * gap) for box in _around(label, distance)]
+        candidates = [box for distance in (gap, 2 * gap, 4 * gap, 8 * gap) for box in _around(label, distance)]
         best = min(candidates, key=lambda box: _cost(box, taken, frame))  # the first of equals
         boxes.append(best)
         taken.append(best)
