@@ -18,7 +18,7 @@ from expander_sae.finetuning import FinetuneConfig, FinetuneRun, finetune
 class Finetune:
     """Fine-tune a trained dictionary so that the language model predicts with it in place what it predicts without.
 
-    What is not said is as in training: the model, the hookpoint, and the text. Continues where it was stopped.
+    What is not said is as in training: the model, the hookpoint, and the text. Rows stay where they are.
     """
 
     path: tyro.conf.Positional[Path]

@@ -31,10 +31,9 @@ def check_coder(sae: SparseAutoencoder) -> None:
 def differentiable_residual(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens m"]:
     """What the codes leave unexplained of the scaled activations, as `sae.residual` says, with the codes' derivative.
 
-    One-shot codes have theirs. The codes z of OMP are least squares on the columns W that it chose and did not drop,
-    so that G dz = dW^T r + W^T dr, where G = W^T W, r is the residual, and dr is its change at fixed z. For a squared
-    error this makes no difference, since r is orthogonal to W. Nor does it with k far below m, as most of a gradient is
-    then orthogonal to W too; with k=2 of m=16 it left a fifth less of the divergence than fixed codes.
+    One-shot codes have theirs. The codes z of OMP are the least squares on the columns W that it chose and kept, so
+    that G dz = dW^T r + W^T dr, where G = W^T W, r is the residual and dr its change at fixed z. For a squared error
+    this makes no difference, as r is orthogonal to W, and little with k far below m, as most of a gradient is too.
     """
     codes, residual = sae.residual(x)
     if not isinstance(sae.coder, OMP):

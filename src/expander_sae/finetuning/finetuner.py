@@ -19,12 +19,12 @@ from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.training.optimizer_state import learned_state, make_moments
 from expander_sae.training.schedule import learning_rate_for, rate_at
 
-SHARE_OF_TRAINING = 1 / 6
+SHARE_OF_TRAINING = 1 / 3
 """The default learning rate, as a share of the one that training takes."""
 
 
 def default_learning_rate(sae: SparseAutoencoder) -> float:
-    """The default peak: a sixth of what training takes for as many columns with as many values."""
+    """The default peak: a third of what training takes for as many columns with as many values."""
     one_shot = isinstance(sae.coder, OneShotCoder)
     return SHARE_OF_TRAINING * learning_rate_for(sae.n, sae.dictionary.learned_values / sae.n, one_shot)
 
