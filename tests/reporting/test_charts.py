@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from expander_sae.errors import ExpanderError
-from expander_sae.reporting.charts import Axis, Point, Series, line_chart, point_chart, short
+from expander_sae.reporting.charts import Axis, Family, Point, Series, family_chart, line_chart, point_chart, short
 from expander_sae.reporting.figures import dead_features, loss_curves, storage_fidelity
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -80,3 +80,19 @@ def test_lines_that_cannot_be_drawn(series: list[Series], sentence: str) -> None
 def test_points_that_cannot_be_drawn() -> None:
     with pytest.raises(ExpanderError, match="both of its numbers are finite"):
         point_chart([Point("a", 1, math.nan)], Axis("x"), Axis("y"))
+
+
+def test_of_families_the_first_and_those_without_a_name_have_named_points() -> None:
+    families = [
+        Family("ours", [Point("d=2", 1e3, 0.5, 0.4, 0.6), Point("d=7", 1e4, 0.4)]),
+        Family("theirs", [Point("n=8", 1e3, 0.7), Point("n=64", 1e4, 0.6)]),
+        Family("", [Point("int8", 1e5, 0.3), Point("int4", 5e4, 0.3)]),
+    ]
+    found = set(texts(family_chart(families, Axis("bytes", log=True), Axis("error")).svg))
+    assert {"ours", "d=2", "d=7", "theirs", "int8", "int4", "bytes", "error"} <= found
+    assert not {"n=8", "n=64", ""} & found
+
+
+def test_families_without_points_cannot_be_drawn() -> None:
+    with pytest.raises(ExpanderError, match="something to show"):
+        family_chart([Family("ours", [])], Axis("x"), Axis("y"))

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from expander_sae.reporting.labels import Box, Label, place_beside, spread
+from expander_sae.reporting.labels import Box, Label, place_beside, place_beside_any, spread
 
 heights = st.lists(st.floats(0, 100, allow_nan=False), min_size=1, max_size=8)
 
@@ -46,3 +46,9 @@ def test_a_name_goes_where_no_point_is() -> None:
     frame, right_of_it = Box(0, 0, 200, 100), Box(110, 40, 190, 60)
     (box,) = place_beside([Label(100, 50, 60, 10)], [right_of_it], frame, 5)
     assert box.right < 100
+
+
+def test_a_name_with_several_points_goes_to_the_one_with_room() -> None:
+    frame, crowd = Box(0, 0, 400, 100), Box(0, 0, 200, 100)
+    (box,) = place_beside_any([[Label(100, 50, 60, 10), Label(300, 50, 60, 10)]], [crowd], frame, 5)
+    assert box.left > 300

@@ -11,6 +11,7 @@ from expander_sae.cli.compress import Compress
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
 from expander_sae.cli.finetune import Finetune
+from expander_sae.cli.frontier import Frontier
 from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
 from expander_sae.cli.model import Model
@@ -28,6 +29,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune", prefix_name=False)]
     | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
+    | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )

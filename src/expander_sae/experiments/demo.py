@@ -13,7 +13,7 @@ from expander_sae.activations.store.manifest import MANIFEST
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate
 from expander_sae.evaluation.contexts import Context, firing_counts, spread_over_frequency, top_contexts
-from expander_sae.experiments.records import read_evaluations, write_evaluations
+from expander_sae.experiments.records import check_same_settings, read_evaluations, write_evaluations
 from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.page import check_installed
 from expander_sae.storage import describe
@@ -150,7 +150,8 @@ class DemoResult:
 def run_demo(config: DemoConfig, listener: Listener, *, progress: bool = True) -> DemoResult:
     """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
     check_installed()
-    _check_folder(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    check_same_settings(config.out / CONFIG, config.to_json(), "a demo")
     stages = Stages(config.out, listener)
     language_model = _load(config, stages)
     store = _harvest(config, language_model, stages)
@@ -163,19 +164,6 @@ def run_demo(config: DemoConfig, listener: Listener, *, progress: bool = True) -
         for name, run in runs.items()
     }
     return DemoResult(config, language_model, store, contestants, samples, stages.seconds)
-
-
-def _check_folder(config: DemoConfig) -> None:
-    """Make the folder, or refuse it if it is that of another demo."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    path, here = config.out / CONFIG, config.to_json()
-    there = json.loads(path.read_text()) if path.exists() else here
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            raise ExpanderError(
-                f"{config.out} holds a demo with {name}={there.get(name)!r}, not {here.get(name)!r}; "
-                "give another folder with --out, or the same settings."
-            )
 
 
 def _load(config: DemoConfig, stages: Stages) -> LanguageModel:

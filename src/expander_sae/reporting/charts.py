@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from expander_sae.errors import ExpanderError
-from expander_sae.reporting.labels import Box, Label, place_beside, spread
+from expander_sae.reporting.labels import Box, Label, place_beside, place_beside_any, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,8 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 
 MARKERS = ("o", "s", "D", "^", "v", "P")
 SIZE = (5.2, 3.4)
 """Inches; the page shows them between 0.9 and 1.4 times as large."""
+LARGE = (8.0, 5.2)
+"""Where many points have to find room."""
 
 _POINTS = 10.5
 # Pixels between a name and what it names.
@@ -50,6 +52,13 @@ class Point(NamedTuple):
     y: float
     low: float = math.nan
     high: float = math.nan
+
+
+class Family(NamedTuple):
+    """Points that belong together, joined by a line that bears their name; without a name each stands for itself."""
+
+    label: str
+    points: Sequence[Point]
 
 
 class Axis(NamedTuple):
@@ -116,6 +125,25 @@ def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
         return _picture(figure)
 
 
+def family_chart(families: Sequence[Family], x: Axis, y: Axis) -> Picture:
+    """Families of points; the first one is drawn with more weight, and its points are named as well."""
+    _refuse_empty([point for family in families for point in family.points])
+    with _style():
+        figure, axes = _figure(x, y, LARGE)
+        for number, (family, color, marker) in enumerate(zip(families, cycle(PALETTE), cycle(MARKERS), strict=False)):
+            weight = 1.0 if number else 2.0
+            for point in family.points:
+                axes.plot([point.x] * 2, [point.low, point.high], color=color, linewidth=0.8 * weight, alpha=0.6)
+            axes.plot(
+                [point.x for point in family.points], [point.y for point in family.points], color=color, marker=marker,
+                markersize=4 + weight, linewidth=1.2 * weight, linestyle=DASHES[0] if family.label else "",
+            )  # fmt: skip
+        axes.margins(x=0.06, y=0.08)
+        figure.draw_without_rendering()  # fixes the limits
+        _name_families(figure, axes, families)
+        return _picture(figure)
+
+
 def _refuse_empty(things: Sequence[object]) -> None:
     if not things:
         raise ExpanderError("A chart needs something to show.")
@@ -136,14 +164,15 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(x: Axis, y: Axis) -> tuple[Figure, Axes]:
+def _figure(x: Axis, y: Axis, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
     """Empty axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE)
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.11, 0.15, 0.86, 0.73))
+    left, bottom, top = 0.57 / size[0], 0.51 / size[1], 0.41 / size[1]  # inches, whatever the size
+    axes = figure.add_axes((left, bottom, 0.97 - left, 1 - bottom - top))
     axes.set_xlabel(x.label)
     figure.text(0.01, 0.98, y.label, va="top")  # level text reads faster than upright text beside the axis
     axes.grid(True, axis="y")
@@ -214,6 +243,55 @@ def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
         )
     for name, box in zip(names, place_beside(labels, obstacles, _box(axes), _GAP), strict=True):
         name.set_position(_share(figure, box.left, box.bottom))
+
+
+def _name_families(figure: Figure, axes: Axes, families: Sequence[Family]) -> None:
+    """A name at one of the points of each family, and at every point of the first and of those without a name."""
+    labels, names, obstacles = [], [], []
+    for number, (family, color) in enumerate(zip(families, cycle(PALETTE), strict=False)):
+        points = [_pixels(axes, point) for point in family.points]
+        obstacles += [_around(*point) for point in points] + _along(points)
+        of_points = [(point.label, [at]) for point, at in zip(family.points, points, strict=True)]
+        of_family = [(family.label, points)] if family.label else []
+        for text, places in [*(of_points if number == 0 or not of_family else []), *of_family]:
+            weight = "bold" if text == family.label else "normal"
+            name = figure.text(0, 0, text, color=color, va="bottom", ha="left", fontweight=weight)
+            size = name.get_window_extent()
+            names.append(name)
+            labels.append([Label(x, y, size.width, size.height) for x, y in places])
+    boxes = place_beside_any(labels, obstacles, _box(axes), _GAP)
+    for name, choices, box in zip(names, labels, boxes, strict=True):
+        name.set_position(_share(figure, box.left, box.bottom))
+        distance, start, end = min(_shortest(label, box) for label in choices)
+        if distance > 1.1 * _GAP:
+            _leader(figure, start, end, str(name.get_color()))
+
+
+def _pixels(axes: Axes, point: Point) -> tuple[float, float]:
+    x, y = axes.transData.transform((point.x, point.y))
+    return float(x), float(y)
+
+
+def _around(x: float, y: float) -> Box:
+    """What a marker takes."""
+    return Box(x - _GAP / 2, y - _GAP / 2, x + _GAP / 2, y + _GAP / 2)
+
+
+def _shortest(label: Label, box: Box) -> tuple[float, tuple[float, float], tuple[float, float]]:
+    """How far a name is from a point, the point, and what of the name is nearest to it."""
+    x, y = min(max(label.x, box.left), box.right), min(max(label.y, box.bottom), box.top)
+    return math.hypot(x - label.x, y - label.y), (label.x, label.y), (x, y)
+
+
+def _along(points: Sequence[tuple[float, float]]) -> list[Box]:
+    """What the lines between points take, as small boxes on them."""
+    found = []
+    for (x1, y1), (x2, y2) in pairwise(points):
+        count = int(max(abs(x2 - x1), abs(y2 - y1)) / 4)
+        shares = [(step + 1) / (count + 1) for step in range(count)]
+        found += [Box(x - 2, y - 2, x + 2, y + 2) for x, y in
+                  ((x1 + share * (x2 - x1), y1 + share * (y2 - y1)) for share in shares)]  # fmt: skip
+    return found
 
 
 def _leader(figure: Figure, start: tuple[float, float], end: tuple[float, float], color: str) -> None:

@@ -74,10 +74,17 @@ def _within(places: list[float], order: list[int], gap: float, low: float, high:
 
 def place_beside(labels: Sequence[Label], obstacles: Sequence[Box], frame: Box, gap: float) -> list[Box]:
     """A box for every label, right, left, above or below its point, wherever it covers the least of anything else."""
+    return place_beside_any([[label] for label in labels], obstacles, frame, gap)
+
+
+def place_beside_any(labels: Sequence[Sequence[Label]], obstacles: Sequence[Box], frame: Box, gap: float) -> list[Box]:
+    """The same for labels that may stand at any of several points each."""
     taken: list[Box] = list(obstacles)
     boxes = []
-    for label in labels:
-        candidates = [box for distance in (gap, 2 * gap, 4 * gap, 8 * gap) for box in _around(label, distance)]
+    for places in labels:
+        candidates = [
+            box for distance in (gap, 2 * gap, 4 * gap, 8 * gap) for place in places for box in _around(place, distance)
+        ]
         best = min(candidates, key=lambda box: _cost(box, taken, frame))  # the first of equals
         boxes.append(best)
         taken.append(best)

@@ -41,6 +41,14 @@ class Table:
             table.add_row(*(Text(_lines(cell)) for cell in row))
         return table
 
+    def to_markdown(self) -> str:
+        """The table for a file that is read as text or as Markdown."""
+        lines = [
+            [" ".join(filter(None, (cell.text, cell.terse))) for cell in row] for row in (self.headings, *self.rows)
+        ]
+        rule = ["---" if number == 0 else "---:" for number in range(len(self.headings))]
+        return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
+
 
 def _lines(cell: Cell) -> str:
     return f"{cell.text}\n{cell.terse}" if cell.terse else cell.text

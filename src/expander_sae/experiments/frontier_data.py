@@ -1,0 +1,112 @@
+"""What a frontier is made of: activations to train on, and a way to measure autoencoders on others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.activations.models import LanguageModel, load_language_model, name_of
+from expander_sae.activations.store import Store
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import ExpanderError
+from expander_sae.evaluation import Evaluation, evaluate, evaluate_activations
+from expander_sae.experiments.frontier_config import FrontierConfig
+
+Report = Callable[[int], None]
+
+
+class Data(Protocol):
+    """Activations, and the measure of what is learned from them."""
+
+    @property
+    def source(self) -> Store | Tensor:
+        """What to train on."""
+
+    @property
+    def width(self) -> int:
+        """Of an activation."""
+
+    @property
+    def tokens(self) -> int:
+        """That a pass trains on."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where they come from."""
+
+    def measure(
+        self, saes: Mapping[str, SparseAutoencoder], reference: str, report: Report
+    ) -> Mapping[str, Evaluation]:
+        """Every autoencoder on held-out tokens; `reference` is the one that the others retain a share of."""
+
+
+class StoreData:
+    """A store, measured inside its language model or on a second store."""
+
+    def __init__(self, path: str, held_out: str | None, tokens: int) -> None:
+        self.source, self._evaluation_tokens = Store.open(path), tokens
+        self.width, self.tokens, self.origin = self.source.width, self.source.norms.count, dict(self.source.origin)
+        self._held_out = None if held_out is None else Store.open(held_out)
+        self._language_model: LanguageModel | None = None
+        if self._held_out is not None and self._held_out.width != self.width:
+            raise ExpanderError(f"{held_out} has activations of width {self._held_out.width}, not {self.width}.")
+        if self._held_out is None and not {"model", "revision", "hookpoint", "text"} <= self.origin.keys():
+            raise ExpanderError(f"{path} does not say which model and text it comes from; give a --held-out store.")
+
+    def measure(
+        self, saes: Mapping[str, SparseAutoencoder], reference: str, report: Report
+    ) -> Mapping[str, Evaluation]:
+        if self._held_out is not None:
+            return evaluate_activations(saes, self._held_out, tokens=self._evaluation_tokens)
+        if self._language_model is None:  # only now: a second run that finds all of it measured needs no model
+            self._language_model = load_language_model(name_of(self.origin))
+        return evaluate(
+            saes, self._language_model, tokens=self._evaluation_tokens, reference=reference, report=report
+        )  # fmt: skip
+
+
+WIDTH, FEATURES, ACTIVE = 96, 384, 8
+"""Of planted activations: coordinates, columns, and columns in each of them."""
+TRAINED, HELD_OUT, PER_DOCUMENT = 12_288, 768, 32
+"""Planted tokens to train on, to measure on, and in what counts as a document."""
+
+
+class PlantedData:
+    """Sums of a few columns whose entries fall off by a power law: the more of them a dictionary learns, the better."""
+
+    def __init__(self, tokens: int) -> None:
+        x = planted_activations(TRAINED + HELD_OUT)
+        self.source, self._held_out = x[:TRAINED], x[TRAINED:]
+        self.width, self.tokens, self.origin = WIDTH, TRAINED, dict[str, Any](planted=f"{FEATURES} columns")
+        self._documents, self._evaluation_tokens = torch.arange(HELD_OUT) // PER_DOCUMENT, tokens
+
+    def measure(
+        self, saes: Mapping[str, SparseAutoencoder], reference: str, report: Report
+    ) -> Mapping[str, Evaluation]:
+        return evaluate_activations(saes, self._held_out, documents=self._documents, tokens=self._evaluation_tokens)
+
+
+def planted_activations(tokens: int) -> Float[Tensor, "tokens m"]:
+    """Each a sum of ACTIVE columns, the first of which are the most frequent, with noise of a tenth of its norm."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(FEATURES, WIDTH, generator=generator).argsort(dim=1)
+    sizes = torch.randn(FEATURES, WIDTH, generator=generator).sign() / (1 + torch.arange(WIDTH))
+    columns = torch.nn.functional.normalize(torch.zeros(FEATURES, WIDTH).scatter(1, order, sizes), dim=1)
+    frequency = (1 + torch.arange(FEATURES)).double().pow(-0.5).expand(tokens, -1)
+    features = torch.multinomial(frequency, ACTIVE, generator=generator)
+    weights = torch.rand(tokens, ACTIVE, 1, generator=generator) + 0.5
+    x = (weights * columns[features]).sum(dim=1)
+    noise = torch.randn(x.shape, generator=generator) * torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x + 0.1 * noise / WIDTH**0.5
+
+
+def open_data(config: FrontierConfig) -> Data:
+    """What the config asks for."""
+    if config.store is None:
+        return PlantedData(config.evaluation_tokens)
+    held_out = None if config.held_out is None else str(config.held_out)
+    return StoreData(str(config.store), held_out, config.evaluation_tokens)
