@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
+from expander_sae.kernels.cpu_compile import inlined
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def append_to_factor(factor: Any, gram: Any, size: int) -> float:
     """Extend the factor of the first `size` columns by one; returns the new column's squared distance from them."""
     pivot = gram[size, size]
@@ -25,7 +25,7 @@ def append_to_factor(factor: Any, gram: Any, size: int) -> float:
     return pivot
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def solve_lower(factor: Any, size: int, vector: Any) -> None:
     """vector := L^-1 vector, in place."""
     for row in range(size):
@@ -35,7 +35,7 @@ def solve_lower(factor: Any, size: int, vector: Any) -> None:
         vector[row] = total / factor[row, row]
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def solve_upper(factor: Any, size: int, vector: Any) -> None:
     """vector := L^-T vector, in place, row by row so that memory is read in order."""
     for row in range(size - 1, -1, -1):
@@ -44,7 +44,7 @@ def solve_upper(factor: Any, size: int, vector: Any) -> None:
             vector[column] -= factor[row, column] * vector[row]
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def remove_from_gram(gram: Any, size: int, position: int) -> None:
     """Close the gap that a dropped column leaves."""
     for row in range(position, size - 1):
@@ -55,7 +55,7 @@ def remove_from_gram(gram: Any, size: int, position: int) -> None:
             gram[row, column] = gram[row, column + 1]
 
 
-@numba.njit(cache=True, nogil=True)
+@inlined
 def refactor(factor: Any, gram: Any, first: int, size: int) -> None:
     """Make the factor's rows from `first` on anew."""
     for row in range(first, size):
