@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from expander_sae import ExpanderError
 from expander_sae.kernels import gpu_correlate, gpu_select, reference, select
 from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
+from tests.uneven import shortened
 
 
 def check(arguments, found=None):
@@ -39,6 +40,14 @@ def check(arguments, found=None):
 def test_equals_the_reference_to_the_last_bit(seed, batch, m, n, d, k, signed, ties, dtype):
     x, values, rows, bias = columns(seed, batch, m, n, min(d, m), dtype, ties=ties)
     check((x, values, rows, min(k, n), bias, signed))
+
+
+def test_shorter_columns():
+    x, values, rows, bias = columns(3, 2, 12, 40, 5, torch.float32)
+    arguments = x, values, shortened(rows.cpu(), 3).to(DEVICE), 7, bias
+    found, expected = (select(*arguments, implementation=name) for name in ("gpu", "reference"))
+    assert torch.equal(found[1], expected[1])
+    assert torch.equal(found[0], expected[0])
 
 
 @settings(deadline=None, max_examples=5)

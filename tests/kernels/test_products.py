@@ -13,10 +13,18 @@ from expander_sae.kernels import reference
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.products import select_gradients
 from expander_sae.supports import Support
+from tests.uneven import shortened
 
 
 def problem(
-    seed: int, batch: int = 5, m: int = 11, n: int = 9, d: int = 3, k: int = 4, dtype: torch.dtype = torch.float64
+    seed: int,
+    batch: int = 5,
+    m: int = 11,
+    n: int = 9,
+    d: int = 3,
+    k: int = 4,
+    dtype: torch.dtype = torch.float64,
+    uneven: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Random x, weights, indices, values and rows."""
     generator = torch.Generator().manual_seed(seed)
@@ -24,14 +32,21 @@ def problem(
     weights = torch.randn(batch, k, generator=generator, dtype=dtype)
     indices = torch.randint(0, n, (batch, k), generator=generator)
     values = torch.randn(n, d, generator=generator, dtype=dtype)
-    return x, weights, indices, values, Support.make("uniform", m=m, n=n, d=d, seed=seed).rows
+    rows = Support.make("uniform", m=m, n=n, d=d, seed=seed).rows
+    return x, weights, indices, values, shortened(rows, seed) if uneven else rows
 
 
 @settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 10**6), batch=st.sampled_from([0, 1, 70]), k=st.integers(1, 6), d=st.integers(1, 5))
-def test_compiled_and_plain_torch_agree(seed: int, batch: int, k: int, d: int) -> None:
-    x, weights, indices, values, rows = problem(seed, batch=batch, k=k, d=d)
-    columns = SparseColumns(rows[indices], values[indices])
+@given(
+    seed=st.integers(0, 10**6),
+    batch=st.sampled_from([0, 1, 70]),
+    k=st.integers(1, 6),
+    d=st.integers(1, 5),
+    uneven=st.booleans(),
+)
+def test_compiled_and_plain_torch_agree(seed: int, batch: int, k: int, d: int, uneven: bool) -> None:
+    x, weights, indices, values, rows = problem(seed, batch=batch, k=k, d=d, uneven=uneven)
+    columns = SparseColumns(rows[indices].clamp_min(0), values[indices] * (rows[indices] >= 0))
     combined = kernels.combine(weights, indices, values, rows, x)
     torch.testing.assert_close(combined, columns.combine(weights, 11, x))
     torch.testing.assert_close(combined, reference.combine(weights, indices, values, rows, x))
@@ -40,6 +55,8 @@ def test_compiled_and_plain_torch_agree(seed: int, batch: int, k: int, d: int) -
     torch.testing.assert_close(correlated, reference.correlate_at(x, indices, values, rows))
     _, accumulated = select_gradients(weights, x, indices, values, rows, False, True)
     torch.testing.assert_close(accumulated, reference.accumulate(weights, indices, x, rows))
+    assert accumulated is not None
+    assert not accumulated[rows < 0].any()
 
 
 @settings(deadline=None, max_examples=30)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from expander_sae import ExpanderError, Support
 from expander_sae.kernels import reference, select
+from tests.uneven import shortened
 
 COMPILED = ["cpu"]
 
 
-def problem(seed, batch, m, n, d, *, grid=False, dtype=torch.float32):
+def problem(seed, batch, m, n, d, *, grid=False, dtype=torch.float32, uneven=False):
     """x, values, rows, bias; on a coarse grid so that sums are exact and ties are common if `grid`."""
     generator = torch.Generator().manual_seed(seed)
     support = Support.make("uniform", m=m, n=n, d=d, seed=seed)
@@ -22,7 +23,8 @@ def problem(seed, batch, m, n, d, *, grid=False, dtype=torch.float32):
         if grid
         else (lambda *shape: torch.randn(*shape, generator=generator, dtype=dtype))
     )
-    return draw(batch, m), draw(n, d), support.rows, draw(n)
+    rows = shortened(support.rows, seed) if uneven else support.rows
+    return draw(batch, m), draw(n, d), rows, draw(n)
 
 
 @st.composite
@@ -39,6 +41,7 @@ def sizes(draw):
         "signed": draw(st.booleans()),
         "with_bias": draw(st.booleans()),
         "grid": draw(st.booleans()),
+        "uneven": draw(st.booleans()),
         "dtype": draw(st.sampled_from([torch.float32, torch.float64])),
     }
 
@@ -47,9 +50,9 @@ def sizes(draw):
 @settings(deadline=None, max_examples=150)
 @given(case=sizes())
 def test_every_implementation_equals_the_reference_to_the_last_bit(implementation, case):
-    x, values, rows, bias = problem(
-        case["seed"], case["batch"], case["m"], case["n"], case["d"], grid=case["grid"], dtype=case["dtype"]
-    )
+    sizes_of_problem = [case[name] for name in ("seed", "batch", "m", "n", "d")]
+    kind = {name: case[name] for name in ("grid", "dtype", "uneven")}
+    x, values, rows, bias = problem(*sizes_of_problem, **kind)
     bias = bias if case["with_bias"] else None
     arguments = (x, values, rows, case["k"], bias, case["signed"])
     expected = select(*arguments, implementation="reference")
@@ -61,8 +64,10 @@ def test_every_implementation_equals_the_reference_to_the_last_bit(implementatio
 @settings(deadline=None, max_examples=60)
 @given(case=sizes())
 def test_reference_is_the_exact_topk_of_the_dense_product(case):
-    x, values, rows, bias = problem(case["seed"], case["batch"], case["m"], case["n"], case["d"], grid=True)
-    dense = torch.zeros(case["m"], case["n"]).scatter_(0, rows.T.long(), values.T)
+    sizes_of_problem = [case[name] for name in ("seed", "batch", "m", "n", "d")]
+    x, values, rows, bias = problem(*sizes_of_problem, grid=True, uneven=case["uneven"])
+    # What stands behind the last row of a column goes to a coordinate that is then cut off.
+    dense = torch.zeros(case["m"] + 1, case["n"]).scatter_(0, rows.T.long() % (case["m"] + 1), values.T)[:-1]
     scores = x @ dense + bias
     ranking = scores.abs() if case["signed"] else scores
     # On the grid every sum is exact, so the oracle can break ties by sorting on (score, index).
@@ -197,6 +202,8 @@ def test_what_is_not_finite_is_refused_by_name_and_row(bad):
         ({"bias": torch.zeros(29)}, "bias must have one entry"),
         ({"implementation": "quick"}, "implementation must be one of"),
         ({"rows": torch.full((30, 3), 20, dtype=torch.int32)}, "rows must lie between 0 and 19"),
+        ({"rows": torch.full((30, 3), -1, dtype=torch.int32)}, "Every column needs a row"),
+        ({"rows": torch.tensor([[0, -1, 1]] * 30, dtype=torch.int32)}, "-1 only stands behind the last row"),
     ],
 )
 def test_impossible_requests_get_a_sentence(change, sentence):

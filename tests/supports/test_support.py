@@ -144,7 +144,8 @@ def test_stored_rows_are_sorted_copied_and_cannot_be_rebuilt(stored):
         ([[0, 0, 1]], "Feature 0 touches a coordinate twice"),
         ([[0, 1, 2], [3, 4, 3]], "Feature 1 touches a coordinate twice"),
         ([[0, 1, 5]], "rows must lie between 0 and m - 1 = 4, not 0 to 5"),
-        ([[-1, 1, 2]], "rows must lie between 0 and m - 1 = 4, not -1 to 2"),
+        ([[-2, 1, 2]], "rows must lie between 0 and m - 1 = 4, not -2 to 2"),
+        ([[0, 1], [-1, -1]], "Feature 1 touches no coordinate"),
         ([0, 1, 2], r"shape \[n, d\], not \[3\]"),
         ([[0.0, 1.0]], "rows must be integers, not float64"),
         (torch.zeros(2, 1, dtype=torch.bool), "rows must be integers, not bool"),
@@ -232,3 +233,16 @@ def test_the_table_describes_itself():
     with pytest.raises(TypeError):
         constructions()["mine"] = None
     assert issubclass(SupportError, ExpanderError)
+
+
+def test_features_may_touch_fewer_coordinates_than_others():
+    support = Support.from_rows([[3, -1, 0], [-1, 2, -1], [4, 1, 0]], m=5)
+    assert support.rows.tolist() == [[0, 3, -1], [2, -1, -1], [0, 1, 4]]
+    assert support.degrees.tolist() == [2, 1, 3]
+    assert (support.d, support.entries, support.is_even) == (3, 6, False)
+    assert support.column(1).tolist() == [2]
+    assert torch.diff(support.row_lists.starts).tolist() == [2, 1, 1, 1, 1]
+    assert support.row_lists.features.tolist() == [0, 2, 2, 1, 0, 2]
+    assert support == Support.from_rows(support.rows, m=5)
+    assert support != Support.from_rows([[0, 3, 2], [2, 1, 0], [0, 1, 4]], m=5)
+    assert "entries=6" in repr(support)

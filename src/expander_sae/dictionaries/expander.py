@@ -12,11 +12,12 @@ from expander_sae.dictionaries.codes import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
-from expander_sae.supports import RowLists, Support
+from expander_sae.kernels.inputs import padded_with_zeros
+from expander_sae.supports import NO_ROW, RowLists, Support
 
 
 class ExpanderDictionary(Dictionary):
-    """Column j has `values[j]` at the coordinates `support.rows[j]`.
+    """Column j has `values[j]` at the coordinates `support.rows[j]`; where a row is -1 the value is zero and stays so.
 
     Starts with values of equal size and random sign, columns of unit norm: flat columns have the best average-case
     recovery, and random signs are what keeps structured supports from having exactly dependent columns.
@@ -39,13 +40,15 @@ class ExpanderDictionary(Dictionary):
         self._support: Support | None = support
         if values is None:
             signs = torch.randint(0, 2, (self.n, self.d), generator=generator)
-            values = (2.0 * signs - 1.0) / self.d**0.5
+            values = (2.0 * signs - 1.0) / support.degrees[:, None] ** 0.5
         if tuple(values.shape) != (self.n, self.d):
             raise ExpanderError(f"values must be [{self.n}, {self.d}] for this support, not {list(values.shape)}.")
         self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
         self._row_lists: RowLists | None = None
         # The file and the support know the rows; a state dict need not repeat them.
         self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
+        if not support.is_even:
+            self.values.data.masked_fill_(self.rows < 0, 0)
 
     @property
     def support(self) -> Support:
@@ -58,23 +61,29 @@ class ExpanderDictionary(Dictionary):
     def place(
         self, features: Int[Tensor, " f"], rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"] | None = None
     ) -> None:
-        """Put columns on other coordinates, distinct and ascending, with other values if there are any."""
-        ascending = (rows[:, 1:] > rows[:, :-1]).all() and (rows[:, 0] >= 0).all() and (rows[:, -1] < self.m).all()
-        if tuple(rows.shape) != (len(features), self.d) or not bool(ascending):
-            raise ExpanderError(f"A column needs {self.d} distinct coordinates below {self.m}, in ascending order.")
+        """Put columns on other coordinates, distinct and ascending (then -1), with other values if there are any."""
+        ascending = (rows[:, 1:] > rows[:, :-1]) | (rows[:, 1:] == NO_ROW)
+        if tuple(rows.shape) != (len(features), self.d) or not bool(
+            ascending.all() and (rows[:, 0] >= 0).all() and (rows < self.m).all()
+        ):
+            raise ExpanderError(
+                f"A column needs up to {self.d} distinct coordinates below {self.m}, in ascending order."
+            )
         self.rows = self.rows.index_copy(0, features, rows.to(self.rows))  # the old ones may be another's support
         self._support = self._row_lists = None
         if values is not None:
-            self.values[features] = values.to(self.values)
+            self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)
 
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
-        return SparseColumns(self.rows[indices], nn.functional.embedding(indices, self.values))
+        values, rows = padded_with_zeros(nn.functional.embedding(indices, self.values), self.rows[indices])
+        return SparseColumns(rows, values)
 
     def correlate(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         flat = flatten(x, self.m)
         total = flat.new_zeros(flat.shape[0], self.n, dtype=torch.promote_types(x.dtype, self.dtype))
+        values, rows = padded_with_zeros(self.values, self.rows)
         for slot in range(self.d):
-            total = torch.addcmul(total, flat.index_select(1, self.rows[:, slot]), self.values[:, slot])
+            total = torch.addcmul(total, flat.index_select(1, rows[:, slot]), values[:, slot])
         return total.reshape(*x.shape[:-1], self.n)
 
     def select(
@@ -104,7 +113,7 @@ class ExpanderDictionary(Dictionary):
 
     @property
     def learned_values(self) -> int:
-        return self.n * self.d
+        return self.support.entries
 
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
         return kernels.pursue(x, self.values, self.rows, self._row_lists_here(), rules, orthogonal=orthogonal)

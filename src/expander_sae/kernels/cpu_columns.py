@@ -1,32 +1,73 @@
-"""One column at a time on the CPU: its inner product with a token, and taking it off a residual."""
+"""Columns as CPU kernels read them: their entries one after the other, each column as long as it is."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from expander_sae.kernels.cpu_compile import inlined
 
 
 class Columns(NamedTuple):
-    """A dictionary with unit columns."""
+    """The n columns of a dictionary; column j is what lies between starts[j] and starts[j + 1]."""
 
     values: Any
-    """[n, d]"""
+    """[entries]"""
     rows: Any
-    """[n, d], unsigned"""
+    """[entries], unsigned, which spares compiled loops the test for negative indices."""
+    starts: Any
+    """[n + 1]"""
+
+
+def columns_of(values: Any, rows: Any) -> Columns:
+    """The columns of `values` [n, d] at `rows` [n, d], without the places behind the last entry of shorter ones."""
+    rows, starts = entries_of(rows)
+    return Columns(flattened(values, starts), rows, starts)
+
+
+def entries_of(rows: Any) -> tuple[Any, Any]:
+    """(rows [entries], starts [n + 1]) of padded rows [n, d]."""
+    n, d = rows.shape
+    if n == 0 or rows[:, -1].min() >= 0:
+        return rows.reshape(-1).view(np.uint32), np.arange(0, n * d + 1, d)
+    real = rows >= 0
+    starts = np.zeros(n + 1, np.int64)
+    np.cumsum(real.sum(axis=1), out=starts[1:])
+    return rows[real].view(np.uint32), starts
+
+
+def flattened(padded: Any, starts: Any) -> Any:
+    """What the real places of `padded` [n, d] hold, one column after the other."""
+    return padded.reshape(-1) if starts[-1] == padded.size else padded[_real(padded.shape[1], starts)]
+
+
+def padded(entries: Any, d: int, starts: Any) -> Any:
+    """Entries [n, d], with zeros behind the last one of shorter columns."""
+    if starts[-1] == (starts.size - 1) * d:
+        return entries.reshape(-1, d)
+    out = np.zeros((starts.size - 1, d), entries.dtype)
+    out[_real(d, starts)] = entries
+    return out
+
+
+def _real(d: int, starts: Any) -> Any:
+    """Which of the d places of every column hold an entry, [n, d]."""
+    return np.arange(d) < np.diff(starts)[:, None]
 
 
 @inlined
 def column_times(columns: Columns, feature: int, x: Any) -> float:
     """One column's inner product with x [m]."""
-    total = columns.values[feature, 0] * x[columns.rows[feature, 0]]
-    for slot in range(1, columns.values.shape[1]):
-        total += columns.values[feature, slot] * x[columns.rows[feature, slot]]
+    first = columns.starts[feature]
+    total = columns.values[first] * x[columns.rows[first]]
+    for entry in range(first + 1, columns.starts[feature + 1]):
+        total += columns.values[entry] * x[columns.rows[entry]]
     return total
 
 
 @inlined
 def subtract_column(columns: Columns, feature: int, amount: float, residual: Any) -> None:
     """residual [m] -= amount * column."""
-    for slot in range(columns.values.shape[1]):
-        residual[columns.rows[feature, slot]] -= amount * columns.values[feature, slot]
+    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+        residual[columns.rows[entry]] -= amount * columns.values[entry]

@@ -46,16 +46,15 @@ def is_explained(norm: float, tolerance: float, residual: Any) -> bool:
 @inlined
 def _add_column(columns: Columns, feature: int, x: Any, room: Room, count: int) -> float:
     """Put a column behind those in use; returns its squared distance from their span."""
-    degree = columns.values.shape[1]
-    for slot in range(degree):
-        room.stamp[columns.rows[feature, slot]] = columns.values[feature, slot]
+    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+        room.stamp[columns.rows[entry]] = columns.values[entry]
     for position in range(count):
         product = column_times(columns, room.chosen[position], room.stamp)
         room.gram[count, position] = product
         room.gram[position, count] = product
     room.gram[count, count] = column_times(columns, feature, room.stamp)
-    for slot in range(degree):
-        room.stamp[columns.rows[feature, slot]] = 0
+    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+        room.stamp[columns.rows[entry]] = 0
     room.chosen[count], room.codes[count], room.fitted[count] = feature, 0, 0
     room.target[count] = column_times(columns, feature, x)
     return append_to_factor(room.factor, room.gram, count)

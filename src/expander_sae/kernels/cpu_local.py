@@ -41,9 +41,9 @@ class Lists(NamedTuple):
     starts: Any
     """[m + 1], where the list of each coordinate begins."""
     features: Any
-    """[n * d], unsigned"""
+    """[entries], unsigned"""
     values: Any
-    """[n * d], their values there."""
+    """[entries], their values there."""
 
 
 class Search(NamedTuple):
@@ -56,13 +56,15 @@ class Search(NamedTuple):
 
 
 @compiled
-def _correlate_all(tile: Any, values: Any, rows: Any, bias: Any, block: Any, correlations: Any) -> None:
+def _correlate_all(tile: Any, columns: Columns, bias: Any, block: Any, correlations: Any) -> None:
     """All correlations of a tile, token by token: correlations [lanes, n] through blocks [lanes, lanes] turned over."""
-    features = values.shape[0]
+    features = bias.size
     for start in range(0, features, LANES):
         stop = min(start + LANES, features)
         for feature in range(start, stop):
-            correlate_tile(LANES, tile, values, rows, bias, feature, block[feature - start])
+            correlate_tile(
+                LANES, tile, columns.values, columns.rows, columns.starts, bias, feature, block[feature - start]
+            )
         for lane in range(LANES):
             for feature in range(start, stop):
                 correlations[lane, feature] = block[feature - start, lane]
@@ -110,10 +112,10 @@ def _best_open_feature(correlations: Any, floor: float, signed: bool, closed: An
 
 
 @inlined
-def _spread_change(rows: Any, lists: Lists, residual: Any, seen: Any, correlations: Any) -> None:
-    """Bring the correlations, which are those of `seen`, to the residual at some rows."""
-    for slot in range(rows.size):
-        row = rows[slot]
+def _spread_change(columns: Columns, feature: int, lists: Lists, residual: Any, seen: Any, correlations: Any) -> None:
+    """Bring the correlations, which are those of `seen`, to the residual at the rows of a column."""
+    for place in range(columns.starts[feature], columns.starts[feature + 1]):
+        row = columns.rows[place]
         amount = residual[row] - seen[row]
         if amount != 0:
             seen[row] = residual[row]
@@ -139,7 +141,7 @@ def orthogonal_matching_pursuit(
         for position in range(before + 1):
             if room.codes[position] != room.fitted[position]:
                 room.fitted[position] = room.codes[position]
-                _spread_change(columns.rows[room.chosen[position]], lists, room.residual, search.seen, correlations)
+                _spread_change(columns, room.chosen[position], lists, room.residual, search.seen, correlations)
         for position in range(count, before + 1):
             # Its correlation was neglected while the column was in use.
             correlations[room.chosen[position]] = column_times(columns, room.chosen[position], room.residual)
@@ -190,7 +192,7 @@ def matching_pursuit(
             count += 1
         room.codes[position] += step
         subtract_column(columns, feature, step, room.residual)
-        _spread_change(columns.rows[feature], lists, room.residual, search.seen, correlations)
+        _spread_change(columns, feature, lists, room.residual, search.seen, correlations)
     return count
 
 
@@ -218,7 +220,7 @@ def pursue_locally(
     x: Any, columns: Columns, lists: Lists, limits: Limits, out: tuple[Any, Any], orthogonal: bool
 ) -> None:
     """Fill the values and indices [batch, k] of `out`, which are zero."""
-    width, features = x.shape[1], columns.values.shape[0]
+    width, features = x.shape[1], columns.starts.size - 1
     no_bias = np.zeros(features, x.dtype)
     # Two functions rather than a flag: a user of one does not wait for the other to compile.
     pursue_tokens = _orthogonal if orthogonal else _plain
@@ -231,7 +233,7 @@ def pursue_locally(
         for first in range(start, stop, LANES):
             last = min(first + LANES, stop)
             fill_tile(x, first, last, tile)
-            _correlate_all(tile, columns.values, columns.rows, no_bias, block, correlations)
+            _correlate_all(tile, columns, no_bias, block, correlations)
             part = out[0][first:last], out[1][first:last]
             pursue_tokens(x[first:last], columns, lists, limits, part, correlations, room, search)
 

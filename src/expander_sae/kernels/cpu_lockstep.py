@@ -76,8 +76,8 @@ def _find_best(columns: Columns, bias: Any, limits: Limits, lanes: Lanes, closed
     for lane in range(LANES):
         lanes.best[lane] = limits.rounding * lanes.norm[lane] if lanes.token[lane] >= 0 else np.inf
         lanes.found[lane] = -1
-    for feature in range(columns.values.shape[0]):
-        correlate_tile(LANES, lanes.tile, columns.values, columns.rows, bias, feature, lanes.scores)
+    for feature in range(bias.size):
+        correlate_tile(LANES, lanes.tile, columns.values, columns.rows, columns.starts, bias, feature, lanes.scores)
         mask = lanes_above(LANES, lanes.scores, lanes.best, limits.signed)
         while mask != 0:
             lane = lowest_bit(mask)
@@ -124,7 +124,7 @@ def _orthogonal(x: Any, columns: Columns, bias: Any, limits: Limits, out: Any, l
 
 def pursue_in_lockstep(x: Any, columns: Columns, limits: Limits, out: tuple[Any, Any]) -> None:
     """Fill the values and indices [batch, k] of `out`, which are zero."""
-    width, features = x.shape[1], columns.values.shape[0]
+    width, features = x.shape[1], columns.starts.size - 1
     no_bias = np.zeros(features, x.dtype)
 
     def work(start: int, stop: int) -> None:

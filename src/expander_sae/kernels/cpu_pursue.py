@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from expander_sae.kernels.cpu_columns import Columns
+from expander_sae.kernels.cpu_columns import columns_of
 from expander_sae.kernels.cpu_local import Lists, pursue_locally
 from expander_sae.kernels.cpu_lockstep import pursue_in_lockstep
 from expander_sae.kernels.cpu_room import limits_of
@@ -36,7 +36,7 @@ def pursue(
     x: Any, unit: Any, rows: Any, lists: tuple[Any, Any, Any], rules: Rules, orthogonal: bool
 ) -> tuple[Any, Any]:
     """(values [batch, k], indices [batch, k]) as numpy arrays, for columns of unit norm."""
-    columns, limits = Columns(unit, rows.view(np.uint32)), limits_of(rules, x.dtype)
+    columns, limits = columns_of(unit, rows), limits_of(rules, x.dtype)
     out = np.zeros((x.shape[0], rules.k), x.dtype), np.zeros((x.shape[0], rules.k), np.int64)
     starts, features, slots = lists
     if orthogonal and lockstep_is_cheaper(starts, unit.shape[0], rules.k):

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numba import uint64
 
+from expander_sae.kernels.cpu_columns import Columns, column_times, columns_of
 from expander_sae.kernels.cpu_ranking import keep_best, sort_best
 from expander_sae.kernels.cpu_vectors import correlate_tile, lanes_above, lowest_bit, raise_maxima
 from expander_sae.kernels.threads import over_tiles
@@ -61,14 +62,14 @@ def _low_quantile(maxima: Any, lane: int) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
-def _guess_thresholds(tile: Any, values: Any, rows: Any, bias: Any, k: int, signed: bool, room: Any) -> None:
+def _guess_thresholds(tile: Any, columns: Columns, bias: Any, k: int, signed: bool, room: Any) -> None:
     """Leave in thresholds, for every lane, a score that about 5k of all features exceed, or -inf if n is too small.
 
     Features spread over the dictionary are probed in eight groups. A group's maximum is a draw of a high quantile, and
     the third smallest of eight draws is seldom far off, whatever the scores are distributed like.
     """
     scores, thresholds, maxima = room[0], room[1], room[2:]
-    groups, features = maxima.shape[0], values.shape[0]
+    groups, features = maxima.shape[0], bias.size
     per_group = int(_PROBES_PER_RANK * features / k)
     if per_group < 2:
         thresholds[:] = -np.inf
@@ -76,7 +77,7 @@ def _guess_thresholds(tile: Any, values: Any, rows: Any, bias: Any, k: int, sign
     maxima[:] = -np.inf
     stride = features // (groups * per_group)
     for probe in range(groups * per_group):
-        correlate_tile(LANES, tile, values, rows, bias, probe * stride, scores)
+        correlate_tile(LANES, tile, columns.values, columns.rows, columns.starts, bias, probe * stride, scores)
         raise_maxima(LANES, scores, 0, maxima[probe % groups], signed)
     for lane in range(LANES):
         thresholds[lane] = _low_quantile(maxima, lane)
@@ -84,14 +85,14 @@ def _guess_thresholds(tile: Any, values: Any, rows: Any, bias: Any, k: int, sign
 
 @numba.njit(cache=True, nogil=True)
 def _scan(
-    tile: Any, values: Any, rows: Any, bias: Any, k: int, signed: bool, room: Any, candidates: Any, counts: Any
+    tile: Any, columns: Columns, bias: Any, k: int, signed: bool, room: Any, candidates: Any, counts: Any
 ) -> None:
     """Collect every lane's candidates: all features above its threshold, cut back to the best k when the list fills."""
     scores, thresholds = room[0], room[1]
     ranking, indices = candidates
     capacity = indices.shape[1]
-    for feature in range(values.shape[0]):
-        correlate_tile(LANES, tile, values, rows, bias, feature, scores)
+    for feature in range(bias.size):
+        correlate_tile(LANES, tile, columns.values, columns.rows, columns.starts, bias, feature, scores)
         mask = lanes_above(LANES, scores, thresholds, signed)
         while mask != 0:
             lane = lowest_bit(mask)
@@ -117,20 +118,20 @@ def _any_short(counts: Any, k: int) -> bool:
 
 @numba.njit(cache=True, nogil=True)
 def _best_of_tile(
-    tile: Any, values: Any, rows: Any, bias: Any, k: int, signed: bool, room: Any, candidates: Any, counts: Any
+    tile: Any, columns: Columns, bias: Any, k: int, signed: bool, room: Any, candidates: Any, counts: Any
 ) -> None:
     """Leave every lane's best k features, sorted, in the first k places of its candidate list."""
     thresholds = room[1]
-    _guess_thresholds(tile, values, rows, bias, k, signed, room)
+    _guess_thresholds(tile, columns, bias, k, signed, room)
     counts[:] = 0
-    _scan(tile, values, rows, bias, k, signed, room, candidates, counts)
+    _scan(tile, columns, bias, k, signed, room, candidates, counts)
     if _any_short(counts, k):
         # A guess was above the k-th best score: once more for those lanes, without a guess.
         for lane in range(LANES):
             short = counts[lane] < k
             thresholds[lane] = -np.inf if short else np.inf
             counts[lane] = 0 if short else counts[lane]
-        _scan(tile, values, rows, bias, k, signed, room, candidates, counts)
+        _scan(tile, columns, bias, k, signed, room, candidates, counts)
     ranking, indices = candidates
     for lane in range(LANES):
         keep_best(ranking[lane], indices[lane], counts[lane], k)
@@ -138,19 +139,15 @@ def _best_of_tile(
 
 
 @numba.njit(cache=True, nogil=True)
-def _signed_score(x: Any, values: Any, rows: Any, bias: Any, feature: int) -> float:
+def _signed_score(x: Any, columns: Columns, bias: Any, feature: int) -> float:
     """One correlation with its sign, summed in the order of the definition."""
-    total = x[rows[feature, 0]] * values[feature, 0]
-    for slot in range(1, values.shape[1]):
-        total += x[rows[feature, slot]] * values[feature, slot]
-    return total + bias[feature]
+    return column_times(columns, feature, x) + bias[feature]
 
 
 @numba.njit(cache=True, nogil=True)
 def _select_tokens(
     x: Any,
-    values: Any,
-    rows: Any,
+    columns: Columns,
     bias: Any,
     signed: bool,
     span: tuple[int, int],
@@ -167,13 +164,13 @@ def _select_tokens(
     for first in range(span[0], span[1], LANES):
         last = min(first + LANES, span[1])
         fill_tile(x, first, last, tile)
-        _best_of_tile(tile, values, rows, bias, k, signed, room, candidates, counts)
+        _best_of_tile(tile, columns, bias, k, signed, room, candidates, counts)
         for token in range(first, last):
             for rank in range(k):
                 feature = indices[token - first, rank]
                 out_indices[token, rank] = feature
                 if signed:
-                    out_values[token, rank] = _signed_score(x[token], values, rows, bias, feature)
+                    out_values[token, rank] = _signed_score(x[token], columns, bias, feature)
                 else:
                     out_values[token, rank] = ranking[token - first, rank]
 
@@ -182,14 +179,13 @@ def select(x: Any, values: Any, rows: Any, k: int, bias: Any, signed: bool) -> t
     """(values [batch, k], indices [batch, k]) as numpy arrays, from contiguous numpy arrays of one float type."""
     tokens, width = x.shape
     out = np.empty((tokens, k), x.dtype), np.empty((tokens, k), np.int64)
-    # An unsigned type spares the compiled loop the test for negative indices.
-    rows = rows.view(np.uint32)
-    capacity = min(8 * k + LANES, values.shape[0])
+    columns = columns_of(values, rows)
+    capacity = min(8 * k + LANES, bias.size)
 
     def work(start: int, stop: int) -> None:
         tile, room = aligned((width, LANES), x.dtype), aligned((2 + _PROBE_GROUPS, LANES), x.dtype)
         candidates = np.empty((LANES, capacity), x.dtype), np.empty((LANES, capacity), np.int32)
-        _select_tokens(x, values, rows, bias, signed, (start, stop), out, tile, room, candidates)
+        _select_tokens(x, columns, bias, signed, (start, stop), out, tile, room, candidates)
 
     over_tiles(work, tokens, LANES)
     return out

@@ -65,30 +65,32 @@ def _data(context: Any, builder: Any, array_type: Any, array: Any, vector: Any =
 
 @intrinsic(prefer_literal=True)
 def correlate_tile(
-    typing: Any, lanes: Any, tile: Any, values: Any, rows: Any, bias: Any, feature: Any, out: Any
+    typing: Any, lanes: Any, tile: Any, values: Any, rows: Any, starts: Any, bias: Any, feature: Any, out: Any
 ) -> tuple[Any, Any]:
-    """out[lane] = sum_s values[feature, s] * tile[rows[feature, s], lane] + bias[feature].
+    """out[lane] = sum_s values[s] * tile[rows[s], lane] + bias[feature], over the entries s of the feature's column.
 
-    tile [m, lanes], values [n, d], rows [n, d] (unsigned), bias [n], out [lanes]; all contiguous.
+    tile [m, lanes], values, rows and starts as in `Columns` (none empty), bias [n], out [lanes]; all contiguous.
     """
-    signature = types.void(lanes, tile, values, rows, bias, types.int64, out)
+    signature = types.void(lanes, tile, values, rows, starts, bias, types.int64, out)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, tile_type, values_type, rows_type, bias_type, _, out_type = signature.args
+        _, tile_type, values_type, rows_type, starts_type, bias_type, _, out_type = signature.args
         vector = _vector_of(tile_type, lanes)
-        degree = builder.extract_value(context.make_array(values_type)(context, builder, arguments[2]).shape, 1)
+        place = builder.gep(_data(context, builder, starts_type, arguments[4]), [arguments[6]])
+        start = builder.load(place)
+        stop = builder.load(builder.gep(place, [ir.Constant(_INT64, 1)]))
         total = _weighted_sum(
             builder,
             _data(context, builder, tile_type, arguments[1], vector),
             _data(context, builder, values_type, arguments[2]),
             _data(context, builder, rows_type, arguments[3]),
-            builder.mul(arguments[5], degree),
-            degree,
+            start,
+            builder.sub(stop, start),
             vector,
         )
-        shift = builder.load(builder.gep(_data(context, builder, bias_type, arguments[4]), [arguments[5]]))
+        shift = builder.load(builder.gep(_data(context, builder, bias_type, arguments[5]), [arguments[6]]))
         total = builder.fadd(total, _splat(builder, shift, vector.count))
-        pointer = _data(context, builder, out_type, arguments[6], vector)
+        pointer = _data(context, builder, out_type, arguments[7], vector)
         builder.store(total, pointer, align=_bytes_of(vector))
         return context.get_dummy_value()
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
+from expander_sae.supports import NO_ROW
 
 
 def check_columns(
@@ -16,8 +17,8 @@ def check_columns(
     rows: Int[Tensor, "n d"],
     k: int,
     bias: Float[Tensor, " n"] | None = None,
-) -> None:
-    """Refuse shapes, devices and sizes that no kernel can work with."""
+) -> bool:
+    """Refuse shapes, devices and sizes that no kernel can work with; gives back whether columns differ in length."""
     if x.ndim != 2 or not x.is_floating_point():
         raise ExpanderError(f"x must be a floating-point tensor [batch, m], not {x.dtype} {list(x.shape)}.")
     if values.ndim != 2 or values.shape != rows.shape:
@@ -26,13 +27,16 @@ def check_columns(
         )
     if rows.dtype != torch.int32:
         raise ExpanderError(f"rows must be int32, not {rows.dtype}.")
+    lowest = 0
     if rows.numel():
         lowest, highest = extremes(rows)  # compiled code would read past the end of x
-        if lowest < 0 or highest >= x.shape[1]:
+        if lowest < NO_ROW or highest >= x.shape[1]:
             raise ExpanderError(
                 f"rows must lie between 0 and {x.shape[1] - 1}, not {lowest} to {highest}; is x as wide as "
                 f"the dictionary?"
             )
+        if lowest == NO_ROW:
+            _check_padding(rows)
     devices = {tensor.device for tensor in (x, values, rows, bias) if tensor is not None}
     if len(devices) > 1:
         names = ", ".join(sorted(str(device) for device in devices))
@@ -42,6 +46,21 @@ def check_columns(
         raise ExpanderError(f"k must be between 1 and the number of features, {features}, not {k}.")
     if bias is not None and tuple(bias.shape) != (features,):
         raise ExpanderError(f"bias must have one entry for each of the {features} features, not {list(bias.shape)}.")
+    return lowest == NO_ROW
+
+
+def _check_padding(rows: Int[Tensor, "n d"]) -> None:
+    """Refuse columns without an entry, and places without a row before one with a row."""
+    missing = rows < 0
+    if bool(missing[:, 0].any() | (missing[:, :-1] & ~missing[:, 1:]).any()):
+        raise ExpanderError(f"Every column needs a row, and {NO_ROW} only stands behind the last row of a column.")
+
+
+def padded_with_zeros(
+    values: Float[Tensor, "n d"], rows: Int[Tensor, "n d"]
+) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n d"]]:
+    """The same columns, with zeros at coordinate 0 where shorter ones have no entry: sums then take no notice of it."""
+    return values.masked_fill(rows < 0, 0), rows.clamp_min(0)
 
 
 def check_finite(name: str, tensor: Float[Tensor, "rows _"] | Float[Tensor, " rows"]) -> None:

@@ -12,7 +12,7 @@ from expander_sae.kernels import reference
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.dispatch import Implementation, choose
 from expander_sae.kernels.greedy import Rules, matching_pursuit, orthogonal_matching_pursuit
-from expander_sae.kernels.inputs import check_columns, check_finite, working_dtype
+from expander_sae.kernels.inputs import check_columns, check_finite, padded_with_zeros, working_dtype
 from expander_sae.supports import RowLists
 
 
@@ -66,13 +66,14 @@ def _pursue(
     orthogonal: bool,
     implementation: str,
 ) -> tuple[Tensor, Tensor]:
-    check_columns(x, values, rows, k)
+    uneven = check_columns(x, values, rows, k)
     check_finite("x", x)
     check_finite("values", values)
     rules = Rules(k, signed, tolerance)
     result = x.dtype
     dtype = working_dtype(x, values)
     x, values = x.to(dtype).contiguous(), values.to(dtype)
+    values, indexable = padded_with_zeros(values, rows) if uneven else (values, rows)
     norms = torch.linalg.vector_norm(values, dim=1)
     scale = torch.where(norms > 0, 1 / norms, 0.0)
     unit = (values * scale[:, None]).contiguous()
@@ -84,11 +85,11 @@ def _pursue(
         arrays = cpu_pursue.pursue(x.numpy(), unit.numpy(), rows.contiguous().numpy(), lists, rules, orthogonal)
         codes, indices = (torch.from_numpy(array) for array in arrays)
     else:
-        operator = FreshCorrelations(unit, rows, x.shape[1])
+        operator = FreshCorrelations(unit, indexable, x.shape[1])
         if version == "gpu":
             from expander_sae.kernels.gpu_pursue import LocalCorrelations
 
-            operator = LocalCorrelations(unit, rows, x.shape[1], RowLists(starts, features, slots))
+            operator = LocalCorrelations(unit, indexable, x.shape[1], RowLists(starts, features, slots))
         algorithm = orthogonal_matching_pursuit if orthogonal else matching_pursuit
         codes, indices = algorithm(operator, x, rules)
     return (codes * scale[indices]).to(result), indices

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.kernels.inputs import padded_with_zeros
+
 CHUNK_ELEMENTS = 1 << 24
 """Correlations held at a time; bounds the memory of a call whatever the number of features."""
 
@@ -58,6 +60,7 @@ def combine(
     onto: Float[Tensor, "batch m"],
 ) -> Float[Tensor, "batch m"]:
     """`onto` plus every token's weighted sum of its columns."""
+    values, rows = padded_with_zeros(values, rows)
     products = weights[..., None] * values[indices]
     return onto.scatter_add(1, rows[indices].flatten(1).long(), products.flatten(1))
 
@@ -69,6 +72,7 @@ def correlate_at(
     rows: Int[Tensor, "n d"],
 ) -> Float[Tensor, "batch k"]:
     """Every token times its own columns."""
+    values, rows = padded_with_zeros(values, rows)
     return (_picked(x, indices, rows) * values[indices]).sum(dim=-1)
 
 
@@ -78,10 +82,11 @@ def accumulate(
     x: Float[Tensor, "batch m"],
     rows: Int[Tensor, "n d"],
 ) -> Float[Tensor, "n d"]:
-    """What every column sees of the tokens, weighted by its codes."""
-    products = weights[..., None] * _picked(x, indices, rows)
+    """What every column sees of the tokens, weighted by its codes; zero where a shorter column has no row."""
+    products = weights[..., None] * _picked(x, indices, rows.clamp_min(0))
     # The backward pass of a gather, by the operator that torch has tuned for embeddings.
-    return torch.ops.aten.embedding_dense_backward(products.flatten(0, 1), indices.flatten(), len(rows), -1, False)
+    seen = torch.ops.aten.embedding_dense_backward(products.flatten(0, 1), indices.flatten(), len(rows), -1, False)
+    return seen.masked_fill(rows < 0, 0)
 
 
 def _picked(

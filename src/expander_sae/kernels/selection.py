@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expander_sae.kernels import reference
 from expander_sae.kernels.dispatch import Implementation, choose
-from expander_sae.kernels.inputs import check_columns, check_finite, result_dtype, working_dtype
+from expander_sae.kernels.inputs import check_columns, check_finite, padded_with_zeros, result_dtype, working_dtype
 from expander_sae.kernels.products import select_gradients
 
 
@@ -21,7 +21,7 @@ from expander_sae.kernels.products import select_gradients
 def _select(
     x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
 ) -> tuple[Tensor, Tensor]:
-    check_columns(x, values, rows, k, bias)
+    uneven = check_columns(x, values, rows, k, bias)
     check_finite("x", x)
     check_finite("values", values)
     dtype = working_dtype(x, values, bias)
@@ -30,6 +30,8 @@ def _select(
     check_finite("bias", bias)
     x, values, rows = x.contiguous(), values.contiguous(), rows.contiguous()
     version = choose(implementation, x.device)
+    if uneven and version != "cpu":  # which reads every column as long as it is
+        values, rows = padded_with_zeros(values, rows)
     if version == "gpu":
         from expander_sae.kernels import gpu_select
 
@@ -89,7 +91,7 @@ def select(
 
     Largest by magnitude when `signed`; in descending order, equal ones by lowest feature; exact, and the same to the
     last bit in every implementation. Sums are in float32 (float64 if an input is). Gradients flow to x, values and
-    bias through the selected entries.
+    bias through the selected entries. Columns shorter than d end with rows of -1, whose values do not count.
     """
     scores, indices = _select(x, values, rows, k, bias, signed, implementation)
     return scores, indices

@@ -11,9 +11,10 @@ from expander_sae.supports.statistics import (
     right_degrees,
     uncovered_rows,
 )
-from expander_sae.supports.support import Support
+from expander_sae.supports.support import NO_ROW, Support
 
 __all__ = [
+    "NO_ROW",
     "BadSets",
     "Construction",
     "Parameter",

@@ -49,13 +49,14 @@ def adversarial_expansion(support: Support, largest: int, restarts: int = 100, s
         np.uint64(seed),
         int(Stream.ADVERSARY),
     )
-    best_restart = neighbours.argmin(axis=0)
+    edges = support.degrees.numpy()[chosen].cumsum(axis=1)
+    shares = (edges - neighbours) / edges
+    best_restart = shares.argmax(axis=0)
     epsilon: list[float] = []
     witnesses: list[Tensor] = []
     for size in range(1, largest + 1):
         restart = best_restart[size - 1]
-        edges = support.d * size
-        found = (edges - int(neighbours[restart, size - 1])) / edges
+        found = float(shares[restart, size - 1])
         if epsilon and found <= epsilon[-1]:
             found, witness = epsilon[-1], witnesses[-1]
         else:
@@ -75,7 +76,8 @@ def peel(support: Support, features: IntegerArray) -> Int64[Tensor, "remaining"]
     unique, first = np.unique(candidates, return_index=True)
     rows = columns.reshape(-1, support.d)[first]
     coordinates, compact = np.unique(rows, return_inverse=True)
-    remaining = _peel(compact.reshape(rows.shape).astype(np.int64), coordinates.size)
+    compact = np.where(rows >= 0, compact.reshape(rows.shape), -1).astype(np.int64)
+    remaining = _peel(compact, coordinates.size)
     return torch.from_numpy(unique[remaining])
 
 
@@ -114,7 +116,7 @@ def _search(
         for step in range(largest):
             feature = _least_new(hits, compiled_word(seed, stream, restart * largest + step))
             for coordinate in rows[feature]:
-                if not covered[coordinate]:
+                if coordinate >= 0 and not covered[coordinate]:
                     covered[coordinate] = True
                     total += 1
                     for position in range(starts[coordinate], starts[coordinate + 1]):
@@ -134,8 +136,9 @@ def _peel(rows: NDArray[np.int64], coordinates: int) -> NDArray[np.bool_]:
     sums = np.zeros(coordinates, dtype=np.int64)
     for feature in range(size):
         for coordinate in rows[feature]:
-            degrees[coordinate] += 1
-            sums[coordinate] += feature
+            if coordinate >= 0:
+                degrees[coordinate] += 1
+                sums[coordinate] += feature
     # A coordinate enters the queue when its degree becomes one, which happens once.
     queue = np.empty(coordinates, dtype=np.int64)
     end = 0
@@ -153,6 +156,8 @@ def _peel(rows: NDArray[np.int64], coordinates: int) -> NDArray[np.bool_]:
         feature = sums[alone]
         remaining[feature] = False
         for coordinate in rows[feature]:
+            if coordinate < 0:
+                break
             degrees[coordinate] -= 1
             sums[coordinate] -= feature
             if degrees[coordinate] == 1:

@@ -18,9 +18,9 @@ class RowLists:
 
     starts: Int[Tensor, "m_plus_1"]
     """int64, offsets into the other two."""
-    features: Int[Tensor, "n_times_d"]
+    features: Int[Tensor, " entries"]
     """int32, feature numbers."""
-    slots: Int[Tensor, "n_times_d"]
+    slots: Int[Tensor, " entries"]
     """int32, `rows[feature, slot]` is the coordinate."""
 
 
@@ -36,15 +36,18 @@ def _counting_sort(rows: NDArray[np.int32], m: int) -> tuple[NDArray[np.int64], 
     starts = np.zeros(m + 1, dtype=np.int64)
     for feature in range(n):
         for slot in range(d):
-            starts[rows[feature, slot] + 1] += 1
+            if rows[feature, slot] >= 0:
+                starts[rows[feature, slot] + 1] += 1
     for coordinate in range(m):
         starts[coordinate + 1] += starts[coordinate]
     nexts = starts[:-1].copy()
-    features = np.empty(n * d, dtype=np.int32)
-    slots = np.empty(n * d, dtype=np.int32)
+    features = np.empty(starts[m], dtype=np.int32)
+    slots = np.empty(starts[m], dtype=np.int32)
     for feature in range(n):
         for slot in range(d):
             coordinate = rows[feature, slot]
+            if coordinate < 0:
+                break
             position = nexts[coordinate]
             nexts[coordinate] = position + 1
             features[position] = feature

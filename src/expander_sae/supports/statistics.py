@@ -57,6 +57,8 @@ def _count_overlaps(
         number_met = 0
         for slot in range(d):
             coordinate = rows[feature, slot]
+            if coordinate < 0:
+                break
             later[coordinate] += 1
             for position in range(later[coordinate], starts[coordinate + 1]):
                 partner = features[position]

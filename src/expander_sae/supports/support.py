@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from expander_sae.supports.row_lists import RowLists, build_row_lists
 
 IntegerArray = Tensor | NDArray[Any] | Sequence[Any] | int
 
+NO_ROW = -1
+"""What stands behind the last row of a feature that touches fewer coordinates than others."""
 _LARGEST_SIZE = 2**31 - 1
 _CHUNK = 1 << 19
 """Values computed at a time: small enough for the cache, and rows never depend on it."""
@@ -59,7 +61,10 @@ class Support:
 
     @classmethod
     def from_rows(cls, rows: IntegerArray, m: int, construction: str = "learned") -> Support:
-        """A support with these rows [n, d], which are copied and sorted within each feature."""
+        """A support with these rows [n, d], which are copied and sorted within each feature.
+
+        A feature may touch fewer than d coordinates: its other rows are -1, here wherever, in `rows` at the end.
+        """
         if construction in constructions():
             raise SupportError(f"Stored rows cannot be called {construction!r}, the name of a construction.")
         array = _integer_array("rows", rows)
@@ -67,13 +72,16 @@ class Support:
             raise SupportError(f"rows must have the shape [n, d], not {list(array.shape)}.")
         n, d = array.shape
         _check_sizes(m, n, d)
-        if array.min() < 0 or array.max() >= m:
+        if array.min() < NO_ROW or array.max() >= m:
             raise SupportError(f"rows must lie between 0 and m - 1 = {m - 1}, not {array.min()} to {array.max()}.")
-        array = np.sort(array, axis=1).astype(np.int32)
-        repeated = (array[:, 1:] == array[:, :-1]).any(axis=1)
+        array = np.sort(np.where(array == NO_ROW, m, array), axis=1)
+        if (array[:, 0] == m).any():
+            raise SupportError(f"Feature {int((array[:, 0] == m).argmax())} touches no coordinate; it needs one.")
+        repeated = ((array[:, 1:] == array[:, :-1]) & (array[:, 1:] < m)).any(axis=1)
         if repeated.any():
             feature = int(repeated.argmax())
             raise SupportError(f"Feature {feature} touches a coordinate twice; its rows must be distinct.")
+        array = np.where(array == m, NO_ROW, array).astype(np.int32)
         return cls(construction, Request(int(m), n, d, 0), torch.from_numpy(array))
 
     @property
@@ -88,8 +96,25 @@ class Support:
 
     @property
     def d(self) -> int:
-        """Degree: coordinates per feature."""
+        """Degree: coordinates per feature, or the most that one may touch."""
         return self._request.d
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every feature touches d coordinates."""
+        return self.entries == self.n * self.d
+
+    @cached_property
+    def degrees(self) -> Int64[Tensor, " n"]:
+        """How many coordinates each feature touches."""
+        if not self.is_stored:
+            return torch.full((self.n,), self.d)
+        return (self.rows >= 0).sum(dim=1)
+
+    @cached_property
+    def entries(self) -> int:
+        """How many coordinates all features touch together."""
+        return int(self.degrees.sum())
 
     @property
     def seed(self) -> int:
@@ -114,7 +139,7 @@ class Support:
 
     @cached_property
     def rows(self) -> Int32[Tensor, "n d"]:
-        """The coordinates of every feature, ascending; computed once, not to be written to."""
+        """The coordinates of every feature, ascending, then -1 if there are fewer than d; not to be written to."""
         if self._stored_rows is not None:
             return self._stored_rows
         maker = find(self.construction)
@@ -127,10 +152,11 @@ class Support:
 
     def column(self, feature: int) -> Int32[Tensor, "d"]:
         """The coordinates of one feature."""
-        return self.columns(integer("feature", feature))
+        rows = self.columns(integer("feature", feature))
+        return rows[rows >= 0]
 
     def columns(self, features: IntegerArray) -> Int32[Tensor, "*features d"]:
-        """The coordinates of any features, on the features' device; most constructions compute only these."""
+        """The coordinates of any features as in `rows`, on their device; most constructions compute only these."""
         array = _integer_array("features", features)
         if array.size and (array.min() < 0 or array.max() >= self.n):
             raise SupportError(f"Features are numbered 0 to {self.n - 1}, not {array.min()} to {array.max()}.")
@@ -144,8 +170,8 @@ class Support:
 
     @cached_property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the rows, row-major, as little-endian uint16 (int32 above 65536 coordinates)."""
-        stored_type = "<u2" if self.m <= 65536 else "<i4"
+        """Hexadecimal SHA-256 of the rows, row-major, as little-endian uint16 (int32 if uneven or m > 65536)."""
+        stored_type = "<u2" if self.m <= 65536 and self.is_even else "<i4"
         digest = hashlib.sha256()
         lines = max(1, _CHUNK // self.d)
         for start in range(0, self.n, lines):
@@ -173,7 +199,8 @@ class Support:
     def __repr__(self) -> str:
         parameters = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
         seed = "" if self.is_stored else f", seed={self.seed}"
-        return f"Support({self.construction!r}, m={self.m}, n={self.n}, d={self.d}{seed}{parameters})"
+        d = f"{self.d}" if self.is_even else f"1..{self.d}, entries={self.entries}"
+        return f"Support({self.construction!r}, m={self.m}, n={self.n}, d={d}{seed}{parameters})"
 
     def __copy__(self) -> Support:
         return self
