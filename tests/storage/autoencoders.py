@@ -9,9 +9,10 @@ from safetensors.torch import save as to_bytes
 
 import expander_sae as xs
 from expander_sae.storage.json_fields import checksum
+from tests.uneven import uneven_support
 
 WIDTH = 12
-KINDS = ("recipe", "stored rows", "dense", "union", "nested union")
+KINDS = ("recipe", "stored rows", "uneven", "dense", "union", "nested union")
 
 
 def expander(n, seed=0, stored=False):
@@ -25,11 +26,14 @@ def dictionary(kind, seed=0):
     makers = {
         "recipe": lambda: expander(20, seed),
         "stored rows": lambda: expander(20, seed, stored=True),
+        "uneven": lambda: xs.ExpanderDictionary(uneven_support(WIDTH, 20, 5, seed)),
         "dense": lambda: xs.DenseDictionary(WIDTH, 20),
         "union": lambda: xs.Union(
             [xs.DenseDictionary(WIDTH, 4), expander(9, seed), expander(7, seed + 1, stored=True)]
         ),
-        "nested union": lambda: xs.Union([xs.Union([expander(9, seed, stored=True)]), expander(11, seed)]),
+        "nested union": lambda: xs.Union(
+            [xs.Union([xs.ExpanderDictionary(uneven_support(WIDTH, 9, 4))]), expander(11, seed)]
+        ),
     }
     return makers[kind]()
 
@@ -42,6 +46,9 @@ def autoencoder(kind="recipe", coder=None, *, tied=True, latent_bias=False, seed
     with torch.no_grad():
         for parameter in sae.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        for block in (*sae.dictionary.modules(), *sae.encoder.modules()):
+            if isinstance(block, xs.ExpanderDictionary):
+                block.values.masked_fill_(block.rows < 0, 0)
         sae.scale.fill_(0.7 + seed / 10)
     return sae
 
