@@ -21,19 +21,22 @@ def expander(n, seed=0, stored=False):
     return xs.ExpanderDictionary(xs.Support.from_rows(support.rows, WIDTH, "chosen") if stored else support)
 
 
+def uneven(n, seed=0):
+    """An expander dictionary with columns of 1 to 5 values."""
+    return xs.ExpanderDictionary(uneven_support(WIDTH, n, 5, seed))
+
+
 def dictionary(kind, seed=0):
     """A dictionary of this kind, width 12."""
     makers = {
         "recipe": lambda: expander(20, seed),
         "stored rows": lambda: expander(20, seed, stored=True),
-        "uneven": lambda: xs.ExpanderDictionary(uneven_support(WIDTH, 20, 5, seed)),
+        "uneven": lambda: uneven(20, seed),
         "dense": lambda: xs.DenseDictionary(WIDTH, 20),
         "union": lambda: xs.Union(
             [xs.DenseDictionary(WIDTH, 4), expander(9, seed), expander(7, seed + 1, stored=True)]
         ),
-        "nested union": lambda: xs.Union(
-            [xs.Union([xs.ExpanderDictionary(uneven_support(WIDTH, 9, 4))]), expander(11, seed)]
-        ),
+        "nested union": lambda: xs.Union([xs.Union([uneven(9)]), expander(11, seed)]),
     }
     return makers[kind]()
 

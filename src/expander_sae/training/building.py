@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OneShotCoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.supports import Support
+from expander_sae.supports import NO_ROW, Support
 from expander_sae.training.config import TrainConfig, check_width
 from expander_sae.training.learned_rows import rows_of_largest
 from expander_sae.training.sources import BatchSource
@@ -98,6 +98,8 @@ def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
     if config.learns_rows:
         order = torch.randperm(len(sample.tokens), generator=generator).to(device)
         rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, config.d)
-        return ExpanderDictionary(Support.from_rows(rows, m), values, dtype=dtype, device=device)
+        room = (0, config.longest(m) - config.d)
+        support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
+        return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
     support = Support.make(config.construction, m=m, n=config.n, d=config.d, seed=config.seed)
     return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)

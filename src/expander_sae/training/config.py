@@ -46,6 +46,9 @@ class TrainConfig:
     unit_norm: bool | None = None
     """Scale the columns to unit norm after every step; by default with mp and omp, since free norms keep a tied encoder
     from overshooting."""
+    stretch: int = 4
+    """How many times d values the longest of learned columns may have: n d of them are spread over all columns by what
+    each explains. With 1 every column has d; so it has with topk and batch_topk, whose columns do not move."""
     move_every: int = 10
     """Steps between moves of learned rows."""
     move_until: float = 0.7
@@ -91,7 +94,7 @@ class TrainConfig:
         self._check_schedule()
 
     def _check_sizes(self) -> None:
-        sizes = ["n", "k", "tokens", "batch", "move_every", "checkpoint_every", "log_every"]
+        sizes = ["n", "k", "tokens", "batch", "stretch", "move_every", "checkpoint_every", "log_every"]
         sizes += [name for name in ("d", "auxk_k", "dead_after") if getattr(self, name) is not None]
         for name in sizes:
             if getattr(self, name) < 1:
@@ -148,6 +151,26 @@ class TrainConfig:
     def learns_rows(self) -> bool:
         """Whether columns choose their coordinates."""
         return self.d is not None and self.construction == LEARNED
+
+    @property
+    def degree(self) -> int:
+        """Values per column of an expander dictionary, on average."""
+        assert self.d is not None
+        return self.d
+
+    @property
+    def entries(self) -> int:
+        """Values of all columns of an expander dictionary."""
+        return self.n * self.degree
+
+    def longest(self, m: int) -> int:
+        """The most values that a column of an expander dictionary may have."""
+        return min(m, self.stretch * self.degree) if self.learns_rows and not self.one_shot else self.degree
+
+    @property
+    def least(self) -> int:
+        """The fewest values that a column may have."""
+        return self.degree if self.stretch == 1 or self.one_shot else -(-self.degree // 3)
 
     @property
     def unit_columns(self) -> bool:
