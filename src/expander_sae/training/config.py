@@ -46,12 +46,12 @@ class TrainConfig:
     unit_norm: bool | None = None
     """Scale the columns to unit norm after every step; by default with mp and omp, since free norms keep a tied encoder
     from overshooting."""
-    stretch: int = 4
+    stretch: int = 8
     """How many times d values the longest of learned columns may have: n d of them are spread over all columns by what
     each explains. With 1 every column has d; so it has with topk and batch_topk, whose columns do not move."""
     move_every: int = 10
     """Steps between moves of learned rows."""
-    move_until: float = 0.7
+    move_until: float = 0.95
     """Share of the tokens after which learned rows stay where they are."""
     tokens: int = 1_000_000
     """Tokens to train on; a store that holds fewer is read again in another order."""

@@ -26,6 +26,10 @@ ENERGY_MEMORY = 0.8
 """How much of a column's sum of squared codes stays at every move."""
 
 
+NEW_ENERGY = 0.3
+"""A column that begins anew is taken for as busy as this share of all columns are at most."""
+
+
 class ColumnMoves:
     """Watches the last steps before each move, then moves the columns of an autoencoder's dictionary and encoder."""
 
@@ -74,6 +78,8 @@ class ColumnMoves:
             wanted = wanted_entries(main.rows, main.values.detach(), codes, residual, self.group)
             wanted.rows[dead], wanted.values[dead] = new_rows, new_values
             self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
+            # With no energy a column that just began would lose its entries at once.
+            self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
             kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
         moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
         moved.source[torch.isin(features, dead)] = -1
