@@ -18,6 +18,7 @@ from expander_sae.supports import NO_ROW, Support
 from expander_sae.training.config import TrainConfig, check_width
 from expander_sae.training.learned_rows import rows_of_largest
 from expander_sae.training.sources import BatchSource
+from expander_sae.training.starting import started
 
 SAMPLE = 16_384
 """Tokens that the mean and the scale are estimated from, at least one batch."""
@@ -63,6 +64,21 @@ class Sample:
 
 def build(config: TrainConfig, sample: Sample, group: Group) -> SparseAutoencoder:
     """A new autoencoder for these activations, the same one in all processes."""
+    if config.start is None:
+        sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot
+    else:
+        sae, alike = started(config, len(sample.mean), sample.mean.device)
+    with torch.no_grad():
+        if alike and not config.unit_columns:
+            x = sample.tokens[: config.batch] / sample.scale + sample.mean.float()
+            _shrink_columns(sae, x * sae.scale - sae.pre_bias)
+    group.share(sae.parameters())
+    group.share([sae.scale])
+    return sae
+
+
+def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
+    """An autoencoder that has learned nothing yet."""
     sae = SparseAutoencoder(
         _dictionary(config, sample),
         config.make_coder(),
@@ -72,10 +88,6 @@ def build(config: TrainConfig, sample: Sample, group: Group) -> SparseAutoencode
     with torch.no_grad():
         sae.scale.fill_(sample.scale)
         sae.pre_bias.copy_(sample.mean * sae.scale)
-        if config.learns_rows and config.one_shot and not config.unit_columns:
-            _shrink_columns(sae, sample.tokens[: config.batch])
-    group.share(sae.parameters())
-    group.share([sae.scale])
     return sae
 
 

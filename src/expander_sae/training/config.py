@@ -33,6 +33,9 @@ class TrainConfig:
     """Active features per token (on average with batch_topk, at most with mp and omp)."""
     construction: str = "learned"
     """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform`."""
+    start: str | None = None
+    """The folder of an autoencoder to start from, of the same n and d: its rows, which stay, its values and biases. So
+    an encoder of one product learns on the rows that a pursuit chose (coder topk)."""
     seed: int = 0
     """Of the support and of the starting values."""
     coder: Literal["topk", "batch_topk", "mp", "omp"] | None = None
@@ -150,7 +153,7 @@ class TrainConfig:
     @property
     def learns_rows(self) -> bool:
         """Whether columns choose their coordinates."""
-        return self.d is not None and self.construction == LEARNED
+        return self.d is not None and self.construction == LEARNED and self.start is None
 
     @property
     def degree(self) -> int:
@@ -195,6 +198,7 @@ class TrainConfig:
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction}-d{self.d}"
+        kind += "" if self.start is None else "-again"
         return f"{kind}-n{self.n}-{self.coding}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
 
     def make_coder(self) -> Coder:
