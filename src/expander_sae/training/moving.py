@@ -27,7 +27,7 @@ ENERGY_MEMORY = 0.8
 
 
 NEW_ENERGY = 0.5
-"""A column that begins anew is taken to be as busy as this share of all columns are at most: less leaves more dead ones."""
+"""A column that begins anew is taken to be as busy as this share of all are at most: less leaves more of them dead."""
 
 
 class ColumnMoves:
