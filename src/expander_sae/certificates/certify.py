@@ -115,13 +115,13 @@ def _about_support(
     shared = overlaps(columns.mask, largest, "overlaps", report)
     stopping = smallest_stopping_set(columns.mask, columns.m, config.restarts, config.seed, report)
     yield uniqueness.values_that_count(columns, config.tau)
-    yield uniqueness.by_draw(columns, columns.mask, ks, config.delta, stopping.size)
+    yield uniqueness.by_draw(columns, columns.mask, shared.peelable_set, ks, config.delta, stopping.size)
     yield uniqueness.by_overlaps(shared)
     yield uniqueness.almost_all(shared, columns.d)
     if columns.effective is not columns.mask:
         suffix = uniqueness.WITHOUT_SMALL
-        yield uniqueness.by_draw(columns, columns.effective, ks, config.delta, 0, suffix)
         fewer = overlaps(columns.effective, largest, "overlaps without values near zero", report)
+        yield uniqueness.by_draw(columns, columns.effective, fewer.peelable_set, ks, config.delta, 0, suffix)
         yield uniqueness.by_overlaps(fewer, suffix)
         yield uniqueness.almost_all(fewer, columns.d, suffix)
     yield uniqueness.stopping_set(columns, stopping, config.restarts)
@@ -134,7 +134,7 @@ def _about_support(
 def _worst_expansion(
     columns: SparseColumns, largest: int, config: CertifyConfig, report: Report
 ) -> Float64[Tensor, " sizes"]:
-    """Entry t-1: the largest part of the values of t features or fewer that falls on coordinates of others, as found."""
+    """Entry t-1: the largest 1 - |N(T)| / (d |T|) found, over sets T of at most t features."""
     epsilon = torch.zeros(largest, dtype=torch.float64)
     for restart in range(config.restarts):
         found = adversarial_expansion(

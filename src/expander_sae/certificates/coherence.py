@@ -24,7 +24,7 @@ DENSE_COLUMNS_AT_ONCE = 256
 class Coherence:
     """How alike columns are at most."""
 
-    babel: Float64[NDArray, " partners_plus_1"]
+    babel: Float64[NDArray[np.float64], " partners_plus_1"]
     """Entry k: the largest sum of k inner products, by magnitude, between one unit column and others; from k = 0."""
     m: int
     n: int
@@ -61,8 +61,8 @@ def _coherence_k(mu: float, most: int) -> int:
 
 
 def sparse_coherence(
-    units: Float64[NDArray, "n d"], mask: Mask, partners: int, report: Report
-) -> Float64[NDArray, " partners_plus_1"]:
+    units: Float64[NDArray[np.float64], "n d"], mask: Mask, partners: int, report: Report
+) -> Float64[NDArray[np.float64], " partners_plus_1"]:
     """The Babel function of unit columns on a mask, without an n by n matrix: memory grows with n."""
     by_coordinate = _by_coordinate(units, mask.rows, mask.starts)
 
@@ -75,8 +75,8 @@ def sparse_coherence(
 
 
 def dense_coherence(
-    units: Float64[NDArray, "n m"], partners: int, report: Report
-) -> Float64[NDArray, " partners_plus_1"]:
+    units: Float64[NDArray[np.float64], "n m"], partners: int, report: Report
+) -> Float64[NDArray[np.float64], " partners_plus_1"]:
     """The Babel function of unit columns, from blocks of their inner products."""
     n = len(units)
     babel = np.zeros(partners + 1)

@@ -15,7 +15,7 @@ class CertifyConfig:
     """Uniformly random sets of k features to look at."""
     tokens: int = 1000
     """Tokens whose codes to look at."""
-    restarts: int = 50
+    restarts: int = 100
     """How often each search for bad sets begins anew."""
     delta: float = 1e-6
     """The chance of a bad draw that counts as none."""

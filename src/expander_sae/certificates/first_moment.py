@@ -27,7 +27,7 @@ LARGEST_VALUES = 1 << 14
 ROUNDING = 1e-5
 """Added to every logarithm: 2**14 sums of logarithms below 2e5 in size, each rounded to 2**-53 of that, err less."""
 
-Logs = Float64[NDArray, " sizes"]
+Logs = Float64[NDArray[np.float64], " sizes"]
 
 
 @dataclass(frozen=True)
@@ -55,36 +55,38 @@ class Draw:
         return min(self.n, LARGEST_VALUES // self.d)
 
 
-def log_bounds(draw: Draw, largest: int, lost: Int64[NDArray, " sizes"] | None = None) -> Float64[NDArray, " sizes"]:
+def log_bounds(
+    draw: Draw, lost: Int64[NDArray[np.int64], " sizes"], looked_at: int = 1
+) -> Float64[NDArray[np.float64], " sizes"]:
     """Entry s-1: log of a bound on the chance that the draw has a stopping set of at most s features; may exceed 0.
 
     `lost[t - 1]` says how many of their values any t features may be without in all, every feature keeping one: the
-    bound then holds for whichever values these are, so also for those that training has made vanish.
+    bound then holds for whichever values these are, so also for those that training has made vanish. Sets of up to
+    `looked_at` features are left out; one feature with a value is none in any draw.
     """
-    lost = np.zeros(largest, dtype=np.int64) if lost is None else lost
-    sets = np.arange(1, largest + 1)
+    sets = np.arange(1, len(lost) + 1)
     log_sets = np.cumsum(np.log((draw.n - sets + 1.0) / sets))
     chances = _uniform(draw, lost) if len(draw.groups) == 1 else _partitioned(draw, lost)
     terms = log_sets + chances + ROUNDING
-    terms[0] = -np.inf  # one feature with a value is never a stopping set
+    terms[:looked_at] = -np.inf
     return np.logaddexp.accumulate(terms)
 
 
-def largest_certified(draw: Draw, delta: float, lost: Int64[NDArray, " sizes"]) -> int:
+def largest_certified(draw: Draw, delta: float, lost: Int64[NDArray[np.int64], " sizes"], looked_at: int = 1) -> int:
     """The largest k for which the chance of a stopping set of at most 2k features is proved to be at most delta.
 
-    The search ends where `lost` does; a k of half its size means at least that.
+    Arguments are as for `log_bounds`. The search ends where `lost` does; a k of half its size means at least that.
     """
     size, limit = min(64, len(lost)), len(lost)
     while True:
-        passing = np.flatnonzero(log_bounds(draw, size, lost[:size]) <= log(delta))
+        passing = np.flatnonzero(log_bounds(draw, lost[:size], looked_at) <= log(delta))
         certified = int(passing[-1]) + 1 if passing.size else 0
         if certified < size or size == limit:
             return certified // 2
         size = min(2 * size, limit)
 
 
-def _uniform(draw: Draw, lost: Int64[NDArray, " sizes"]) -> Logs:
+def _uniform(draw: Draw, lost: Int64[NDArray[np.int64], " sizes"]) -> Logs:
     """Log of the chance that t given features form a stopping set, t = 1, 2, ..."""
     (m,), d, largest = draw.groups, draw.d, len(lost)
     occupancies: Logs = log_no_single(m, d * largest)
@@ -98,9 +100,8 @@ def _uniform(draw: Draw, lost: Int64[NDArray, " sizes"]) -> Logs:
     return np.minimum(chances, 0.0)
 
 
-def _partitioned(draw: Draw, lost: Int64[NDArray, " sizes"]) -> Logs:
-    """The same with one coordinate from each group, where groups are independent of each other and nothing is lost
-    to values that fall together."""
+def _partitioned(draw: Draw, lost: Int64[NDArray[np.int64], " sizes"]) -> Logs:
+    """The same with one coordinate from each group: groups are independent, and no feature meets itself."""
     largest = len(lost)
     tables = {size: log_no_single(size, largest) for size in set(draw.groups)}
     chances = np.empty(largest)
@@ -146,7 +147,7 @@ def log_no_single(bins: int, balls: int) -> NDArray[np.float64]:
     return totals
 
 
-def _log_choose(of: int, some: Int64[NDArray, " sizes"]) -> Logs:
+def _log_choose(of: int, some: Int64[NDArray[np.int64], " sizes"]) -> Logs:
     return gammaln(of + 1.0) - gammaln(some + 1.0) - gammaln(of - some + 1.0)
 
 

@@ -41,12 +41,18 @@ class Local(NamedTuple):
 class SparseSets:
     """Decides about sets of sparse columns; holds scratch memory, so one for each thread."""
 
-    def __init__(self, values: Float64[NDArray, "n d"], units: Float64[NDArray, "n d"], mask: Mask, effective: Mask):
+    def __init__(
+        self,
+        values: Float64[NDArray[np.float64], "n d"],
+        units: Float64[NDArray[np.float64], "n d"],
+        mask: Mask,
+        effective: Mask,
+    ):
         self._values, self._units, self._mask, self._effective = values, units, mask, effective
         self._places = np.full(mask.m, -1, dtype=np.int64)
         self._seen = np.zeros(mask.n, dtype=np.bool_)
 
-    def __call__(self, features: Int64[NDArray, " size"]) -> Local:
+    def __call__(self, features: Int64[NDArray[np.int64], " size"]) -> Local:
         """All that is known about these features, which have values."""
         mask, rows = self._mask, np.ascontiguousarray(self._mask.rows[features])
         present = rows >= 0
@@ -77,10 +83,10 @@ class SparseSets:
 class DenseSets:
     """Decides about sets of dense columns."""
 
-    def __init__(self, units: Float64[NDArray, "n m"]):
+    def __init__(self, units: Float64[NDArray[np.float64], "n m"]):
         self._units = units
 
-    def __call__(self, features: Int64[NDArray, " size"]) -> Local:
+    def __call__(self, features: Int64[NDArray[np.int64], " size"]) -> Local:
         """All that is known about these features, which have values."""
         inverse, smallest = _pseudo_inverse(self._units[features].T)
         erc = np.inf
@@ -91,7 +97,9 @@ class DenseSets:
         return Local(features.size, erc, smallest, None, None, None)
 
 
-def _pseudo_inverse(columns: Float64[NDArray, "rows size"]) -> tuple[Float64[NDArray, "rows size"] | None, float]:
+def _pseudo_inverse(
+    columns: Float64[NDArray[np.float64], "rows size"],
+) -> tuple[Float64[NDArray[np.float64], "rows size"] | None, float]:
     """The transposed pseudo-inverse (None if the columns are dependent), and the smallest singular value."""
     size = columns.shape[1]
     if columns.shape[0] < size:

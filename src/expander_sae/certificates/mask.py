@@ -18,14 +18,14 @@ class Mask:
     """The coordinates that every column really uses, and the transpose of that."""
 
     m: int
-    rows: Int32[NDArray, "n d"]
+    rows: Int32[NDArray[np.int32], "n d"]
     """Coordinates in ascending order, ABSENT where a value does not count."""
-    starts: Int64[NDArray, " m_plus_1"]
-    features: Int32[NDArray, " entries"]
+    starts: Int64[NDArray[np.int64], " m_plus_1"]
+    features: Int32[NDArray[np.int32], " entries"]
     """Those of coordinate i are `features[starts[i]:starts[i + 1]]`, ascending."""
 
     @classmethod
-    def of(cls, rows: Int32[NDArray, "n d"], present: Bool[NDArray, "n d"], m: int) -> Mask:
+    def of(cls, rows: Int32[NDArray[np.int32], "n d"], present: Bool[NDArray[np.bool_], "n d"], m: int) -> Mask:
         """The mask of the values that are `present`."""
         kept = np.where(present, rows, np.int32(ABSENT))
         starts, features = _transposed(kept, m)
@@ -42,23 +42,23 @@ class Mask:
         return int(self.rows.shape[1])
 
     @property
-    def degrees(self) -> Int64[NDArray, " n"]:
+    def degrees(self) -> Int64[NDArray[np.int64], " n"]:
         """How many values of each column count."""
         return np.count_nonzero(self.rows != ABSENT, axis=1)
 
     @property
-    def lost(self) -> Int64[NDArray, " n"]:
+    def lost(self) -> Int64[NDArray[np.int64], " n"]:
         """How many values any 1, 2, ... columns that have one are without, at most and together."""
         degrees = self.degrees
         missing = np.sort(self.d - degrees[degrees > 0])[::-1]
         return np.cumsum(missing)
 
-    def remaining(self, features: Int64[NDArray, " some"]) -> Int64[NDArray, " remaining"]:
+    def remaining(self, features: Int64[NDArray[np.int64], " some"]) -> Int64[NDArray[np.int64], " remaining"]:
         """The largest stopping set among the features that have values; empty if peeling takes all of them away."""
         return features[peel(np.ascontiguousarray(self.rows[features]))]
 
 
-def present_above(values: Float64[NDArray, "n d"], tau: float) -> Bool[NDArray, "n d"]:
+def present_above(values: Float64[NDArray[np.float64], "n d"], tau: float) -> Bool[NDArray[np.bool_], "n d"]:
     """Which values are above tau times the norm of their column; with tau = 0 those that are not zero."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.abs(values) > tau * norms

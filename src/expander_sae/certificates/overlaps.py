@@ -20,7 +20,7 @@ class Overlaps:
 
     largest: int
     """The most coordinates that two features share."""
-    sums: Int64[NDArray, " partners_plus_1"]
+    sums: Int64[NDArray[np.int64], " partners_plus_1"]
     """Entry p: the most that a feature shares with p others, summed over them."""
     generic_set: int
     """Any that many features touch at least as many coordinates, so that almost all values keep them independent."""

@@ -12,12 +12,12 @@ from expander_sae.certificates.coherence import Coherence
 from expander_sae.certificates.head_mass import HeadMass, spreading
 from expander_sae.certificates.overlaps import Overlaps
 from expander_sae.certificates.statements import Statement
-from expander_sae.certificates.words import count, up_to
+from expander_sae.certificates.words import those_of, up_to
 
 PURSUIT = "pursuit for all codes (coherence, Babel function)"
 SPREADING = "l1 norm of all codes (theorem 1)"
 BASIS_PURSUIT = "basis pursuit for all codes (theorem 4)"
-EXPANSION = "worst expansion found"
+EXPANSION = "limits of theorem 1 (worst expansion found)"
 
 
 def pursuit(coherence: Coherence, ks: Sequence[int]) -> Statement:
@@ -55,7 +55,7 @@ def l1_norm(head_mass: HeadMass, overlaps: Overlaps, d: int, sizes: int) -> Stat
     betas = ", ".join(f"{name} {beta:.2f}" for name, beta in head_mass.betas.items())
     flatness = f"Largest value over mean, by column: {betas} (1 is flat)."
     if last < 2:
-        sentence = f"Columns are too uneven or share too much for two of them already. {flatness}"
+        sentence = f"Some columns are too uneven, or share too much, for codes of two features already. {flatness}"
         return Statement(SPREADING, "open", sentence, numbers)
     shown = ", ".join(f"{constants[size - 1]:.2f} for {size}" for size in range(2, last + 1))
     sentence = (
@@ -75,11 +75,15 @@ def expansion(epsilon: Float64[Tensor, " sizes"], head_mass: HeadMass, d: int) -
         "epsilon": {str(size): value for size, value in found.items()},
         "theorem_1_gives_nothing_from": vacuous[0] if vacuous else None,
     }  # fmt: skip
-    shown = ", ".join(f"{value:.3f} for {size}" for size, value in found.items())
-    sentence = f"There are sets of t features that share this part of their values' coordinates: {shown}."
+    shown = ", ".join(f"{value:.3f} for t = {size}" for size, value in found.items())
+    sentence = (
+        f"There are sets of t features that touch fewer coordinates than they have values by this share: {shown}."
+    )
     if not vacuous:
         return Statement(EXPANSION, "measured", sentence, numbers)
-    sentence += f" So theorem 1 with its worst column cannot say anything about codes of {vacuous[0]} features or more."
+    sentence += (
+        f" So theorem 1, with the worst column, has nothing to say about codes of {vacuous[0]} features or more."
+    )
     return Statement(EXPANSION, "refuted", sentence, numbers)
 
 
@@ -98,10 +102,10 @@ def basis_pursuit(
              if condition(d * float(epsilon[k - 1]), d * float(epsilon[2 * k - 1])) >= 1]  # fmt: skip
     certified = max(proved, default=0)
     numbers = {"k": certified, "condition_is_false_from": false[0] if false else None}
-    known = f" From k = {false[0]} on its condition is false: a set of features breaks it." if false else ""
+    known = f" From k = {false[0]} on the condition is false: a set of features breaks it." if false else ""
     if certified:
         sentence = f"With costs |W_j|_1, basis pursuit finds {up_to(certified)}.{known}"
         return Statement(BASIS_PURSUIT, "proved", sentence, numbers)
-    asked = f" This says nothing about typical codes of {count(max(ks), 'feature')}."
+    asked = f" This says nothing about typical {those_of(max(ks))}."
     return Statement(BASIS_PURSUIT, "refuted" if false and false[0] == 1 else "open",
-                     f"It is proved for no k.{known}{asked}", numbers)  # fmt: skip
+                     f"The condition for it is proved for no k.{known}{asked}", numbers)  # fmt: skip

@@ -56,9 +56,9 @@ def _pursuit(found: list[Local], population: str) -> Statement:
     ercs = np.array([each.erc for each in found])
     sentence = (
         f"Signed orthogonal matching pursuit, and basis pursuit with unit columns, find every code on {share(rate)}; "
-        "on the others they may still find most."
+        f"on the others they may still find most. The condition asks for less than 1; {_quantiles(ercs)['median']:.3g} "
+        "is in the middle."
     )
-    # Percentiles without interpolation: some are infinite.
     numbers = asdict(rate) | {"share": rate.share, "erc": _quantiles(ercs)}
     return Statement(f"pursuit on {population} (Tropp's condition)", "measured", sentence, numbers)
 
@@ -100,6 +100,6 @@ def _l1_norm(found: list[Local], population: str) -> Statement:
 
 
 def _quantiles(values: Any) -> dict[str, float]:
-    """A few order statistics."""
+    """A few order statistics, none between two values: some are infinite."""
     shares = {"least": 0.0, "1 %": 0.01, "median": 0.5, "99 %": 0.99, "most": 1.0}
     return {name: float(np.quantile(values, part, method="lower")) for name, part in shares.items()}

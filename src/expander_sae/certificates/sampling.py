@@ -20,7 +20,7 @@ from expander_sae.errors import ExpanderError
 CONFIDENCE = 0.95
 TOKENS_AT_ONCE = 1024
 
-Sets = Sequence[Int64[NDArray, " features"]]
+Sets = Sequence[Int64[NDArray[np.int64], " features"]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rate:
         return self.passed / self.trials
 
 
-def random_sets(features: Int64[NDArray, " features"], k: int, number: int, seed: int) -> Sets:
+def random_sets(features: Int64[NDArray[np.int64], " features"], k: int, number: int, seed: int) -> Sets:
     """Independent uniformly random sets of k of these features, ascending."""
     generator = np.random.default_rng([seed, k])
     return [np.sort(generator.choice(features, k, replace=False, shuffle=False)) for _ in range(number)]

@@ -13,7 +13,7 @@ from expander_sae.certificates.streaming import Report
 
 def smallest_stopping_set(
     mask: Mask, largest: int, restarts: int, seed: int, report: Report
-) -> Int64[NDArray, " features"]:
+) -> Int64[NDArray[np.int64], " features"]:
     """The smallest stopping set found with at most `largest` features, ascending; empty if none was found.
 
     From a random feature on, the one is added that leaves the fewest coordinates with a single feature; what peeling
@@ -23,19 +23,23 @@ def smallest_stopping_set(
     candidates = np.flatnonzero(mask.degrees)
     largest, best = min(largest, candidates.size), np.empty(0, dtype=np.int64)
     for restart in range(restarts if candidates.size else 0):
-        limit = largest if best.size == 0 else best.size - 1
+        # Every other time it may grow past what was found: what is minimal inside is often smaller.
+        limit = best.size - 1 if best.size and restart % 2 else largest
         start = int(generator.choice(candidates))
         grown = _grow(mask.rows, mask.starts, mask.features, start, limit, int(generator.integers(1 << 31)))
         remaining = mask.remaining(np.sort(grown))
         if remaining.size:
-            best = _minimal(mask, remaining)
+            found = _minimal(mask, remaining, generator)
+            best = found if best.size == 0 or found.size < best.size else best
         report("stopping sets", restart + 1, restarts)
     return best
 
 
-def _minimal(mask: Mask, features: Int64[NDArray, " features"]) -> Int64[NDArray, " fewer"]:
+def _minimal(
+    mask: Mask, features: Int64[NDArray[np.int64], " features"], generator: np.random.Generator
+) -> Int64[NDArray[np.int64], " fewer"]:
     """A stopping set inside this one that has no stopping set inside it."""
-    for feature in features:
+    for feature in generator.permutation(features):
         without = features[features != feature]
         if feature in features and without.size:
             remaining = mask.remaining(without)

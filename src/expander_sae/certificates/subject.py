@@ -20,11 +20,11 @@ class Columns:
 
     name: str
     m: int
-    values: Float64[NDArray, "n d"]
+    values: Float64[NDArray[np.float64], "n d"]
     """All m of each column where they are dense."""
-    units: Float64[NDArray, "n d"]
+    units: Float64[NDArray[np.float64], "n d"]
     """The same with columns of norm one; zero columns stay zero."""
-    used: Int64[NDArray, " used"]
+    used: Int64[NDArray[np.int64], " used"]
     """The columns that are not zero."""
 
     @property

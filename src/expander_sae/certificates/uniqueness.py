@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from expander_sae.certificates.mask import Mask
 from expander_sae.certificates.overlaps import Overlaps
 from expander_sae.certificates.statements import Statement, Status
 from expander_sae.certificates.subject import SparseColumns
-from expander_sae.certificates.words import count, power, up_to
+from expander_sae.certificates.words import count, power, those_of, up_to
 
 BY_OVERLAPS = "unique codes, by overlaps (theorem 2)"
 BY_DRAW = "unique codes, by the draw (theorem 6)"
@@ -33,8 +33,8 @@ def values_that_count(columns: SparseColumns, tau: float) -> Statement:
     zero, dropped = total - int(present.sum()), int((present - near).sum())
     histogram = {str(degree): int((near == degree).sum()) for degree in range(columns.d + 1) if (near == degree).any()}
     sentence = (
-        f"{zero / total:.2%} of the values are zero and {dropped / total:.2%} more are at most {tau:g} times the norm "
-        f"of their column; {count(absent, 'column')} of {present.size:,} are zero, which every statement leaves out."
+        f"Of {total:,} values {zero:,} are zero, and {dropped:,} more ({dropped / total:.2%}) are near it: at most "
+        f"{tau:g} times the norm of their column. No statement is about columns without values, here {absent:,}."
     )
     numbers = {
         "values": total, "zero": zero, "near_zero": dropped, "zero_columns": absent,
@@ -47,11 +47,11 @@ def by_overlaps(overlaps: Overlaps, suffix: str = "") -> Statement:
     """No small set of features shares enough to be a stopping set."""
     k, numbers = overlaps.peelable_k, {"k": overlaps.peelable_k, "no_stopping_set_up_to": overlaps.peelable_set}
     if k == 0:
-        sentence = "Some feature has each of its coordinates in common with one other, so overlaps prove nothing."
+        sentence = "One feature can touch all coordinates of another, so overlaps prove nothing."
         return Statement(BY_OVERLAPS + suffix, "open", sentence, numbers)
     sentence = (
-        f"For all values that are not zero, {up_to(k)} is unique: no feature has all its coordinates in common with "
-        f"{count(overlaps.peelable_set - 1, 'other')} together."
+        f"For all values that are not zero, {up_to(k)} is unique: it takes at least {overlaps.peelable_set} other "
+        "features to touch all coordinates of one."
     )
     return Statement(BY_OVERLAPS + suffix, "proved", sentence, numbers)
 
@@ -78,7 +78,7 @@ def almost_all_dense(m: int, n: int) -> Statement:
     return Statement(ALMOST_ALL, "proved" if k else "open", sentence, {"k": k})
 
 
-def stopping_set(columns: SparseColumns, found: Int64[NDArray, " features"], restarts: int) -> Statement:
+def stopping_set(columns: SparseColumns, found: Int64[NDArray[np.int64], " features"], restarts: int) -> Statement:
     """The smallest stopping set that a search found, and what these very values make of it."""
     if found.size == 0:
         sentence = f"Searching {count(restarts, 'time')} found no stopping set."
@@ -94,7 +94,7 @@ def stopping_set(columns: SparseColumns, found: Int64[NDArray, " features"], res
         else "and the values that are there are such: two codes on these features give the same activation"
     )
     sentence = (
-        f"{found.size} features form a stopping set, so it is false that codes of {k} features are unique for all "
+        f"{found.size} features form a stopping set, so it is false that {those_of(k)} are unique for all "
         f"values that are not zero; {verdict}."
     )
     numbers = {"features": found.tolist(), "size": found.size, "smallest_singular_value": smallest, "k": k}
@@ -102,35 +102,46 @@ def stopping_set(columns: SparseColumns, found: Int64[NDArray, " features"], res
 
 
 def by_draw(
-    columns: SparseColumns, mask: Mask, ks: Sequence[int], delta: float, found: int, suffix: str = ""
+    columns: SparseColumns, mask: Mask, looked_at: int, ks: Sequence[int], delta: float, found: int, suffix: str = ""
 ) -> Statement:
-    """How unlikely a draw of such a support is that has a small stopping set; `found` is the size of one, or 0."""
+    """How unlikely a draw of such a support is that has a small stopping set.
+
+    That sets of up to `looked_at` features are none is known from overlaps, which is of use where values are lost;
+    `found` is the size of one that is, or 0.
+    """
     name, draw = BY_DRAW + suffix, Draw.of(columns.support)
     if draw is None:
         kind = "chosen by training or given" if columns.support.is_stored else f"{columns.support.construction!r}"
         sentence = f"It holds for uniform and partitioned rows as they were drawn, and these rows are {kind}."
         return Statement(name, "not applicable", sentence, {})
     lost = np.pad(mask.lost, (0, columns.n), mode="edge")[: draw.largest_set]
-    certified = largest_certified(draw, delta, lost)
+    looked_at = looked_at if lost.any() else 1
+    certified = largest_certified(draw, delta, lost, looked_at)
     sizes = {k: min(2 * k, draw.n) for k in ks if min(2 * k, draw.n) <= draw.largest_set}
-    bounds = log_bounds(draw, max(sizes.values()), lost[: max(sizes.values())]) if sizes else np.empty(0)
+    bounds = log_bounds(draw, lost[: max(sizes.values())], looked_at) if sizes else np.empty(0)
     logs = {k: min(0.0, float(bounds[size - 1]) / math.log(10)) for k, size in sizes.items()}
     numbers: dict[str, Any] = {
-        "k": certified, "delta": delta, "most_values_lost_by_one_column": int(lost[0]),
+        "k": certified, "delta": delta, "no_stopping_set_up_to": looked_at,
+        "most_values_lost_by_one_column": int(lost[0]),
         "log10_share_of_draws": {str(k): log10 for k, log10 in logs.items()},
     }  # fmt: skip
     if found and found <= 2 * certified:
         sentence = f"This draw has a stopping set of {found} features, which at most {delta:g} of all draws have."
         return Statement(name, "refuted", sentence, numbers)
-    shares = ", ".join(f"{power(log10)} for k = {k}" for k, log10 in logs.items())
     status: Status = "proved" if certified else "open"
-    sentence = _sentence_of_draw(certified, delta, shares, int(lost[0]))
-    return Statement(name, status, sentence, numbers)
+    return Statement(name, status, _sentence_of_draw(certified, delta, logs, int(lost[0]), looked_at), numbers)
 
 
-def _sentence_of_draw(certified: int, delta: float, shares: str, lost: int) -> str:
+def _sentence_of_draw(certified: int, delta: float, logs: Mapping[int, float], lost: int, looked_at: int) -> str:
+    shares = ", ".join(f"{power(log10)} for k = {k}" for k, log10 in logs.items() if log10 < 0)
     asked = f" At most this share of draws fails: {shares}." if shares else ""
-    without = f", whichever values (up to {lost} of a column) are left out" if lost else ""
+    beyond = ", ".join(str(k) for k, log10 in logs.items() if log10 >= 0)
+    asked += f" For k = {beyond} it proves nothing." if beyond else ""
+    without = (
+        f", whichever values are left out, up to {lost} of a column (sets of up to {looked_at} are looked at one by one)"
+        if lost
+        else ""
+    )
     if certified == 0:
         return f"No k has a share of failing draws that is proved to be {delta:g} or less{without}.{asked}"
     return (

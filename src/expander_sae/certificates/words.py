@@ -14,7 +14,7 @@ def count(number: int, noun: str) -> str:
 
 def power(log10: float) -> str:
     """A number from its logarithm, also where it is too small for a float."""
-    if log10 >= -300:
+    if log10 >= -300 or log10 == -math.inf:
         return f"{10**log10:.2g}"
     return f"{10 ** (log10 - math.floor(log10)):.2g}e{math.floor(log10)}"
 
@@ -26,4 +26,9 @@ def share(rate: Rate) -> str:
 
 def up_to(k: int) -> str:
     """What a statement covers."""
-    return "every code of one feature" if k == 1 else f"every code of up to {k} features"
+    return f"every code of {'one feature' if k == 1 else f'up to {k} features'}"
+
+
+def those_of(k: int) -> str:
+    """What a statement does not cover."""
+    return f"codes of {'one feature' if k == 1 else f'{k} features'}"
