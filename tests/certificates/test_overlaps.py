@@ -30,6 +30,10 @@ def test_peeling_leaves_the_largest_stopping_set(mask, data):
 @given(small_masks(), st.integers(1, 10))
 def test_overlaps_prove_what_counting_finds(mask, partners):
     found = overlaps(mask, partners, "overlaps", silent)
+    for feature in range(mask.n):
+        others = [features for features in subsets([other for other in range(mask.n) if other != feature])
+                  if sets_of(mask, feature) <= neighbours(mask, features)]  # fmt: skip
+        assert found.covers[feature] <= min(map(len, others), default=mask.n)
     for features in subsets(range(mask.n)):
         if len(features) <= found.generic_set:
             assert len(neighbours(mask, features)) >= len(features)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from expander_sae.activations.store import Store
@@ -16,7 +17,7 @@ from expander_sae.certificates import pursuit, samples, uniqueness
 from expander_sae.certificates.coherence import Coherence, dense_coherence, sparse_coherence
 from expander_sae.certificates.config import CertifyConfig
 from expander_sae.certificates.head_mass import HeadMass
-from expander_sae.certificates.overlaps import overlaps
+from expander_sae.certificates.overlaps import Overlaps, overlaps
 from expander_sae.certificates.sampling import Sets, codes_of_store, random_sets, sets_of_codes
 from expander_sae.certificates.statements import Certificate, Statement
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
@@ -113,7 +114,7 @@ def _about_support(
     """Everything about where values are, and how large they are there."""
     largest = min(2 * max(ks), columns.used.size)
     shared = overlaps(columns.mask, largest, "overlaps", report)
-    stopping = smallest_stopping_set(columns.mask, columns.m, config.restarts, config.seed, report)
+    stopping = smallest_stopping_set(columns.mask, shared.covers, columns.m, config.restarts, config.seed, report)
     yield uniqueness.values_that_count(columns, config.tau)
     yield uniqueness.by_draw(columns, columns.mask, shared.peelable_set, ks, config.delta, stopping.size)
     yield uniqueness.by_overlaps(shared)
@@ -125,17 +126,31 @@ def _about_support(
         yield uniqueness.by_overlaps(fewer, suffix)
         yield uniqueness.almost_all(fewer, columns.d, suffix)
     yield uniqueness.stopping_set(columns, stopping, config.restarts)
-    head_mass, epsilon = HeadMass.of(columns.values), _worst_expansion(columns, largest, config, report)
+    head_mass = HeadMass.of(columns.values)
+    epsilon = _worst_expansion(columns, largest, shared, stopping, config, report)
     yield pursuit.l1_norm(head_mass, shared, columns.d, largest)
     yield pursuit.basis_pursuit(head_mass, shared, epsilon, columns.d, ks)
     yield pursuit.expansion(epsilon, head_mass, columns.d)
 
 
 def _worst_expansion(
-    columns: SparseColumns, largest: int, config: CertifyConfig, report: Report
+    columns: SparseColumns,
+    largest: int,
+    shared: Overlaps,
+    stopping: Int64[NDArray[np.int64], " features"],
+    config: CertifyConfig,
+    report: Report,
 ) -> Float64[Tensor, " sizes"]:
-    """Entry t-1: the largest 1 - |N(T)| / (d |T|) found, over sets T of at most t features."""
+    """Entry t-1: the largest 1 - |N(T)| / (d |T|) found, over sets T of at most t features.
+
+    The worst pair and a stopping set are known already; a search finds the rest.
+    """
     epsilon = torch.zeros(largest, dtype=torch.float64)
+    epsilon[1:] = shared.largest / (2 * columns.d)
+    if 0 < stopping.size <= largest:
+        touched = np.unique(columns.support.columns(stopping).numpy()).size
+        known = epsilon[stopping.size - 1 :]
+        known[:] = known.clamp(min=1 - touched / (columns.d * stopping.size))
     for restart in range(config.restarts):
         found = adversarial_expansion(
             columns.support, largest, restarts=1, seed=config.restarts * config.seed + restart

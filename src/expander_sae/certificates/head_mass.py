@@ -45,9 +45,9 @@ def spreading(collisions: float, head_mass: HeadMass) -> float:
 def spreading_of(shares: NDArray[np.float64], rows: NDArray[np.int32]) -> float:
     """Such a c for all codes on a few features, from the shares [k, d] that their values have of their l1 norms.
 
-    Every order of the features gives one: 1 - 2 times the largest share of a feature on coordinates of those before it.
-    Putting last the one with the least of that on all others, and so on with the rest, is the best order. Theorem 1,
-    which averages, can be better for features that share most of what they have.
+    Every order of the features gives one: 1 - 2 times the largest share of a feature on coordinates of those before it,
+    if that is not below 0. Putting last the one with the least of that on all others, and so on with the rest, is the
+    best order. Theorem 1, which averages, can be better for features that share most of what they have.
     """
     size, d = rows.shape
     owners = np.unique(rows)
@@ -71,7 +71,7 @@ def spreading_of(shares: NDArray[np.float64], rows: NDArray[np.int32]) -> float:
         left[last], worst = False, max(worst, least)
         for slot in range(d):
             degrees[places[last, slot]] -= 1
-    return 1 - 2 * worst
+    return max(0.0, 1 - 2 * worst)
 
 
 def _concave(curve: Float64[NDArray[np.float64], " points"]) -> Float64[NDArray[np.float64], " points"]:

@@ -24,8 +24,13 @@ class Overlaps:
     """Entry p: the most that a feature shares with p others, summed over them."""
     generic_set: int
     """Any that many features touch at least as many coordinates, so that almost all values keep them independent."""
-    peelable_set: int
-    """No stopping set has that many features or fewer."""
+    covers: Int64[NDArray[np.int64], " n"]
+    """How many others it takes at least to touch all coordinates of a feature; n if all others do not."""
+
+    @property
+    def peelable_set(self) -> int:
+        """No stopping set has that many features or fewer."""
+        return int(self.covers.min())
 
     @property
     def generic_k(self) -> int:
@@ -58,15 +63,17 @@ def overlaps(mask: Mask, partners: int, stage: str, report: Report) -> Overlaps:
     degrees = mask.degrees
     least = int(degrees[degrees > 0].min(initial=mask.d))
 
-    def work(start: int, stop: int) -> tuple[int, NDArray[np.int64], int, int]:
-        return _overlaps(mask.rows, mask.starts, mask.features, counters(mask), start, stop, least, partners)
+    covers = np.full(mask.n, mask.n, dtype=np.int64)
+
+    def work(start: int, stop: int) -> tuple[int, NDArray[np.int64], int]:
+        return _overlaps(mask.rows, mask.starts, mask.features, counters(mask), start, stop, least, partners, covers)
 
     parts = over_features(work, mask.n, stage, report)
     return Overlaps(
         largest=max(part[0] for part in parts),
         sums=np.max([part[1] for part in parts], axis=0),
         generic_set=min(part[2] for part in parts),
-        peelable_set=min(part[3] for part in parts),
+        covers=covers,
     )
 
 
@@ -80,11 +87,12 @@ def _overlaps(
     last: int,
     least: int,
     partners: int,
-) -> tuple[int, NDArray[np.int64], int, int]:
-    """The fields of `Overlaps` for the features first .. last-1."""
+    covers: NDArray[np.int64],
+) -> tuple[int, NDArray[np.int64], int]:
+    """The fields of `Overlaps` for the features first .. last-1, whose `covers` are filled in."""
     n, d = rows.shape
     sums, pairs = np.zeros(partners + 1, dtype=np.int64), np.zeros(d + 1, dtype=np.int64)
-    largest, generic, peelable = 0, n, n
+    largest, generic = 0, n
     for feature in range(first, last):
         degree = count_shared(rows[feature], starts, features, shared)
         if degree == 0:
@@ -96,7 +104,7 @@ def _overlaps(
                 for position in range(starts[coordinate], starts[coordinate + 1]):
                     pairs[shared[features[position]]] += 1
                     shared[features[position]] = 0
-        total, taken, fits, covered = 0, 0, n - 1, n
+        total, taken, fits = 0, 0, n - 1
         for overlap in range(d, 0, -1):
             if pairs[overlap] > 0:
                 largest = max(largest, overlap)
@@ -108,13 +116,13 @@ def _overlaps(
                 if total > degree * (least - 1):
                     fits = min(fits, taken - 1)
                 if total >= degree:
-                    covered = min(covered, taken)
-                if taken >= partners and fits < n - 1 and covered < n:
+                    covers[feature] = min(covers[feature], taken)
+                if taken >= partners and fits < n - 1 and covers[feature] < n:
                     break
         for more in range(taken + 1, partners + 1):
             sums[more] = max(sums[more], total)
-        generic, peelable = min(generic, fits + 1), min(peelable, covered)
-    return largest, sums, generic, peelable
+        generic = min(generic, fits + 1)
+    return largest, sums, generic
 
 
 @numba.njit(cache=True, nogil=True)

@@ -38,8 +38,8 @@ def pursuit(coherence: Coherence, ks: Sequence[int]) -> Statement:
     beyond = [str(each) for each in ks if each > k and k < most]
     asked = f" For k = {', '.join(beyond)} it proves nothing." if beyond else ""
     sentence = (
-        f"Orthogonal matching pursuit, signed or not, finds {up_to(k)}{' at least' if k == most else ''}: two columns "
-        f"have a cosine of at most mu = {coherence.mu:.4g}.{asked}{bound}"
+        f"Orthogonal matching pursuit finds {up_to(k)}{' at least' if k == most else ''} (without signs, each one that "
+        f"is not negative): columns have a cosine of at most mu = {coherence.mu:.4g}.{asked}{bound}"
     )
     return Statement(PURSUIT, "proved", sentence, numbers)
 
@@ -57,7 +57,7 @@ def l1_norm(head_mass: HeadMass, overlaps: Overlaps, d: int, sizes: int) -> Stat
     if last < 2:
         sentence = f"Some columns are too uneven, or share too much, for codes of two features already. {flatness}"
         return Statement(SPREADING, "open", sentence, numbers)
-    shown = ", ".join(f"{constants[size - 1]:.2f} for {size}" for size in range(2, last + 1))
+    shown = ", ".join(f"{constants[size - 1]:.2f} for {size}" for size in _some_sizes(last))
     sentence = (
         f"For all codes x of up to {last} features the l1 norm of W x is at least c times that of x, each feature "
         f"counted by the l1 norm of its column: c = {shown}. {flatness}"
@@ -67,8 +67,7 @@ def l1_norm(head_mass: HeadMass, overlaps: Overlaps, d: int, sizes: int) -> Stat
 
 def expansion(epsilon: Float64[Tensor, " sizes"], head_mass: HeadMass, d: int) -> Statement:
     """The sets that expand worst, and where they put an end to theorem 1."""
-    sizes = sorted({size for power in range(1, 32) if (size := 2**power) < len(epsilon)} | {len(epsilon)})
-    found = {size: float(epsilon[size - 1]) for size in sizes}
+    found = {size: float(epsilon[size - 1]) for size in _some_sizes(len(epsilon))}
     vacuous = [size for size in range(1, len(epsilon) + 1)
                if spreading(float(epsilon[size - 1]) * d, head_mass) <= 0]  # fmt: skip
     numbers = {
@@ -109,3 +108,8 @@ def basis_pursuit(
     asked = f" This says nothing about typical {those_of(max(ks))}."
     return Statement(BASIS_PURSUIT, "refuted" if false and false[0] == 1 else "open",
                      f"The condition for it is proved for no k.{known}{asked}", numbers)  # fmt: skip
+
+
+def _some_sizes(largest: int) -> list[int]:
+    """2, 4, 8, ... and the largest."""
+    return sorted({2**power for power in range(1, largest.bit_length()) if 2**power < largest} | {largest})

@@ -12,20 +12,22 @@ from expander_sae.certificates.streaming import Report
 
 
 def smallest_stopping_set(
-    mask: Mask, largest: int, restarts: int, seed: int, report: Report
+    mask: Mask, covers: Int64[NDArray[np.int64], " n"], largest: int, restarts: int, seed: int, report: Report
 ) -> Int64[NDArray[np.int64], " features"]:
     """The smallest stopping set found with at most `largest` features, ascending; empty if none was found.
 
-    From a random feature on, the one is added that leaves the fewest coordinates with a single feature; what peeling
-    keeps of that is made minimal.
+    From a feature on, every other time one whose coordinates fewest others can cover, else a random one, the feature is
+    added that leaves the fewest coordinates with a single one; what peeling keeps of that is made minimal.
     """
     generator = np.random.default_rng(seed)
     candidates = np.flatnonzero(mask.degrees)
     largest, best = min(largest, candidates.size), np.empty(0, dtype=np.int64)
-    for restart in range(restarts if candidates.size else 0):
-        # Every other time it may grow past what was found: what is minimal inside is often smaller.
-        limit = best.size - 1 if best.size and restart % 2 else largest
-        start = int(generator.choice(candidates))
+    shuffled = generator.permutation(candidates)
+    endangered = np.resize(shuffled[np.argsort(covers[shuffled], kind="stable")], restarts)
+    for restart in range(restarts):
+        # Half of the time it may grow past what was found: what is minimal inside is often smaller.
+        limit = best.size - 1 if best.size and restart % 4 > 1 else largest
+        start = endangered[restart // 2] if restart % 2 == 0 else int(generator.choice(candidates))
         grown = _grow(mask.rows, mask.starts, mask.features, start, limit, int(generator.integers(1 << 31)))
         remaining = mask.remaining(np.sort(grown))
         if remaining.size:

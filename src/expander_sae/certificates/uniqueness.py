@@ -138,7 +138,7 @@ def _sentence_of_draw(certified: int, delta: float, logs: Mapping[int, float], l
     beyond = ", ".join(str(k) for k, log10 in logs.items() if log10 >= 0)
     asked += f" For k = {beyond} it proves nothing." if beyond else ""
     without = (
-        f", whichever values are left out, up to {lost} of a column (sets of up to {looked_at} are looked at one by one)"
+        f", whichever values are left out, up to {lost} of a column (overlaps rule out sets of up to {looked_at})"
         if lost
         else ""
     )
