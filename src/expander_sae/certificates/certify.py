@@ -47,7 +47,7 @@ def certify(
     dictionary = subject.dictionary if isinstance(subject, SparseAutoencoder) else subject
     columns = columns_of(dictionary, config.tau)
     ks = _asked(subject, config, columns)
-    real = _sets_of(subject, codes, config, report)
+    real = _sets_of(subject, columns, codes, config, report)
     statements: list[Statement] = []
     if isinstance(columns, SparseColumns):
         statements += _about_support(columns, ks, config, report)
@@ -77,7 +77,11 @@ def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, colum
 
 
 def _sets_of(
-    subject: SparseAutoencoder | Dictionary, codes: Store | Codes | None, config: CertifyConfig, report: Report
+    subject: SparseAutoencoder | Dictionary,
+    columns: Columns,
+    codes: Store | Codes | None,
+    config: CertifyConfig,
+    report: Report,
 ) -> Sets:
     """The features that real codes use; none if there are no codes."""
     if codes is None:
@@ -91,6 +95,8 @@ def _sets_of(
     sets = sets_of_codes(codes)
     if not sets:
         raise ExpanderError("No token of these codes uses a feature; give others.")
+    if not np.isin(np.concatenate(sets), columns.used).all():
+        raise ExpanderError("Some of these codes use a column that is zero; they are not of this dictionary.")
     return sets[: config.tokens]
 
 
@@ -101,9 +107,6 @@ def _populations(
     for k in ks:
         yield f"random sets of {k}", random_sets(columns.used, k, config.supports, config.seed)
     if real:
-        active = np.isin(np.concatenate(real), columns.used)
-        if not active.all():
-            raise ExpanderError("Some of these codes use a column that is zero; they are not of this dictionary.")
         average = sum(each.size for each in real) / len(real)
         yield f"sets of real codes ({len(real):,} tokens, {average:.1f} features each)", real
 

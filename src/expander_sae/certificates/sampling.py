@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv  # scipy.stats takes long to import
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
@@ -38,8 +38,8 @@ class Rate:
         """The share of true outcomes."""
         each = list(outcomes)
         passed, trials, tail = sum(each), len(each), (1 - CONFIDENCE) / 2
-        low = float(beta.ppf(tail, passed, trials - passed + 1)) if passed else 0.0
-        high = float(beta.ppf(1 - tail, passed + 1, trials - passed)) if passed < trials else 1.0
+        low = float(betaincinv(passed, trials - passed + 1, tail)) if passed else 0.0
+        high = float(betaincinv(passed + 1, trials - passed, 1 - tail)) if passed < trials else 1.0
         return cls(passed, trials, low, high)
 
     @property
