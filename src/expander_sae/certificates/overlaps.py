@@ -62,7 +62,6 @@ def overlaps(mask: Mask, partners: int, stage: str, report: Report) -> Overlaps:
     """
     degrees = mask.degrees
     least = int(degrees[degrees > 0].min(initial=mask.d))
-
     covers = np.full(mask.n, mask.n, dtype=np.int64)
 
     def work(start: int, stop: int) -> tuple[int, NDArray[np.int64], int]:
