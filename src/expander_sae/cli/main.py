@@ -9,6 +9,7 @@ import tyro
 from expander_sae.cli.bench import Bench
 from expander_sae.cli.certify import Certify
 from expander_sae.cli.compress import Compress
+from expander_sae.cli.cut import Cut
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
 from expander_sae.cli.finetune import Finetune
@@ -28,6 +29,7 @@ Command = (
     | Annotated[Harvest, tyro.conf.subcommand("harvest", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Finetune, tyro.conf.subcommand("finetune", prefix_name=False)]
+    | Annotated[Cut, tyro.conf.subcommand("cut", prefix_name=False)]
     | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
     | Annotated[Certify, tyro.conf.subcommand("certify", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]

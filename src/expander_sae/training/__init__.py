@@ -3,6 +3,7 @@
 from expander_sae.distribution import DeadProcessError, joined
 from expander_sae.training.checkpoints import CheckpointError
 from expander_sae.training.config import TrainConfig, width_matched
+from expander_sae.training.cutting import cut, energies
 from expander_sae.training.loop import Run, StoppedError, train
 from expander_sae.training.metrics import read_metrics
 from expander_sae.training.probing import Probe
@@ -17,6 +18,8 @@ __all__ = [
     "StoppedError",
     "TensorBatches",
     "TrainConfig",
+    "cut",
+    "energies",
     "joined",
     "read_metrics",
     "train",

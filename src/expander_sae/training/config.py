@@ -173,7 +173,7 @@ class TrainConfig:
     @property
     def least(self) -> int:
         """The fewest values that a column may have."""
-        return self.degree if self.stretch == 1 or self.one_shot else -(-self.degree // 3)
+        return self.degree if self.stretch == 1 or self.one_shot else least_degree(self.degree)
 
     @property
     def unit_columns(self) -> bool:
@@ -208,6 +208,11 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON holds it."""
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
+
+
+def least_degree(d: int) -> int:
+    """The fewest values of a column where d is the average: a third of it, or rare features are lost."""
+    return -(-d // 3)
 
 
 def width_matched(config: TrainConfig, m: int) -> TrainConfig:

@@ -1,0 +1,53 @@
+"""`expander cut`: a dictionary of fewer values out of a larger one, without training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+
+from expander_sae.activations.store import Store
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import ExpanderError
+from expander_sae.training import cut, energies
+
+BATCH = 2048
+"""Tokens coded at a time."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cut a dictionary down to fewer values per column: one training with large d serves every smaller one.
+
+    Which values explain most is read off the codes of some activations. `expander train --start` improves what is left.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """The folder of the autoencoder, which stays as it is."""
+    store: tyro.conf.Positional[Path]
+    """The folder of a store of activations, such as the one it was trained on."""
+    out: Path
+    """The folder of the smaller one."""
+    d: int
+    """Learned values per column, on average."""
+    tokens: int = 16_384
+    """Activations to code, from the start of the store."""
+
+    def run(self) -> None:
+        """Cut, write, and say how many values are left."""
+        if self.tokens < 1:
+            raise ExpanderError(f"tokens must be at least 1, not {self.tokens}.")
+        if self.out.resolve() == self.path.resolve():
+            raise ExpanderError(f"{self.out} would replace the autoencoder by one that knows less; choose another.")
+        sae, store = SparseAutoencoder.load(self.path), Store.open(self.store)
+        if store.width != sae.m:
+            raise ExpanderError(f"{self.store} has activations of width {store.width}, not {sae.m}.")
+        x = store[: min(self.tokens, store.tokens)].activations.float()
+        usual = x[torch.linalg.vector_norm(x, dim=1) <= store.massive_above]
+        smaller = cut(sae, self.d, energies(sae, list(torch.split(usual, BATCH))))
+        smaller.save(self.out)
+        console = Console()
+        left, before = smaller.dictionary.learned_values, sae.dictionary.learned_values
+        console.print(f"{left:,} of {before:,} values are left, {self.d} per column on average.", highlight=False)
+        console.print(f"Written to {self.out}.", highlight=False)

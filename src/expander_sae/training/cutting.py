@@ -1,0 +1,55 @@
+"""Smaller dictionaries cut out of a larger one: the entries that explain most, of all columns together."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import OneShotCoder
+from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.errors import ExpanderError
+from expander_sae.supports import Support
+from expander_sae.training.config import least_degree
+from expander_sae.training.learned_rows import Wanted, afforded, moved_columns
+
+
+def energies(sae: SparseAutoencoder, batches: list[Float[Tensor, "tokens m"]]) -> Float[Tensor, " n"]:
+    """The sum of every column's squared codes, columns scaled to norm one."""
+    total = torch.zeros(sae.n, device=sae.pre_bias.device)
+    norms = sae.dictionary.norms().detach()
+    for x in batches:
+        codes = sae.encode(x)
+        squares = (codes.values * norms[codes.indices]).square()
+        total.index_add_(0, codes.indices.flatten(), squares.flatten().to(total.dtype))
+    return total
+
+
+@torch.no_grad()
+def cut(sae: SparseAutoencoder, d: int, energy: Float[Tensor, " n"]) -> SparseAutoencoder:
+    """The autoencoder with n d of its dictionary's values: those whose square times their column's energy is largest.
+
+    Every column keeps at least a third of d, and its norm. A pursuit finds new codes for what is left; the biases and
+    thresholds of a one-shot encoder would have to be trained again, so there it is refused.
+    """
+    before = sae.dictionary
+    if not isinstance(before, ExpanderDictionary) or isinstance(sae.coder, OneShotCoder):
+        raise ExpanderError("Only an expander dictionary that is coded by a pursuit can be cut; train others smaller.")
+    if not 1 <= d * before.n < before.learned_values:
+        mean = before.learned_values / before.n
+        raise ExpanderError(f"d must be at least 1 and below the {mean:g} values that columns have, not {d}.")
+    m, values = before.m, before.values.detach()
+    unit = values * before.inverse_norms(values.dtype)[:, None]
+    largest = unit.abs().sort(dim=1, descending=True, stable=True).indices
+    rows = torch.where(before.rows < 0, m, before.rows).long()
+    wanted = Wanted(rows.gather(1, largest), unit.gather(1, largest), energy)
+    kept = afforded(wanted, energy, m, before.n * d, least_degree(d), torch.zeros(0, dtype=torch.long))
+    wanted = Wanted(wanted.rows, values.gather(1, largest), energy)
+    longest = int(kept.sum(dim=1).max())
+    after = moved_columns(before.rows, values, wanted, kept, m)
+    smaller = ExpanderDictionary(Support.from_rows(after.rows[:, :longest], m), after.values[:, :longest])
+    result = SparseAutoencoder(smaller, sae.coder, provenance={**sae.provenance, "cut_to": d})
+    result.pre_bias.copy_(sae.pre_bias)
+    result.scale.copy_(sae.scale)
+    return result
