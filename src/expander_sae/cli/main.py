@@ -16,6 +16,7 @@ from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
 from expander_sae.cli.model import Model
 from expander_sae.cli.planted import Planted
+from expander_sae.cli.recovery import Recovery
 from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -30,6 +31,7 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
+    | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )
