@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from expander_sae.cli.bench import Bench
+from expander_sae.cli.coding import Coding
 from expander_sae.cli.compress import Compress
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
@@ -32,6 +33,7 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
     | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
+    | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )
