@@ -9,9 +9,10 @@ from safetensors.torch import save as to_bytes
 
 import expander_sae as xs
 from expander_sae.storage.json_fields import checksum
+from tests.uneven import uneven_support
 
 WIDTH = 12
-KINDS = ("recipe", "stored rows", "dense", "union", "nested union")
+KINDS = ("recipe", "stored rows", "uneven", "dense", "union", "nested union")
 
 
 def expander(n, seed=0, stored=False):
@@ -20,16 +21,22 @@ def expander(n, seed=0, stored=False):
     return xs.ExpanderDictionary(xs.Support.from_rows(support.rows, WIDTH, "chosen") if stored else support)
 
 
+def uneven(n, seed=0):
+    """An expander dictionary with columns of 1 to 5 values."""
+    return xs.ExpanderDictionary(uneven_support(WIDTH, n, 5, seed))
+
+
 def dictionary(kind, seed=0):
     """A dictionary of this kind, width 12."""
     makers = {
         "recipe": lambda: expander(20, seed),
         "stored rows": lambda: expander(20, seed, stored=True),
+        "uneven": lambda: uneven(20, seed),
         "dense": lambda: xs.DenseDictionary(WIDTH, 20),
         "union": lambda: xs.Union(
             [xs.DenseDictionary(WIDTH, 4), expander(9, seed), expander(7, seed + 1, stored=True)]
         ),
-        "nested union": lambda: xs.Union([xs.Union([expander(9, seed, stored=True)]), expander(11, seed)]),
+        "nested union": lambda: xs.Union([xs.Union([uneven(9)]), expander(11, seed)]),
     }
     return makers[kind]()
 
@@ -42,6 +49,9 @@ def autoencoder(kind="recipe", coder=None, *, tied=True, latent_bias=False, seed
     with torch.no_grad():
         for parameter in sae.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        for block in (*sae.dictionary.modules(), *sae.encoder.modules()):
+            if isinstance(block, xs.ExpanderDictionary):
+                block.values.masked_fill_(block.rows < 0, 0)
         sae.scale.fill_(0.7 + seed / 10)
     return sae
 

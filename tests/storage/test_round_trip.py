@@ -11,7 +11,8 @@ import expander_sae as xs
 from expander_sae import storage
 from expander_sae.errors import StorageError
 from expander_sae.storage.coders import known_coders
-from tests.storage.autoencoders import KINDS, WIDTH, autoencoder, same, tensor_file
+from tests.storage.autoencoders import KINDS, WIDTH, autoencoder, rewrite_config, same, tensor_file
+from tests.uneven import uneven_support
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CODERS = (
@@ -187,3 +188,21 @@ def test_description_does_not_build_the_support(tmp_path, monkeypatch):
     tensor_file(tmp_path).unlink()
     with pytest.raises(StorageError, match="is missing"):
         storage.describe(tmp_path)
+
+
+def test_columns_of_different_lengths_take_no_more_than_they_hold(tmp_path):
+    support = uneven_support(2048, 4096, 28)
+    xs.SparseAutoencoder(xs.ExpanderDictionary(support), xs.TopK(8)).save(tmp_path / "sae", dtype=torch.float16)
+    found = storage.describe(tmp_path / "sae")
+    assert found.learned_values == support.entries + 2048
+    assert found.bytes_by_part["values"] == 2 * support.entries
+    assert found.d is None
+    # Degrees up to 28 take five bits.
+    assert found.bits_per_column["rows"] < 1.08 * found.row_bits_bound + 5
+
+
+def test_rows_and_values_of_different_lengths_are_refused(tmp_path):
+    autoencoder("uneven").save(tmp_path / "sae")
+    rewrite_config(tmp_path / "sae", lambda config: config["dictionary"].update(entries=1))
+    with pytest.raises(StorageError, match="save the autoencoder again"):
+        xs.SparseAutoencoder.load(tmp_path / "sae")

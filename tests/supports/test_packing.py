@@ -5,11 +5,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.supports import Support, SupportError
 from expander_sae.supports.packing import PackedRows, bits_needed, pack_rows, unpack_rows
+from tests.uneven import shortened
 
 EXAMPLES = settings(deadline=None, max_examples=150)
 
@@ -37,6 +39,7 @@ def test_rows_come_back(data):
     n = data.draw(st.integers(1, 60))
     rows = some_rows(m, n, d, data.draw(st.integers(0, 1000)), data.draw(st.sampled_from([0.0, 5.0, 60.0])))
     there_and_back(rows, m)
+    there_and_back(shortened(torch.from_numpy(rows), n).numpy(), m)
 
 
 @EXAMPLES

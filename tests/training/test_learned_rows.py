@@ -14,7 +14,15 @@ from torch import Tensor
 import expander_sae as xs
 from expander_sae.distribution import Group
 from expander_sae.training import TensorBatches, train
-from expander_sae.training.learned_rows import FEWEST, high_loss_tokens, moved_columns, rows_of_largest
+from expander_sae.training.learned_rows import (
+    FEWEST,
+    Wanted,
+    afforded,
+    high_loss_tokens,
+    moved_columns,
+    rows_of_largest,
+    wanted_entries,
+)
 from tests.training.failing import Failing, fail
 from tests.training.planted import N, config, planted, same_tensors
 
@@ -86,17 +94,52 @@ def test_moves_are_those_of_the_definition(seed: int, d: int) -> None:
     residual = torch.randn(tokens, m, generator=generator).double()
     expected = _moves_one_by_one(support.rows, values, codes, residual)
     found = {}
-    for moved in moved_columns(support.rows, values, codes, residual, Group()):
-        norms = torch.linalg.vector_norm(moved.values, dim=1)
-        torch.testing.assert_close(norms, torch.linalg.vector_norm(values[moved.features], dim=1))
-        for position, feature in enumerate(moved.features.tolist()):
-            found[feature] = moved.rows[position].tolist()
-            for slot, source in enumerate(moved.source[position].tolist()):
-                before = support.rows[feature].tolist()
-                assert (source >= 0) == (found[feature][slot] in before)
-                if source >= 0:
-                    assert before[source] == found[feature][slot]
-    assert found == expected
+    wanted = wanted_entries(support.rows, values, codes, residual, Group())
+    moved = moved_columns(support.rows, values, wanted, torch.ones(n, d, dtype=torch.bool), m)
+    norms = torch.linalg.vector_norm(moved.values, dim=1)
+    torch.testing.assert_close(norms, torch.linalg.vector_norm(values, dim=1))
+    for feature in range(n):
+        found[feature] = moved.rows[feature].tolist()
+        before = support.rows[feature].tolist()
+        for slot, source in enumerate(moved.source[feature].tolist()):
+            assert (source >= 0) == (found[feature][slot] in before)
+            if source >= 0:
+                assert before[source] == found[feature][slot]
+    assert found == {feature: expected.get(feature, support.rows[feature].tolist()) for feature in range(n)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), seed=st.integers(0, 10**6), d=st.integers(1, 6), n=st.integers(1, 12))
+def test_the_budget_buys_what_is_worth_most(data: st.DataObject, seed: int, d: int, n: int) -> None:
+    m, generator = 9, torch.Generator().manual_seed(seed)
+    values = torch.rand(n, d, generator=generator).sort(dim=1, descending=True).values
+    degrees = torch.randint(1, d + 1, (n, 1), generator=generator)
+    there = torch.arange(d) < degrees
+    wanted = Wanted(torch.where(there, torch.arange(d), m), values * there, torch.rand(n, generator=generator))
+    least, whole = data.draw(st.integers(1, d)), torch.arange(data.draw(st.integers(0, n)))
+    forced = there & ((torch.arange(d) < least) | (torch.arange(n)[:, None] < len(whole)))
+    budget = data.draw(st.integers(int(forced.sum()), int(there.sum())))
+    kept = afforded(wanted, wanted.energy, m, budget, least, whole)
+    assert int(kept.sum()) == budget
+    assert not (kept & ~there).any()
+    assert (kept | ~forced).all()
+    worth = wanted.values.square() * wanted.energy[:, None]
+    left, bought = worth[there & ~kept], worth[kept & ~forced]
+    assert not len(left) or not len(bought) or bought.min() >= left.max()
+
+
+def test_frequent_columns_grow_and_the_budget_stays() -> None:
+    _, x = planted(4096)
+    run = train(x, learned(tokens=64 * 60, move_until=1.0), progress=False)
+    dictionary = run.sae.dictionary
+    assert isinstance(dictionary, xs.ExpanderDictionary)
+    degrees = dictionary.support.degrees
+    assert dictionary.learned_values == run.config.entries
+    assert run.config.least <= degrees.min() < degrees.max() <= run.config.longest(x.shape[1])
+    assert not dictionary.values[dictionary.rows < 0].any()
+    even = train(x, learned(tokens=64 * 60, move_until=1.0, stretch=1), progress=False)
+    assert isinstance(even.sae.dictionary, xs.ExpanderDictionary)
+    assert even.sae.dictionary.support.is_even
 
 
 def test_high_loss_tokens_are_distinct_while_there_are_enough() -> None:
@@ -110,7 +153,7 @@ def test_high_loss_tokens_are_distinct_while_there_are_enough() -> None:
 def test_planted_supports_are_found() -> None:
     true, x = planted(8192)
     assert isinstance(true, xs.ExpanderDictionary)
-    run = train(x, learned(tokens=64 * 600, n=2 * N, move_every=10), progress=False)
+    run = train(x, learned(tokens=64 * 600, n=2 * N, move_every=10, stretch=1), progress=False)
     found = {tuple(rows) for rows in run.sae.dictionary.get_buffer("rows").tolist()}
     share = sum(tuple(rows) in found for rows in true.rows.tolist()) / N
     fixed = train(x, learned(tokens=64 * 600, n=2 * N, construction="uniform"), progress=False)

@@ -61,12 +61,11 @@ def _statistics(support: Support) -> dict[str, Any]:
 
 
 def _table(description: storage.Description) -> Table:
-    d = "differs by block" if description.d is None else f"{description.d:,}"
     encoder = "the dictionary itself" if description.tied else "its own values on the same support"
     facts = {
         "width m": f"{description.m:,}",
         "features n": f"{description.n:,}",
-        "degree d": d,
+        "degree d": _degree(description),
         "dictionary": description.dictionary["kind"],
         "coder": _call(description.coder),
         "encoder": encoder + (", with a latent bias" if description.latent_bias else ""),
@@ -78,6 +77,14 @@ def _table(description: storage.Description) -> Table:
         "written by": f"expander-sae {description.library_version}",
     }
     return _properties(description.path, facts)
+
+
+def _degree(description: storage.Description) -> str:
+    """Values per column, and how much that varies."""
+    if description.d is not None:
+        return f"{description.d:,}"
+    entries, most = (description.dictionary.get(name) for name in ("entries", "d"))
+    return "differs by block" if entries is None else f"{entries / description.n:.2f} on average, at most {most:,}"
 
 
 def _types(description: storage.Description) -> str:

@@ -156,7 +156,7 @@ def _touched(sae: SparseAutoencoder, feature: int) -> str:
     """The coordinates of a column and its values there, the largest first."""
     if not isinstance(sae.dictionary, ExpanderDictionary):
         return ""
-    rows, values = sae.dictionary.rows[feature].tolist(), sae.dictionary.values[feature].tolist()
+    rows, values = sae.dictionary.support.column(feature).tolist(), sae.dictionary.values[feature].tolist()
     order = sorted(range(len(rows)), key=lambda entry: -abs(values[entry]))
     listed = ", ".join(f"{rows[entry]} ({values[entry]:+.2f})" for entry in order[:COORDINATES])
     rest = f" and {len(rows) - COORDINATES} more" if len(rows) > COORDINATES else ""

@@ -24,7 +24,7 @@ def fine_tuned(sae: SparseAutoencoder, config: TrainConfig, source: Store | Tens
     batches = open_source(source, config, group)
     try:
         while trainee.tokens < config.tokens:
-            x = next(batches).to(sae.pre_bias.device)
+            x = next(batches).to(sae.pre_bias)
             trainee.step(x, batch_statistics(x, group))
     finally:
         batches.close()

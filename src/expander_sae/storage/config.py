@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from expander_sae.coders import Coder
 from expander_sae.errors import StorageError
@@ -15,7 +17,7 @@ from expander_sae.storage.coders import coder_to_json, parse_coder
 from expander_sae.storage.dictionaries import DictionaryRecord, Shapes, parse_dictionary
 from expander_sae.storage.json_fields import Fields, check_json
 from expander_sae.storage.rows import rows_layout
-from expander_sae.storage.values import BITS, Layout, is_values, quantised_layout
+from expander_sae.storage.values import BITS, Layout, Places, is_values, quantised_layout
 
 DTYPES = {
     "float16": torch.float16,
@@ -41,6 +43,20 @@ def encoder_name(name: str) -> str:
     """What the encoder's counterpart of a dictionary's tensor is called."""
     prefix, dot, last = name.rpartition(".")
     return f"{prefix}{dot}encoder_{last}"
+
+
+def names_of_values(prefix: str) -> tuple[str, str]:
+    """What the values of a block are called, and those of its counterpart in the encoder."""
+    name = f"{prefix}values"
+    return name, encoder_name(name)
+
+
+def places_of_values(dictionary: DictionaryRecord, rows: Mapping[str, Tensor]) -> dict[str, Places]:
+    """Which values there are, by their names, where columns differ in length; `rows` are those of every such block."""
+    places = dict[str, Places]()
+    for prefix in dictionary.uneven_blocks():
+        places |= dict.fromkeys(names_of_values(prefix), rows[f"{prefix}rows"] >= 0)
+    return places
 
 
 @dataclass(frozen=True)
@@ -122,16 +138,31 @@ class Config:
             shapes["latent_bias"] = (self.dictionary.n,)
         return shapes
 
+    def entries_of(self, name: str) -> int | None:
+        """How many values the file holds under this name, where not all [n, d] of them are there."""
+        for prefix, entries in self.dictionary.uneven_blocks().items():
+            if name in names_of_values(prefix):
+                return entries
+        return None
+
     def is_quantised(self, name: str) -> bool:
         """Whether the file holds the learned tensor of this name as integers."""
         return is_values(name) and self.values in BITS
+
+    def rows_are_even(self, name: str) -> bool:
+        """Whether all columns of the rows of this name are of one length."""
+        return name.removesuffix("rows") not in self.dictionary.uneven_blocks()
 
     def layout(self) -> Layout:
         """What the tensor file holds."""
         layout: Layout = {}
         for name, shape in self.shapes_of_parameters().items():
-            quantised = self.is_quantised(name)
-            layout |= quantised_layout(name, shape, self.values) if quantised else {name: (shape, self.dtype)}
+            entries = self.entries_of(name)
+            if self.is_quantised(name):
+                layout |= quantised_layout(name, shape, self.values, entries)
+            else:
+                layout[name] = (shape if entries is None else (entries,)), self.dtype
         for name, shape in self.dictionary.shapes_of_rows().items():
-            layout |= rows_layout(name, shape, self.dictionary.m, self.rows_are_packed)
+            even = self.rows_are_even(name)
+            layout |= rows_layout(name, shape, self.dictionary.m, self.rows_are_packed, even)
         return layout

@@ -8,6 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from expander_sae.storage.coders import coder_to_json
 from expander_sae.storage.config import Config, dtype_name
 from expander_sae.storage.loading import read
@@ -24,7 +27,7 @@ class Description:
     m: int
     n: int
     d: int | None
-    """Learned values per column; None where blocks differ."""
+    """Learned values per column; None where columns differ."""
     dictionary: dict[str, Any]
     """Kind, sizes and support of the dictionary, as config.json has them."""
     coder: dict[str, Any]
@@ -62,15 +65,15 @@ def describe(path: str | PathLike[str]) -> Description:
     stored = read(Path(path))
     config, record = stored.config, stored.config.dictionary
     degrees = {block.d for _, block in record.blocks_inside()}
-    sizes = {name: math.prod(shape) for name, shape in config.shapes_of_parameters().items()}
+    sizes = {name: config.entries_of(name) or math.prod(shape) for name, shape in config.shapes_of_parameters().items()}
     biases = sum(size for name, size in sizes.items() if not is_values(name))
     bytes_on_disk, dense = sum(stored.bytes_by_part.values()), _dense_bytes(config, biases)
-    bound = sum(bits_needed(block.m, block.n, block.d) for _, block in record.blocks_inside() if block.rows_are_stored)
+    bound = sum(_rows_bound(name, tensor, record.m) for name, tensor in stored.tensors.items())
     return Description(
         path=str(path),
         m=record.m,
         n=record.n,
-        d=degrees.pop() if len(degrees) == 1 else None,
+        d=None if record.uneven_blocks() or len(degrees) > 1 else degrees.pop(),
         dictionary=record.to_json(),
         coder=coder_to_json(config.coder),
         tied=config.tied,
@@ -88,6 +91,14 @@ def describe(path: str | PathLike[str]) -> Description:
         library_version=stored.library_version,
         provenance=config.provenance,
     )
+
+
+def _rows_bound(name: str, tensor: Tensor, m: int) -> float:
+    """Bits that these rows take at best; none if it is not rows."""
+    if not name.endswith("rows"):
+        return 0.0
+    columns_of = torch.bincount((tensor.to(torch.int64) >= 0).sum(dim=1)).tolist()
+    return sum(bits_needed(m, columns, degree) for degree, columns in enumerate(columns_of))
 
 
 def _dense_bytes(config: Config, biases: int) -> int:

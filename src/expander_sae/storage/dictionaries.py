@@ -99,13 +99,19 @@ class DictionaryRecord(ABC):
         """The shape of every tensor of stored rows."""
         return {f"{prefix}rows": (block.n, block.d) for prefix, block in self.blocks_inside() if block.rows_are_stored}
 
+    def uneven_blocks(self) -> dict[str, int]:
+        """How many values the blocks hold whose columns differ in length, by the prefix of their tensors."""
+        return {prefix: block.entries for prefix, block in self.blocks_inside() if block.entries is not None}
+
 
 @dataclass(frozen=True)
 class BlockRecord(DictionaryRecord):
-    """A dictionary that holds values itself: d of them per column."""
+    """A dictionary that holds values itself: d of them per column, or at most d."""
 
     d: int
     support: SupportRecord | None
+    entries: int | None = None
+    """How many values there are, where columns differ in length."""
 
     def blocks_inside(self) -> Iterator[tuple[str, BlockRecord]]:
         yield "", self
@@ -132,16 +138,21 @@ class ExpanderRecord(BlockRecord):
                 "The rows of the dictionary are not those of its support; make a new dictionary from "
                 "Support.from_rows(rows, m) to save it."
             )
-        return cls(dictionary.m, dictionary.n, dictionary.d, SupportRecord.of(support))
+        entries = None if support.is_even else support.entries
+        return cls(dictionary.m, dictionary.n, dictionary.d, SupportRecord.of(support), entries)
 
     @classmethod
     def parse(cls, fields: Fields) -> ExpanderRecord:
         """The record that these fields hold."""
         sizes = fields.size("m"), fields.size("n"), fields.size("d")
-        return cls(*sizes, SupportRecord.parse(fields.inner("support")))
+        support = SupportRecord.parse(fields.inner("support"))
+        return cls(*sizes, support, fields.size_or_none("entries"))
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}
+        content = {"kind": self.kind, **asdict(self)}
+        if self.entries is None:
+            del content["entries"]
+        return content
 
     def build(self, tensors: Mapping[str, Tensor], prefix: str = "") -> ExpanderDictionary:
         rows = tensors[f"{prefix}rows"] if self.support.stored else None

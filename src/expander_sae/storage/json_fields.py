@@ -65,6 +65,10 @@ class Fields:
             raise StorageError(f"{self.where}: {name!r} must be at least 1, not {value}; save the autoencoder again.")
         return value
 
+    def size_or_none(self, name: str) -> int | None:
+        """The same, or None if there is no such entry."""
+        return self.size(name) if name in self._left else None
+
     def inner(self, name: str) -> Fields:
         """The entry of this name, itself an object."""
         return Fields(self.take(name, dict), f"{self.where}: {name!r}")

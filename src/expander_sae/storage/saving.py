@@ -11,12 +11,12 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError, StorageError
-from expander_sae.storage.config import Config, check_dtype, dtype_name, encoder_name
+from expander_sae.storage.config import Config, check_dtype, dtype_name, encoder_name, places_of_values
 from expander_sae.storage.dictionaries import record_of
 from expander_sae.storage.folder import write_folder
 from expander_sae.storage.rows import to_packed
 from expander_sae.storage.tensors import check_finite, convert, to_bytes
-from expander_sae.storage.values import Quantised, check_quantised, to_quantised
+from expander_sae.storage.values import Places, Quantised, check_quantised, to_quantised, without_padding
 
 
 def save(
@@ -35,19 +35,20 @@ def save(
     config = _config(sae, dtype, values)
     content = config.to_json()
     tensors: dict[str, Tensor] = {}
+    places = _places(sae.dictionary, config)
     for name, tensor in parameters.items():
-        tensors |= _stored(name, tensor, config)
+        tensors |= _stored(name, tensor, config, places.get(name))
     tensors |= _stored_rows(sae.dictionary)
     write_folder(Path(path), content, to_bytes(tensors))
 
 
-def _stored(name: str, tensor: Tensor, config: Config) -> dict[str, Tensor]:
+def _stored(name: str, tensor: Tensor, config: Config, places: Places | None) -> dict[str, Tensor]:
     """What the file holds of a learned tensor."""
     if not config.is_quantised(name):
-        return {name: convert(name, tensor, config.dtype, "cpu")}
+        return {name: without_padding(convert(name, tensor, config.dtype, "cpu"), places)}
     check_finite(name, tensor)
     try:
-        return to_quantised(name, tensor.detach().cpu(), config.values)
+        return to_quantised(name, tensor.detach().cpu(), config.values, places)
     except ExpanderError as error:
         raise StorageError(f"{name} does not fit {config.values}, save it in a float type: {error}") from error
 
@@ -88,6 +89,17 @@ def _own_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
         names = ", ".join(sorted(map(dtype_name, dtypes)))
         raise StorageError(f"The parameters are of several dtypes ({names}); choose one, such as dtype=torch.float32.")
     return dtypes.pop()
+
+
+def _places(dictionary: Dictionary, config: Config) -> dict[str, Places]:
+    """Which values there are, by their names, where columns differ in length."""
+    modules = dictionary.named_modules(remove_duplicate=False)
+    rows = {
+        f"{prefix}.rows".removeprefix("."): module.rows.cpu()
+        for prefix, module in modules
+        if isinstance(module, ExpanderDictionary)
+    }
+    return places_of_values(config.dictionary, rows)
 
 
 def _stored_rows(dictionary: Dictionary) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 PARTS = {
     "values": ("values", "integers"),
     "scales": ("scales",),
-    "rows": ("rows", "remainders", "quotients", "order"),
+    "rows": ("rows", "remainders", "quotients", "order", "degrees"),
     "biases": ("bias",),
 }
 """How the names of the tensors of each part end."""

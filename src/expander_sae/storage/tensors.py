@@ -11,9 +11,9 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from expander_sae.errors import StorageError
-from expander_sae.storage.config import Config, dtype_name
+from expander_sae.storage.config import Config, dtype_name, places_of_values
 from expander_sae.storage.rows import from_packed
-from expander_sae.storage.values import from_quantised
+from expander_sae.storage.values import from_quantised, with_padding
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -64,11 +64,17 @@ def from_bytes(data: bytes, config: Config, path: Path) -> dict[str, Tensor]:
 
 def learned_and_rows(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """Every learned tensor, and the stored rows, out of what the file holds."""
-    found = {}
-    for name, shape in config.shapes_of_parameters().items():
-        quantised = config.is_quantised(name)
-        found[name] = from_quantised(name, tensors, shape, config.values) if quantised else tensors[name]
+    rows = {}
     for name, shape in config.dictionary.shapes_of_rows().items():
-        packed = config.rows_are_packed
-        found[name] = from_packed(name, tensors, shape, config.dictionary.m) if packed else tensors[name]
-    return found
+        even, m = config.rows_are_even(name), config.dictionary.m
+        rows[name] = from_packed(name, tensors, shape, m, even) if config.rows_are_packed else tensors[name]
+    places, learned = places_of_values(config.dictionary, rows), {}
+    for name, shape in config.shapes_of_parameters().items():
+        there = places.get(name)
+        if there is not None and int(there.sum()) != config.entries_of(name):
+            raise StorageError(f"{name} and the rows it belongs to differ in length; save the autoencoder again.")
+        if config.is_quantised(name):
+            learned[name] = from_quantised(name, tensors, shape, config.values, there)
+        else:
+            learned[name] = with_padding(tensors[name], there)
+    return learned | rows

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int8, UInt8
+from jaxtyping import Bool, Float, Int8, Shaped, UInt8
 from torch import Tensor
 
 from expander_sae.dictionaries.quantised import dequantise, quantise, scale_codes, scales_from
@@ -33,37 +34,58 @@ def is_values(name: str) -> bool:
     return name.endswith("values")
 
 
-def quantised_layout(name: str, shape: tuple[int, ...], kind: str) -> Layout:
-    """How the file holds quantised values [n, d]: two int4 to a byte, column after column."""
+Places = Bool[Tensor, "n d"]
+"""Which values [n, d] there are, where columns differ in length; the file holds those alone, column after column."""
+
+
+def without_padding(values: Shaped[Tensor, "n d"], places: Places | None) -> Shaped[Tensor, "n d"] | Tensor:
+    """What the file holds: all values [n, d], or those [entries] that there are."""
+    return values if places is None else values[places]
+
+
+def with_padding(stored: Tensor, places: Places | None) -> Shaped[Tensor, "n d"]:
+    """The values [n, d] again, with zeros where there are none."""
+    if places is None:
+        return stored
+    return stored.new_zeros(places.shape).masked_scatter(places, stored)
+
+
+def quantised_layout(name: str, shape: tuple[int, ...], kind: str, entries: int | None) -> Layout:
+    """How the file holds quantised values [n, d], `entries` of them if columns differ: two int4 to a byte, in order."""
     n, d = shape
-    integers: Layout = {f"{name}.integers": ((n, d), torch.int8)}
+    stored = (n, d) if entries is None else (entries,)
+    integers: Layout = {f"{name}.integers": (stored, torch.int8)}
     if kind == "int4":
-        integers = {f"{name}.integers": ((-(-n * d // 2),), torch.uint8)}
+        integers = {f"{name}.integers": ((-(-math.prod(stored) // 2),), torch.uint8)}
     return {**integers, f"{name}.scales": ((n,), torch.uint8)}
 
 
-def to_quantised(name: str, values: Float[Tensor, "n d"], kind: str) -> dict[str, Tensor]:
+def to_quantised(name: str, values: Float[Tensor, "n d"], kind: str, places: Places | None) -> dict[str, Tensor]:
     """What the file holds of these values."""
     integers, scales = quantise(values, BITS[kind])
+    integers = without_padding(integers, places)
     stored = _pack_pairs(integers) if kind == "int4" else integers
     return {f"{name}.integers": stored, f"{name}.scales": scale_codes(scales)}
 
 
-def from_quantised(name: str, tensors: Mapping[str, Tensor], shape: tuple[int, ...], kind: str) -> Float[Tensor, "n d"]:
+def from_quantised(
+    name: str, tensors: Mapping[str, Tensor], shape: tuple[int, ...], kind: str, places: Places | None
+) -> Float[Tensor, "n d"]:
     """The values [n, d] that the file holds, in float32."""
     integers = tensors[f"{name}.integers"]
-    integers = _unpack_pairs(integers, shape) if kind == "int4" else integers
-    return dequantise(integers, scales_from(tensors[f"{name}.scales"]))
+    if kind == "int4":
+        integers = _unpack_pairs(integers, shape if places is None else (int(places.sum()),))
+    return dequantise(with_padding(integers, places), scales_from(tensors[f"{name}.scales"]))
 
 
-def _pack_pairs(integers: Int8[Tensor, "n d"]) -> UInt8[Tensor, " bytes"]:
+def _pack_pairs(integers: Int8[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
     """Integers of four bits, two to a byte, the first in its low half; a last half without one is zero."""
     flat = integers.reshape(-1).view(torch.uint8) & 15
     pairs = torch.nn.functional.pad(flat, (0, len(flat) % 2)).reshape(-1, 2)
     return pairs[:, 0] | pairs[:, 1] << 4
 
 
-def _unpack_pairs(packed: UInt8[Tensor, " bytes"], shape: tuple[int, ...]) -> Int8[Tensor, "n d"]:
+def _unpack_pairs(packed: UInt8[Tensor, " bytes"], shape: tuple[int, ...]) -> Int8[Tensor, "*shape"]:
     """The integers of four bits that bytes hold."""
-    halves = torch.stack([packed & 15, packed >> 4], dim=1).reshape(-1)[: shape[0] * shape[1]]
+    halves = torch.stack([packed & 15, packed >> 4], dim=1).reshape(-1)[: math.prod(shape)]
     return ((halves ^ 8).to(torch.int8) - 8).reshape(shape)

@@ -1,7 +1,7 @@
 """Supports: which d of the m coordinates each of the n features touches, made from a recipe or stored."""
 
 from expander_sae.supports.bad_sets import BadSets, adversarial_expansion, peel
-from expander_sae.supports.construction import Construction, Parameter, SupportError
+from expander_sae.supports.construction import NO_ROW, Construction, Parameter, SupportError
 from expander_sae.supports.registry import constructions
 from expander_sae.supports.row_lists import RowLists
 from expander_sae.supports.statistics import (
@@ -11,7 +11,7 @@ from expander_sae.supports.statistics import (
     right_degrees,
     uncovered_rows,
 )
-from expander_sae.supports.support import NO_ROW, Support
+from expander_sae.supports.support import Support
 
 __all__ = [
     "NO_ROW",

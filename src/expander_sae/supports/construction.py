@@ -18,6 +18,10 @@ Rows = NDArray[np.int64]
 Value = int | str
 
 
+NO_ROW = -1
+"""What stands behind the last row of a feature that touches fewer coordinates than others."""
+
+
 class SupportError(ExpanderError):
     """A support that cannot exist, or that a construction cannot make."""
 

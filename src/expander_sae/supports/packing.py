@@ -2,7 +2,8 @@
 
 A column is the gaps between its ranks, and a gap is cut in two (Rice coding): its low bits are kept as they are, the
 rest is counted in unary, as so many zeros and a one. The rank of a coordinate is the coordinate itself, or its place in
-the order from most to least used where that takes fewer bits: then gaps are small wherever many columns meet.
+the order from most to least used where that takes fewer bits: then gaps are small wherever many columns meet. Where
+columns differ in length, their degrees come first, in as many bits each as the largest one takes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from expander_sae.supports.construction import SupportError
+from expander_sae.supports.construction import NO_ROW, SupportError
 
 Bytes = NDArray[np.uint8]
 """Bits, eight to a byte, the first one highest; unused ones at the end are zero."""
@@ -23,14 +24,16 @@ _LARGEST_WIDTH = 31
 
 @dataclass(frozen=True)
 class PackedRows:
-    """The rows of n columns of degree d, as three bit arrays."""
+    """The rows of n columns of at most d entries, as bit arrays."""
 
     remainders: Bytes
-    """[width, n d / 8]: the low `width` bits of all gaps, one line per bit, the lowest first."""
+    """[width, entries / 8]: the low `width` bits of all gaps, one line per bit, the lowest first."""
     quotients: Bytes
     """What is left of all gaps, in unary."""
     order: Bytes
     """[bits, m / 8]: the coordinate of every rank, one line per bit; no lines where ranks are coordinates."""
+    degrees: Bytes | None = None
+    """[bits, n / 8]: one less than the degree of every column, one line per bit; none where every column has d."""
 
     @property
     def width(self) -> int:
@@ -40,7 +43,8 @@ class PackedRows:
     @property
     def nbytes(self) -> int:
         """What all of it takes."""
-        return self.remainders.nbytes + self.quotients.nbytes + self.order.nbytes
+        parts = (self.remainders, self.quotients, self.order, self.degrees)
+        return sum(part.nbytes for part in parts if part is not None)
 
 
 def bits_needed(m: int, n: int, d: int) -> float:
@@ -49,45 +53,67 @@ def bits_needed(m: int, n: int, d: int) -> float:
 
 
 def pack_rows(rows: NDArray[np.int32], m: int) -> PackedRows:
-    """These rows [n, d], ascending from 0 to m - 1 within each column, in the fewest bits that this code can do."""
-    if rows.ndim != 2 or rows.size == 0 or rows[:, 0].min() < 0 or rows[:, -1].max() >= m:
+    """These rows [n, d], ascending from 0 to m - 1 within each column and then -1, in the fewest bits of this code."""
+    if rows.ndim != 2 or rows.size == 0 or rows[:, 0].min() < 0 or rows.max() >= m:
         raise SupportError(f"Only rows [n, d] between 0 and {m - 1} can be packed, not these {list(rows.shape)}.")
-    if (rows[:, 1:] <= rows[:, :-1]).any():
+    real = rows >= 0
+    if ((rows[:, 1:] <= rows[:, :-1]) & real[:, 1:]).any() or (real[:, 1:] & ~real[:, :-1]).any():
         raise SupportError("Only rows that ascend within every column can be packed; sort them first.")
-    plain = PackedRows(*_pack_gaps(rows), _pack_bits(np.empty(0, np.int64), 0, m))
-    if m > rows.size:  # the order alone would take more than what it saves
+    degrees = real.sum(axis=1)
+    packed_degrees = None if real.all() else _pack_bits(degrees - 1, int(rows.shape[1] - 1).bit_length(), len(rows))
+    entries = rows[real]
+    plain = PackedRows(*_pack_gaps(entries, degrees), _pack_bits(np.empty(0, np.int64), 0, m), packed_degrees)
+    if m > entries.size:  # the order alone would take more than what it saves
         return plain
-    order = np.argsort(-np.bincount(rows.reshape(-1), minlength=m), kind="stable")
+    order = np.argsort(-np.bincount(entries, minlength=m), kind="stable")
     ranks = np.empty(m, np.int64)
     ranks[order] = np.arange(m)
-    by_use = PackedRows(*_pack_gaps(np.sort(ranks[rows], axis=1)), _pack_bits(order, (m - 1).bit_length(), m))
+    by_rank = np.sort(np.where(real, ranks[rows], m), axis=1)[real]
+    by_use = PackedRows(*_pack_gaps(by_rank, degrees), _pack_bits(order, (m - 1).bit_length(), m), packed_degrees)
     return min(plain, by_use, key=lambda packed: packed.nbytes)
 
 
 def unpack_rows(packed: PackedRows, m: int, n: int, d: int) -> NDArray[np.int32]:
     """The rows [n, d] that were packed, ascending within each column; refuses what `pack_rows` cannot have made."""
-    _check_lines("remainders", packed.remainders, n * d)
+    degrees = _unpack_degrees(packed.degrees, n, d)
+    count = int(degrees.sum())
+    _check_lines("remainders", packed.remainders, count)
     _check_lines("order", packed.order, m)
-    quotients = _unpack_quotients(packed.quotients, n * d)
+    quotients = _unpack_quotients(packed.quotients, count)
     if quotients.max() > (m - 1) >> packed.width:  # and the shift might overflow
         raise SupportError(f"Packed rows hold a gap that is too wide for {m} coordinates.")
-    gaps = (quotients << packed.width) | _unpack_bits(packed.remainders, n * d)
-    ranks = np.cumsum(gaps.reshape(n, d) + 1, axis=1) - 1
-    if ranks[:, -1].max() >= m:
-        raise SupportError(f"Packed rows must lie between 0 and {m - 1}, but one is {ranks[:, -1].max()}.")
-    if len(packed.order) == 0:
-        return ranks.astype(np.int32)
-    order = _unpack_bits(packed.order, m)
-    if not np.array_equal(np.sort(order), np.arange(m)):
-        raise SupportError(f"The order of packed rows must name each of the {m} coordinates once.")
-    return np.sort(order[ranks], axis=1).astype(np.int32)
+    gaps = (quotients << packed.width) | _unpack_bits(packed.remainders, count)
+    real = np.arange(d) < degrees[:, None]
+    steps = np.zeros((n, d), np.int64)
+    steps[real] = gaps + 1
+    ranks = np.cumsum(steps, axis=1) - 1
+    if ranks.max() >= m:
+        raise SupportError(f"Packed rows must lie between 0 and {m - 1}, but one is {ranks.max()}.")
+    if len(packed.order):
+        order = _unpack_bits(packed.order, m)
+        if not np.array_equal(np.sort(order), np.arange(m)):
+            raise SupportError(f"The order of packed rows must name each of the {m} coordinates once.")
+        ranks = np.sort(np.where(real, order[ranks], m), axis=1)
+    return np.where(real, ranks, NO_ROW).astype(np.int32)
 
 
-def _pack_gaps(ranks: NDArray[np.int32] | NDArray[np.int64]) -> tuple[Bytes, Bytes]:
-    """Remainders and quotients of the gaps, cut where that takes the fewest bits."""
-    lowest_allowed = np.zeros(ranks.shape, np.int64)
-    lowest_allowed[:, 1:] = ranks[:, :-1] + 1
-    gaps = (ranks - lowest_allowed).reshape(-1)
+def _unpack_degrees(packed: Bytes | None, n: int, d: int) -> NDArray[np.int64]:
+    """How many entries each column has."""
+    if packed is None:
+        return np.full(n, d)
+    _check_lines("degrees", packed, n)
+    degrees = _unpack_bits(packed, n) + 1
+    if degrees.max() > d:
+        raise SupportError(f"The degrees of packed rows must be at most {d}, but one is {degrees.max()}.")
+    return degrees
+
+
+def _pack_gaps(ranks: NDArray[np.int32] | NDArray[np.int64], degrees: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
+    """Remainders and quotients of the gaps between the ranks [entries] of every column, cut for the fewest bits."""
+    lowest_allowed = np.zeros(ranks.size, np.int64)
+    lowest_allowed[1:] = ranks[:-1] + 1
+    lowest_allowed[np.cumsum(degrees) - degrees] = 0
+    gaps = ranks - lowest_allowed
     widths = range(int(gaps.max()).bit_length() + 1)
     width = min(widths, key=lambda width: width * gaps.size + int((gaps >> width).sum()))
     ends = np.cumsum((gaps >> width) + 1) - 1

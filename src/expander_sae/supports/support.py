@@ -14,14 +14,12 @@ from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expander_sae.supports.construction import Construction, Request, SupportError, Value, integer
+from expander_sae.supports.construction import NO_ROW, Construction, Request, SupportError, Value, integer
 from expander_sae.supports.registry import constructions, find
 from expander_sae.supports.row_lists import RowLists, build_row_lists
 
 IntegerArray = Tensor | NDArray[Any] | Sequence[Any] | int
 
-NO_ROW = -1
-"""What stands behind the last row of a feature that touches fewer coordinates than others."""
 _LARGEST_SIZE = 2**31 - 1
 _CHUNK = 1 << 19
 """Values computed at a time: small enough for the cache, and rows never depend on it."""

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OneShotCoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.supports import Support
+from expander_sae.supports import NO_ROW, Support
 from expander_sae.training.config import TrainConfig, check_width
 from expander_sae.training.learned_rows import rows_of_largest
 from expander_sae.training.sources import BatchSource
+from expander_sae.training.starting import started
 
 SAMPLE = 16_384
 """Tokens that the mean and the scale are estimated from, at least one batch."""
@@ -63,6 +64,21 @@ class Sample:
 
 def build(config: TrainConfig, sample: Sample, group: Group) -> SparseAutoencoder:
     """A new autoencoder for these activations, the same one in all processes."""
+    if config.start is None:
+        sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot
+    else:
+        sae, alike = started(config, len(sample.mean), sample.mean.device)
+    with torch.no_grad():
+        if alike and not config.unit_columns:
+            x = sample.tokens[: config.batch] / sample.scale + sample.mean.float()
+            _shrink_columns(sae, x * sae.scale - sae.pre_bias)
+    group.share(sae.parameters())
+    group.share([sae.scale])
+    return sae
+
+
+def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
+    """An autoencoder that has learned nothing yet."""
     sae = SparseAutoencoder(
         _dictionary(config, sample),
         config.make_coder(),
@@ -72,10 +88,6 @@ def build(config: TrainConfig, sample: Sample, group: Group) -> SparseAutoencode
     with torch.no_grad():
         sae.scale.fill_(sample.scale)
         sae.pre_bias.copy_(sample.mean * sae.scale)
-        if config.learns_rows and config.one_shot and not config.unit_columns:
-            _shrink_columns(sae, sample.tokens[: config.batch])
-    group.share(sae.parameters())
-    group.share([sae.scale])
     return sae
 
 
@@ -98,6 +110,8 @@ def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
     if config.learns_rows:
         order = torch.randperm(len(sample.tokens), generator=generator).to(device)
         rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, config.d)
-        return ExpanderDictionary(Support.from_rows(rows, m), values, dtype=dtype, device=device)
+        room = (0, config.longest(m) - config.d)
+        support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
+        return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
     support = Support.make(config.construction, m=m, n=config.n, d=config.d, seed=config.seed)
     return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)

@@ -33,6 +33,9 @@ class TrainConfig:
     """Active features per token (on average with batch_topk, at most with mp and omp)."""
     construction: str = "learned"
     """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform`."""
+    start: str | None = None
+    """The folder of an autoencoder to start from, of the same n and d: its rows, which stay, its values and biases. So
+    an encoder of one product learns on the rows that a pursuit chose (coder topk)."""
     seed: int = 0
     """Of the support and of the starting values."""
     coder: Literal["topk", "batch_topk", "mp", "omp"] | None = None
@@ -46,9 +49,12 @@ class TrainConfig:
     unit_norm: bool | None = None
     """Scale the columns to unit norm after every step; by default with mp and omp, since free norms keep a tied encoder
     from overshooting."""
+    stretch: int = 8
+    """How many times d values the longest of learned columns may have: n d of them are spread over all columns by what
+    each explains. With 1 every column has d; so it has with topk and batch_topk, whose columns do not move."""
     move_every: int = 10
     """Steps between moves of learned rows."""
-    move_until: float = 0.7
+    move_until: float = 0.95
     """Share of the tokens after which learned rows stay where they are."""
     tokens: int = 1_000_000
     """Tokens to train on; a store that holds fewer is read again in another order."""
@@ -91,7 +97,7 @@ class TrainConfig:
         self._check_schedule()
 
     def _check_sizes(self) -> None:
-        sizes = ["n", "k", "tokens", "batch", "move_every", "checkpoint_every", "log_every"]
+        sizes = ["n", "k", "tokens", "batch", "stretch", "move_every", "checkpoint_every", "log_every"]
         sizes += [name for name in ("d", "auxk_k", "dead_after") if getattr(self, name) is not None]
         for name in sizes:
             if getattr(self, name) < 1:
@@ -147,7 +153,27 @@ class TrainConfig:
     @property
     def learns_rows(self) -> bool:
         """Whether columns choose their coordinates."""
-        return self.d is not None and self.construction == LEARNED
+        return self.d is not None and self.construction == LEARNED and self.start is None
+
+    @property
+    def degree(self) -> int:
+        """Values per column of an expander dictionary, on average."""
+        assert self.d is not None
+        return self.d
+
+    @property
+    def entries(self) -> int:
+        """Values of all columns of an expander dictionary."""
+        return self.n * self.degree
+
+    def longest(self, m: int) -> int:
+        """The most values that a column of an expander dictionary may have."""
+        return min(m, self.stretch * self.degree) if self.learns_rows and not self.one_shot else self.degree
+
+    @property
+    def least(self) -> int:
+        """The fewest values that a column may have."""
+        return self.degree if self.stretch == 1 or self.one_shot else -(-self.degree // 3)
 
     @property
     def unit_columns(self) -> bool:
@@ -172,6 +198,7 @@ class TrainConfig:
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction}-d{self.d}"
+        kind += "" if self.start is None else "-again"
         return f"{kind}-n{self.n}-{self.coding}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
 
     def make_coder(self) -> Coder:

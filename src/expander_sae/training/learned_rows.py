@@ -1,23 +1,24 @@
 """Learned rows: columns start where the data is large, and move to where the residual wants them.
 
-A column is fitted by iterative hard thresholding. From the codes of some recent tokens, each coordinate's least-squares
-change is (sum of code * residual) / (sum of code^2); the column keeps the d coordinates that would then be largest. So
-nothing has to be said about how many entries move: a column at rest stays where it is. Dead columns begin anew where
-the tokens with the largest residuals are large. Codes and residuals of a window of tokens are held, and the changes of
-some columns at a time, so memory never grows with n * m.
+Columns are fitted by iterative hard thresholding. From the codes of some recent tokens, each coordinate's least-squares
+change is (sum of code * residual) / (sum of code^2); what is wanted are the coordinates that would then be largest. So
+nothing has to be said about how many entries move: a column at rest stays where it is. All columns share a budget of
+entries: an entry is worth its square times the sum of its column's squared codes, which is what it explains, and the
+most valuable ones are kept. Dead columns begin anew where the tokens with the largest residuals are large. Codes and
+residuals of a window of tokens are held, and the changes of some columns at a time, so memory never grows with n * m.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae.dictionaries import Codes
 from expander_sae.distribution import Group
+from expander_sae.supports import NO_ROW
 
 WINDOW = 8192
 """Tokens, about, whose codes and residuals a move looks at."""
@@ -52,25 +53,35 @@ def _block(number: int, d: int, depth: int) -> slice:
     return slice(start, start + d)
 
 
+class Wanted(NamedTuple):
+    """The entries that columns would like to have, most wanted first."""
+
+    rows: Int[Tensor, "n d"]
+    """m where a column wants no more."""
+    values: Float[Tensor, "n d"]
+    energy: Float[Tensor, " n"]
+    """The sum of every column's squared codes."""
+
+
 class Moved(NamedTuple):
     """Columns after a move."""
 
-    features: Int[Tensor, " f"]
     rows: Int[Tensor, "f d"]
-    """Ascending."""
+    """Ascending, then -1."""
     values: Float[Tensor, "f d"]
     source: Int[Tensor, "f d"]
     """The slot where an entry was before, or -1 for an entry that is new."""
 
 
-def moved_columns(
+def wanted_entries(
     rows: Int[Tensor, "n d"],
     values: Float[Tensor, "n d"],
     codes: Codes,
     residual: Float[Tensor, "tokens m"],
     group: Group,
-) -> Iterator[Moved]:
-    """Where the columns go that fired often enough, some at a time; every column keeps its norm."""
+) -> Wanted:
+    """Columns that fired often enough want their d largest entries, and all others what they have."""
+    m = residual.shape[1]
     weights = codes.values.flatten()
     order = codes.indices.flatten().argsort(stable=True)
     features, weights = codes.indices.flatten()[order], weights[order]
@@ -79,10 +90,48 @@ def moved_columns(
     fired = weights.new_zeros(len(rows)).index_add_(0, features, (weights != 0).to(weights.dtype))
     energy = weights.new_zeros(len(rows)).index_add_(0, features, weights.square())
     fired, energy = group.add_up(fired), group.add_up(energy)
+    best, present = values.abs().sort(dim=1, descending=True, stable=True).indices, torch.where(rows < 0, m, rows)
+    wanted = Wanted(present.long().gather(1, best), values.gather(1, best), energy)
     often = (fired >= FEWEST).nonzero()[:, 0]
-    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // residual.shape[1])):
+    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // m)):
         change = group.add_up(_changes(chunk, starts, tokens, weights, residual)) / energy[chunk, None]
-        yield _hard_threshold(chunk, rows[chunk].long(), values[chunk], change)
+        column, slot = (rows[chunk] >= 0).nonzero(as_tuple=True)
+        change[column, rows[chunk][column, slot].long()] = values[chunk][column, slot]
+        largest = change.abs().topk(rows.shape[1], dim=1).indices
+        wanted.rows[chunk], wanted.values[chunk] = largest, change.gather(1, largest)
+    return wanted
+
+
+def afforded(
+    wanted: Wanted, energy: Float[Tensor, " n"], width: int, budget: int, least: int, whole: Int[Tensor, " w"]
+) -> Bool[Tensor, "n d"]:
+    """Which wanted entries the budget pays for: the most valuable of all columns.
+
+    Every column has its first `least` ones, and the columns `whole` have all that they want.
+    """
+    worth = wanted.values.square() * energy[:, None]
+    worth[whole] = torch.inf
+    worth[:, :least] = torch.inf
+    worth = torch.where(wanted.rows == width, -torch.inf, worth).flatten()
+    kept = torch.zeros_like(worth, dtype=torch.bool)
+    kept[worth.sort(descending=True, stable=True).indices[:budget]] = True
+    return (kept & (worth > -torch.inf)).reshape(wanted.rows.shape)
+
+
+def moved_columns(
+    rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"], wanted: Wanted, kept: Bool[Tensor, "f d"], width: int
+) -> Moved:
+    """The columns with the wanted entries that are kept; every column keeps its norm."""
+    new_rows, order = torch.where(kept, wanted.rows, width).sort(dim=1, stable=True)
+    moved = (wanted.values * kept).gather(1, order)
+    old_rows = torch.where(rows < 0, width, rows).long()
+    slot = torch.searchsorted(old_rows, new_rows).clamp_max(rows.shape[1] - 1)
+    there = new_rows < width
+    stays = (old_rows.gather(1, slot) == new_rows) & there
+    # A column that grew would be taken more often and, being its own encoder, overshoot and be moved back: it diverges.
+    norms = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+    moved = moved * torch.where(norms > 0, torch.linalg.vector_norm(values, dim=1, keepdim=True) / norms, 1.0)
+    return Moved(torch.where(there, new_rows, NO_ROW).to(torch.int32), moved, torch.where(stays, slot, -1))
 
 
 def _changes(
@@ -100,21 +149,6 @@ def _changes(
     return nn.functional.embedding_bag(
         tokens[entries], residual, ends - counts, mode="sum", per_sample_weights=weights[entries].to(residual.dtype)
     )
-
-
-def _hard_threshold(
-    features: Int[Tensor, " f"], rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"], change: Float[Tensor, "f m"]
-) -> Moved:
-    """The d largest of each column, its own entries at their present values and all others at their change."""
-    wanted = change.scatter(1, rows, values)
-    new_rows = wanted.abs().topk(rows.shape[1], dim=1).indices.sort(dim=1).values
-    slot = torch.searchsorted(rows, new_rows).clamp_max(rows.shape[1] - 1)
-    stays = rows.gather(1, slot) == new_rows
-    moved = wanted.gather(1, new_rows)
-    # A column that grew would be taken more often and, being its own encoder, overshoot and be moved back: it diverges.
-    norms = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
-    moved = moved * torch.where(norms > 0, torch.linalg.vector_norm(values, dim=1, keepdim=True) / norms, 1.0)
-    return Moved(features, new_rows.to(torch.int32), moved, torch.where(stays, slot, -1))
 
 
 def high_loss_tokens(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import BatchTopK, TopK
-from expander_sae.dictionaries import Codes
+from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.building import Sample
@@ -144,6 +144,8 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= learned_state(self.sae, self.optimizer)
         state |= {} if self.moves is None else self.moves.state_dict()
+        if self.config.start is not None and isinstance(self.sae.dictionary, ExpanderDictionary):
+            state["rows"] = self.sae.dictionary.rows
         names = [name for name, _ in self.sae.named_parameters()]
         return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
 
@@ -154,5 +156,7 @@ class Trainee:
         self.tokens = tokens
         if self.moves is not None:
             self.moves.load_rows(state["rows"])
+        elif "rows" in state and not torch.equal(state["rows"], self.sae.dictionary.get_buffer("rows").cpu()):
+            raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
