@@ -35,7 +35,14 @@ from expander_sae.experiments.coding_config import (
     TOPK,
     CodingConfig,
 )
-from expander_sae.experiments.coding_learning import first_dictionary, from_codes, new_encoder, restart, train_encoder
+from expander_sae.experiments.coding_learning import (
+    first_dictionary,
+    from_codes,
+    new_encoder,
+    restart,
+    train_encoder,
+    with_coder,
+)
 from expander_sae.experiments.coding_report import write_report
 from expander_sae.experiments.coding_rows import over_seeds, rows_of
 from expander_sae.experiments.coding_world import World, scores_of
@@ -132,6 +139,18 @@ def test_columns_follow_from_codes(config: CodingConfig, truth: str) -> None:
     alike = (learned.to_dense() * world.dictionary.to_dense()).sum(dim=0).detach()
     assert float(alike.min()) > 0.98
     assert isinstance(learned, ExpanderDictionary) == (truth == EXPANDER)
+
+
+@pytest.mark.parametrize("truth", [DENSE, EXPANDER])
+def test_any_coder_can_teach_a_dictionary_of_the_kind_of_the_truth(config: CodingConfig, truth: str) -> None:
+    world, coder = World.draw(config, truth, 0), GradientCodes(6, 20, 0.1)
+    learned = with_coder(config, truth, 0, world.train, coder, 6)
+    again = with_coder(config, truth, 0, world.train, coder, 6)
+    assert torch.equal(learned.dictionary.to_dense(), again.dictionary.to_dense())
+    assert torch.allclose(learned.dictionary.norms(), torch.ones(config.n), atol=1e-5)
+    assert float(learned.offset.abs().max()) < 1
+    entries = (learned.dictionary.to_dense() != 0).sum(dim=0)
+    assert set(entries.tolist()) == {config.entries(truth)}  # which is what costs are made of
 
 
 @pytest.mark.parametrize("setting", [KNOWN_CODES, KNOWN_DICTIONARY, NEITHER])

@@ -180,8 +180,8 @@ def _library_topk(task: Task, world: World) -> dict[str, Outcome]:
     """By the library's own autoencoder with an encoder of its own."""
     config, d = task.config, None if task.truth == DENSE else task.config.d
     settings = TrainConfig(
-        n=config.n, d=d, k=config.k, coder="topk", tied=False, unit_norm=True, seed=task.seed, tokens=config.tokens,
-        batch=config.batch,
+        n=config.n, d=d, k=config.k, coder="topk", tied=False, unit_norm=True, stretch=1, seed=task.seed,
+        tokens=config.tokens, batch=config.batch,
     )  # fmt: skip
     sae = trained(settings, world.train)
     learned = Learned(sae.dictionary, (sae.pre_bias / sae.scale).detach())

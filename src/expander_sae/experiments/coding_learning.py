@@ -61,7 +61,7 @@ def from_codes(config: CodingConfig, truth: str, tokens: Tokens) -> Learned:
 def with_coder(config: CodingConfig, truth: str, seed: int, tokens: Tokens, coder: Coder, width: int) -> Learned:
     """A dictionary trained with any coder in the loop, whose codes have at most this width, by the library's steps."""
     settings = TrainConfig(
-        n=config.n, d=None if truth == DENSE else config.d, k=width, coder="omp", seed=seed,
+        n=config.n, d=None if truth == DENSE else config.d, k=width, coder="omp", stretch=1, seed=seed,
         tokens=config.solver_tokens, batch=config.batch,
     )  # fmt: skip
     sae = trained(settings, tokens, coder)
