@@ -40,9 +40,9 @@ def write_report(result: CodingResult) -> Path:
 
 def table_of(rows: Sequence[Row]) -> Table:
     """A line for every coder in every world and setting."""
-    headings = ["truth, known", "coder", "features", "codes", "precision", "recall", "error"]
-    headings += ["cost a token", "cost to learn"]
-    return Table([Cell(heading) for heading in headings], [_cells(row) for row in rows])
+    headings = [Cell(each) for each in ("truth, known", "coder", "features", "codes", "precision", "recall", "error")]
+    headings += [Cell("cost", terse="a token"), Cell("cost", terse="to learn")]
+    return Table(headings, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[Cell]:
