@@ -6,6 +6,7 @@ from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.certificates import Certificate, CertifyConfig, certify
 from expander_sae.coders import *  # noqa: F403  (what it exports is the list of coders)
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from expander_sae.errors import ExpanderError, StorageError
@@ -16,6 +17,8 @@ from expander_sae.training import Run, TrainConfig, train
 from expander_sae.version import __version__ as __version__
 
 __all__ = [
+    "Certificate",
+    "CertifyConfig",
     "Codes",
     "DenseDictionary",
     "Dictionary",
@@ -31,6 +34,7 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "Union",
+    "certify",
     "evaluate",
     "finetune",
     "harvest",

@@ -183,7 +183,7 @@ def test_dead_features_begin_anew_in_dictionary_and_encoder(config: CodingConfig
     assert [j for j in range(config.n) if not torch.equal(before[:, j], after[:, j])] == [3]
     assert torch.allclose(after[:, 3], encoder.columns.to_dense()[:, 3])
     assert float(after[:, 3] @ world.train.x[7]) > 0.5 * float(world.train.x[7].norm())
-    assert float(encoder.bias[3]) == 0
+    assert encoder.bias[3].item() == 0
 
 
 def test_a_second_run_learns_only_what_is_missing(config: CodingConfig, result: CodingResult, tmp_path: Path) -> None:

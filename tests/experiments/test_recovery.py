@@ -102,7 +102,7 @@ def test_coefficients_are_as_asked_for(
 
 def test_a_token_counts_only_if_nothing_is_missing_or_too_much(config: RecoveryConfig) -> None:
     dictionary = make_dictionary(config, "dense", 60)
-    known = Certificates(0.5, 1, 0, None)
+    known = Certificates(0.5, 1, 0, 5, None)
     with torch.no_grad():
         assert exact_tokens(config, dictionary, 3, coder_of(config, "omp", 3, known)) == config.tokens
         assert exact_tokens(config, dictionary, 3, coder_of(config, "omp", 2, known)) == 0

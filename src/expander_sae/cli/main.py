@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from expander_sae.cli.bench import Bench
+from expander_sae.cli.certify import Certify
 from expander_sae.cli.coding import Coding
 from expander_sae.cli.compress import Compress
 from expander_sae.cli.demo import Demo
@@ -30,6 +31,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Finetune, tyro.conf.subcommand("finetune", prefix_name=False)]
     | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
+    | Annotated[Certify, tyro.conf.subcommand("certify", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
     | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]

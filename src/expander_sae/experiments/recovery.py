@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from expander_sae.certificates.coherence import coherence_of
+from expander_sae.certificates.streaming import silent
+from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.experiments.records import check_same_settings, damaged, read_cell, write_cell
 from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig
-from expander_sae.experiments.recovery_theory import babel, certified
 from expander_sae.experiments.stages import Listener, Stage, Stages
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.storage.folder import replace_file
@@ -43,6 +45,8 @@ class Certificates:
     """The largest k at which OMP and l1 minimisation recover every support, by the Babel function."""
     topk_k: int
     """The same of TopK, with coefficients of these sizes."""
+    welch_k: int
+    """The largest k that the coherence of any dictionary of this size could prove."""
     agree: int | None
     """Equal votes that the voting decoder was told to need; None for a dense dictionary."""
 
@@ -177,14 +181,16 @@ def make_dictionary(config: RecoveryConfig, name: str, n: int) -> Dictionary:
 
 def certificates_of(config: RecoveryConfig, dictionary: Dictionary) -> Certificates:
     """What the overlaps of the columns prove, and how many votes are safe."""
-    sums = babel(dictionary, config.m)
+    coherence = coherence_of(columns_of(dictionary, 0.0), config.m, silent)
     ratio = {"flat": 1.0, "uniform": SMALLEST / LARGEST, "gaussian": 0.0}[config.coefficients]
     agree = config.agree
     if agree is None and isinstance(dictionary, ExpanderDictionary):
         # Codes of several features, seen through weights of equal size, sum up to the same vote on all they share.
         agree = max(2, max_overlap(dictionary.support) + 1) if config.columns == "flat" else 2
     voted = agree if isinstance(dictionary, ExpanderDictionary) else None
-    return Certificates(float(sums[1]), certified(sums), certified(sums, ratio), voted)
+    return Certificates(
+        coherence.mu, coherence.babel_k, coherence.certified_k(ratio), coherence.welch_k or dictionary.n, voted
+    )
 
 
 def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificates) -> Coder:

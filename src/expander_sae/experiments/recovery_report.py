@@ -11,7 +11,7 @@ from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.recovery import RecoveryResult, Strip
 from expander_sae.experiments.recovery_config import VOTING
 from expander_sae.experiments.recovery_rows import Transition, clopper_pearson, rows_of, transition_of
-from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold, welch
+from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold
 from expander_sae.experiments.recovery_words import notes, sentences
 from expander_sae.experiments.report_files import Report
 from expander_sae.reporting.charts import Picture
@@ -74,7 +74,7 @@ def theory_table(result: RecoveryResult) -> Table:
     config, lines = result.config, []
     for (name, n), known in result.certificates.items():
         votes = "–" if known.agree is None else f"{voting_threshold(config.d, known.agree):.3f} ({known.agree})"
-        shares = [known.omp_k, known.topk_k, welch(config.m, n)]
+        shares = [known.omp_k, known.topk_k, known.welch_k]
         cells = [name, f"{n / config.m:g}", f"{known.coherence:.3f}", *(f"{k / config.m:.3f} ({k})" for k in shares)]
         cells += [votes, f"{l1_threshold(config.m / n, signed=config.signed):.3f}"]
         lines.append([Cell(cell) for cell in cells])
@@ -134,7 +134,7 @@ def _curves(result: RecoveryResult, transitions: Sequence[Transition], name: str
         proved = [(each.topk_k if coder == "topk" else each.omp_k) / m for each in known.values()]
         yield Curve(PROVED, [place or math.nan for place in proved], heights)
     if coder in ("omp", "lasso"):
-        yield Curve(LIMIT, [welch(m, n) / m for n in known], heights)
+        yield Curve(LIMIT, [each.welch_k / m for each in known.values()], heights)
     if coder == "lasso":
         yield Curve(POLYTOPE, [l1_threshold(m / n, signed=signed) for n in known], heights)
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta
-
+from expander_sae.certificates.sampling import Rate
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.recovery import RecoveryResult, Strip
 
@@ -54,9 +53,8 @@ def rows_of(result: RecoveryResult) -> list[Row]:
 
 def clopper_pearson(successes: int, trials: int) -> Estimate:
     """The share, and the 95 % interval that holds whatever the true one is."""
-    low = float(beta.ppf(0.025, successes, trials - successes + 1)) if successes else 0.0
-    high = float(beta.ppf(0.975, successes + 1, trials - successes)) if successes < trials else 1.0
-    return Estimate(successes / trials, low, high)
+    rate = Rate.counted(successes, trials)
+    return Estimate(rate.share, rate.low, rate.high)
 
 
 def transition_of(result: RecoveryResult, strip: Strip) -> Transition:

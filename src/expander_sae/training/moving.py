@@ -26,8 +26,8 @@ ENERGY_MEMORY = 0.8
 """How much of a column's sum of squared codes stays at every move."""
 
 
-NEW_ENERGY = 0.3
-"""A column that begins anew is taken for as busy as this share of all columns are at most."""
+NEW_ENERGY = 0.5
+"""A column that begins anew is taken to be as busy as this share of all are at most: less leaves more of them dead."""
 
 
 class ColumnMoves:

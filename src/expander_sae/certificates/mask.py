@@ -1,0 +1,116 @@
+"""Which values of a dictionary count: all that are not zero, or all that are not near zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+from numpy.typing import NDArray
+
+ABSENT = -1
+"""In place of a coordinate whose value does not count."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The coordinates that every column really uses, and the transpose of that."""
+
+    m: int
+    rows: Int32[NDArray[np.int32], "n d"]
+    """Coordinates in ascending order, ABSENT where a value does not count."""
+    starts: Int64[NDArray[np.int64], " m_plus_1"]
+    features: Int32[NDArray[np.int32], " entries"]
+    """Those of coordinate i are `features[starts[i]:starts[i + 1]]`, ascending."""
+
+    @classmethod
+    def of(cls, rows: Int32[NDArray[np.int32], "n d"], present: Bool[NDArray[np.bool_], "n d"], m: int) -> Mask:
+        """The mask of the values that are `present`."""
+        kept = np.where(present, rows, np.int32(ABSENT))
+        starts, features = _transposed(kept, m)
+        return cls(m, kept, starts, features)
+
+    @property
+    def n(self) -> int:
+        """Number of features."""
+        return int(self.rows.shape[0])
+
+    @property
+    def d(self) -> int:
+        """The most values that a column can have."""
+        return int(self.rows.shape[1])
+
+    @property
+    def degrees(self) -> Int64[NDArray[np.int64], " n"]:
+        """How many values of each column count."""
+        return np.count_nonzero(self.rows != ABSENT, axis=1)
+
+    @property
+    def lost(self) -> Int64[NDArray[np.int64], " n"]:
+        """How many values any 1, 2, ... columns that have one are without, at most and together."""
+        degrees = self.degrees
+        missing = np.sort(self.d - degrees[degrees > 0])[::-1]
+        return np.cumsum(missing)
+
+    def remaining(self, features: Int64[NDArray[np.int64], " some"]) -> Int64[NDArray[np.int64], " remaining"]:
+        """The largest stopping set among the features that have values; empty if peeling takes all of them away."""
+        return features[peel(np.ascontiguousarray(self.rows[features]))]
+
+
+def present_above(values: Float64[NDArray[np.float64], "n d"], tau: float) -> Bool[NDArray[np.bool_], "n d"]:
+    """Which values are above tau times the norm of their column; with tau = 0 those that are not zero."""
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.abs(values) > tau * norms
+
+
+@numba.njit(cache=True)
+def _transposed(rows: NDArray[np.int32], m: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    n, d = rows.shape
+    starts = np.zeros(m + 1, dtype=np.int64)
+    for feature in range(n):
+        for slot in range(d):
+            if rows[feature, slot] >= 0:
+                starts[rows[feature, slot] + 1] += 1
+    for coordinate in range(m):
+        starts[coordinate + 1] += starts[coordinate]
+    nexts = starts[:-1].copy()
+    features = np.empty(starts[m], dtype=np.int32)
+    for feature in range(n):
+        for slot in range(d):
+            coordinate = rows[feature, slot]
+            if coordinate >= 0:
+                features[nexts[coordinate]] = feature
+                nexts[coordinate] += 1
+    return starts, features
+
+
+@numba.njit(cache=True, nogil=True)
+def peel(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of these few features remain when those that own a coordinate alone are taken away until none does.
+
+    Features without values go first: a code cannot tell them from nothing.
+    """
+    size, d = rows.shape
+    owners = np.unique(rows)  # compact numbers of the coordinates; ABSENT, if there, is the first
+    places = np.searchsorted(owners, rows.flatten()).reshape(rows.shape)
+    degrees = np.zeros(owners.size, dtype=np.int64)
+    remaining = np.zeros(size, dtype=np.bool_)
+    for feature in range(size):
+        for slot in range(d):
+            if rows[feature, slot] >= 0:
+                degrees[places[feature, slot]] += 1
+                remaining[feature] = True
+    changed = True
+    while changed:
+        changed = False
+        for feature in range(size):
+            alone = False
+            for slot in range(d):
+                alone |= rows[feature, slot] >= 0 and degrees[places[feature, slot]] == 1
+            if remaining[feature] and alone:
+                remaining[feature], changed = False, True
+                for slot in range(d):
+                    if rows[feature, slot] >= 0:
+                        degrees[places[feature, slot]] -= 1
+    return remaining
