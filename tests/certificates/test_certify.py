@@ -11,6 +11,7 @@ from expander_sae.certificates import pursuit as pursuits
 from expander_sae.certificates.certify import SUPPORT_ONLY
 from expander_sae.certificates.subject import columns_of
 from tests.activations.stores import WIDTH, harvest
+from tests.uneven import uneven_support
 
 FAST = {"supports": 50, "restarts": 20}
 
@@ -233,3 +234,13 @@ def test_a_store_needs_an_autoencoder(tmp_path):
     store = xs.Store.open(harvest(tmp_path / "store"))
     with pytest.raises(xs.ExpanderError, match="give the autoencoder, or codes"):
         certify(dictionary("uniform", m=WIDTH, n=12, d=3), CertifyConfig(k=(2,)), codes=store)
+
+
+def test_theorem_1_does_not_apply_where_columns_differ_in_length():
+    certificate = certify(xs.ExpanderDictionary(uneven_support(64, 100, 5)), CertifyConfig(k=(3,), **FAST))
+    values = certificate[uniqueness.VALUES].numbers
+    assert values["zero"] == 0
+    assert values["values"] == uneven_support(64, 100, 5).entries
+    for name in (pursuits.SPREADING, pursuits.BASIS_PURSUIT, pursuits.EXPANSION):
+        assert certificate[name].status == "not applicable"
+    assert "on average, at most 5" in certificate.dictionary

@@ -129,6 +129,9 @@ def _about_support(
         yield uniqueness.by_overlaps(fewer, suffix)
         yield uniqueness.almost_all(fewer, columns.d, suffix)
     yield uniqueness.stopping_set(columns, stopping, config.restarts)
+    if not columns.support.is_even:
+        yield from pursuit.not_of_one_degree()
+        return
     head_mass = HeadMass.of(columns.values)
     epsilon = _worst_expansion(columns, largest, shared, stopping, config, report)
     yield pursuit.l1_norm(head_mass, shared, columns.d, largest)

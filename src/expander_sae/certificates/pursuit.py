@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxtyping import Float64
@@ -18,6 +18,12 @@ PURSUIT = "pursuit for all codes (coherence, Babel function)"
 SPREADING = "l1 norm of all codes (theorem 1)"
 BASIS_PURSUIT = "basis pursuit for all codes (theorem 4)"
 EXPANSION = "limits of theorem 1 (worst expansion found)"
+
+
+def not_of_one_degree() -> Iterator[Statement]:
+    """What theorem 1 cannot say where columns differ in length."""
+    for name in (SPREADING, BASIS_PURSUIT, EXPANSION):
+        yield Statement(name, "not applicable", "It is about columns of equally many values, and these differ.", {})
 
 
 def pursuit(coherence: Coherence, ks: Sequence[int]) -> Statement:

@@ -79,4 +79,5 @@ def columns_of(dictionary: Dictionary, tau: float) -> Columns:
 
 def _name(support: Support) -> str:
     origin = "stored" if support.is_stored else f"seed {support.seed}"
-    return f"expander, m={support.m}, n={support.n}, d={support.d}, {support.construction} rows ({origin})"
+    d = f"{support.d}" if support.is_even else f"{support.entries / support.n:.2f} on average, at most {support.d}"
+    return f"expander, m={support.m}, n={support.n}, d={d}, {support.construction} rows ({origin})"

@@ -29,7 +29,7 @@ WITHOUT_SMALL = ", without values near zero"
 def values_that_count(columns: SparseColumns, tau: float) -> Statement:
     """How many values are zero or near it."""
     present, near = columns.mask.degrees, columns.effective.degrees
-    total, absent = present.size * columns.d, present.size - columns.used.size
+    total, absent = columns.support.entries, present.size - columns.used.size
     zero, dropped = total - int(present.sum()), int((present - near).sum())
     histogram = {str(degree): int((near == degree).sum()) for degree in range(columns.d + 1) if (near == degree).any()}
     sentence = (
