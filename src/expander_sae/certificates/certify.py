@@ -14,7 +14,7 @@ from torch import Tensor
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import pursuit, samples, uniqueness
-from expander_sae.certificates.coherence import Coherence, dense_coherence, sparse_coherence
+from expander_sae.certificates.coherence import coherence_of
 from expander_sae.certificates.config import CertifyConfig
 from expander_sae.certificates.head_mass import HeadMass
 from expander_sae.certificates.overlaps import Overlaps, overlaps
@@ -55,7 +55,7 @@ def certify(
         statements.append(uniqueness.almost_all_dense(columns.m, columns.used.size))
         sentence = "Dense columns touch all coordinates, so that no support can set codes apart."
         statements.append(Statement(SUPPORT_ONLY, "not applicable", sentence, {}))
-    statements.append(pursuit.pursuit(_coherence(columns, report), ks))
+    statements.append(pursuit.pursuit(coherence_of(columns, PARTNERS, report), ks))
     for population, sets in _populations(columns, ks, real, config):
         found = samples.decide(columns, sets, population, report)
         statements += samples.statements_about(found, population)
@@ -164,13 +164,3 @@ def _worst_expansion(
         epsilon = torch.maximum(epsilon, found.epsilon)
         report("bad sets", restart + 1, config.restarts)
     return epsilon
-
-
-def _coherence(columns: Columns, report: Report) -> Coherence:
-    """Of the columns that are not zero."""
-    partners = max(1, min(PARTNERS, columns.used.size - 1))
-    if isinstance(columns, SparseColumns):
-        babel = sparse_coherence(columns.units, columns.mask, partners, report)
-    else:
-        babel = dense_coherence(columns.units[columns.used], partners, report)
-    return Coherence(babel, columns.m, columns.used.size)

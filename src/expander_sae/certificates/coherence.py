@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from expander_sae.certificates.mask import Mask
 from expander_sae.certificates.overlaps import count_shared, counters
 from expander_sae.certificates.streaming import Report, over_features
+from expander_sae.certificates.subject import Columns, SparseColumns
 
 MARGIN = 1e-9
 """What must be less than 1 must be so by this much: flat columns that share one coordinate reach exactly 1 at k = 4."""
@@ -37,7 +38,12 @@ class Coherence:
     @property
     def babel_k(self) -> int:
         """The largest k with babel(k) + babel(k - 1) < 1, as far as `babel` goes."""
-        passing = self.babel[1:] + self.babel[:-1] < 1 - MARGIN
+        return self.certified_k(1.0)
+
+    def certified_k(self, ratio: float) -> int:
+        """The largest k with babel(k) + babel(k - 1) < ratio: by TopK all codes are found whose entries, by magnitude,
+        are at least this share of their largest."""
+        passing = self.babel[1:] + self.babel[:-1] < ratio - MARGIN
         return len(passing) if passing.all() else int(passing.argmin())
 
     @property
@@ -58,6 +64,16 @@ class Coherence:
 
 def _coherence_k(mu: float, most: int) -> int:
     return sum((2 * k - 1) * mu < 1 - MARGIN for k in range(1, most + 1))
+
+
+def coherence_of(columns: Columns, partners: int, report: Report) -> Coherence:
+    """Of the columns that are not zero, with so many partners at most."""
+    partners = max(1, min(partners, columns.used.size - 1))
+    if isinstance(columns, SparseColumns):
+        babel = sparse_coherence(columns.units, columns.mask, partners, report)
+    else:
+        babel = dense_coherence(columns.units[columns.used], partners, report)
+    return Coherence(babel, columns.m, columns.used.size)
 
 
 def sparse_coherence(

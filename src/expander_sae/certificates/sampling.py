@@ -37,7 +37,12 @@ class Rate:
     def of(cls, outcomes: Iterable[bool]) -> Rate:
         """The share of true outcomes."""
         each = list(outcomes)
-        passed, trials, tail = sum(each), len(each), (1 - CONFIDENCE) / 2
+        return cls.counted(sum(each), len(each))
+
+    @classmethod
+    def counted(cls, passed: int, trials: int) -> Rate:
+        """So many of so many."""
+        tail = (1 - CONFIDENCE) / 2
         low = float(betaincinv(passed, trials - passed + 1, tail)) if passed else 0.0
         high = float(betaincinv(passed + 1, trials - passed, 1 - tail)) if passed < trials else 1.0
         return cls(passed, trials, low, high)
