@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int32, Int64
 from numpy.typing import NDArray
 
-ABSENT = -1
+from expander_sae.supports import NO_ROW
+from expander_sae.supports.row_lists import build_row_lists
+
+ABSENT = NO_ROW
 """In place of a coordinate whose value does not count."""
 
 
@@ -28,8 +32,8 @@ class Mask:
     def of(cls, rows: Int32[NDArray[np.int32], "n d"], present: Bool[NDArray[np.bool_], "n d"], m: int) -> Mask:
         """The mask of the values that are `present`."""
         kept = np.where(present, rows, np.int32(ABSENT))
-        starts, features = _transposed(kept, m)
-        return cls(m, kept, starts, features)
+        lists = build_row_lists(torch.from_numpy(kept), m)
+        return cls(m, kept, lists.starts.numpy(), lists.features.numpy())
 
     @property
     def n(self) -> int:
@@ -62,27 +66,6 @@ def present_above(values: Float64[NDArray[np.float64], "n d"], tau: float) -> Bo
     """Which values are above tau times the norm of their column; with tau = 0 those that are not zero."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.abs(values) > tau * norms
-
-
-@numba.njit(cache=True)
-def _transposed(rows: NDArray[np.int32], m: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    n, d = rows.shape
-    starts = np.zeros(m + 1, dtype=np.int64)
-    for feature in range(n):
-        for slot in range(d):
-            if rows[feature, slot] >= 0:
-                starts[rows[feature, slot] + 1] += 1
-    for coordinate in range(m):
-        starts[coordinate + 1] += starts[coordinate]
-    nexts = starts[:-1].copy()
-    features = np.empty(starts[m], dtype=np.int32)
-    for feature in range(n):
-        for slot in range(d):
-            coordinate = rows[feature, slot]
-            if coordinate >= 0:
-                features[nexts[coordinate]] = feature
-                nexts[coordinate] += 1
-    return starts, features
 
 
 @numba.njit(cache=True, nogil=True)

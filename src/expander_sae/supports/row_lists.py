@@ -25,7 +25,7 @@ class RowLists:
 
 
 def build_row_lists(rows: Int[Tensor, "n d"], m: int) -> RowLists:
-    """Row lists of a support by one counting sort, O(n d)."""
+    """Row lists by one counting sort, O(n d); rows of -1 are in none of them."""
     starts, features, slots = _counting_sort(rows.numpy(), m)
     return RowLists(torch.from_numpy(starts), torch.from_numpy(features), torch.from_numpy(slots))
 
@@ -46,10 +46,9 @@ def _counting_sort(rows: NDArray[np.int32], m: int) -> tuple[NDArray[np.int64], 
     for feature in range(n):
         for slot in range(d):
             coordinate = rows[feature, slot]
-            if coordinate < 0:
-                break
-            position = nexts[coordinate]
-            nexts[coordinate] = position + 1
-            features[position] = feature
-            slots[position] = slot
+            if coordinate >= 0:
+                position = nexts[coordinate]
+                nexts[coordinate] = position + 1
+                features[position] = feature
+                slots[position] = slot
     return starts, features, slots
