@@ -7,19 +7,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expander_sae.supports import Support, SupportError, adversarial_expansion, max_overlap, peel
+from expander_sae.supports import NO_ROW, Support, SupportError, adversarial_expansion, max_overlap, peel
 
 
 @st.composite
 def small_supports(draw):
     m = draw(st.integers(2, 9))
     d = draw(st.integers(1, min(m, 3)))
-    feature = st.lists(st.integers(0, m - 1), min_size=d, max_size=d, unique=True)
-    return Support.from_rows(draw(st.lists(feature, min_size=1, max_size=8)), m)
+    least = draw(st.sampled_from([1, d]))
+    feature = st.lists(st.integers(0, m - 1), min_size=least, max_size=d, unique=True)
+    features = draw(st.lists(feature, min_size=1, max_size=8))
+    return Support.from_rows([rows + [NO_ROW] * (d - len(rows)) for rows in features], m)
+
+
+def touched_by(support, features):
+    """The coordinates of these features, as often as there is a feature."""
+    rows = support.columns(features).flatten().long()
+    return rows[rows >= 0]
 
 
 def expansion_loss(support, features):
-    return 1 - support.columns(features).unique().numel() / (support.d * len(features))
+    rows = touched_by(support, features)
+    return 1 - rows.unique().numel() / len(rows)
 
 
 def subsets(features):
@@ -28,7 +37,7 @@ def subsets(features):
 
 
 def is_stopping(support, features):
-    degrees = torch.bincount(support.columns(list(features)).flatten().long(), minlength=support.m)
+    degrees = torch.bincount(touched_by(support, list(features)), minlength=support.m)
     return bool((degrees != 1).all())
 
 
@@ -46,9 +55,9 @@ def test_what_peels_to_nothing_is_injective_and_what_does_not_can_be_singular(su
     """Theorem 2: random weights on a peelable set have full rank; a stopping set has weights that sum to zero."""
     features = list(range(support.n))
     generator = torch.Generator().manual_seed(seed)
-    dense = torch.zeros(support.m, support.n, dtype=torch.float64)
+    dense = torch.zeros(support.m + 1, support.n, dtype=torch.float64)
     weights = torch.rand(support.n, support.d, generator=generator, dtype=torch.float64) + 0.5
-    dense.scatter_(0, support.rows.long().T, weights.T)
+    dense = dense.scatter(0, support.rows.long().T % (support.m + 1), weights.T)[:-1]
     remaining = peel(support, features)
     if remaining.numel() == 0:
         assert torch.linalg.matrix_rank(dense) == support.n

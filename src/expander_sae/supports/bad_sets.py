@@ -21,7 +21,8 @@ class BadSets:
     """The worst sets a search found; each is a checkable witness, so `epsilon` bounds the true values from below."""
 
     epsilon: Float64[Tensor, "largest"]
-    """Entry t-1: the largest 1 - |N(T)| / (d |T|) found over sets T of at most t features; never decreasing."""
+    """Entry t-1: the largest 1 - |N(T)| / (d |T|) found over sets T of at most t features; never decreasing. Where
+    features differ in degree, d |T| stands for the sum of their degrees."""
     _witnesses: tuple[Int64[Tensor, "size"], ...]
 
     def witness(self, size: int) -> Int64[Tensor, "features"]:
