@@ -51,6 +51,13 @@ class SparseAutoencoder(nn.Module):
         """Where it comes from (model, hookpoint, text, tokens, metrics, ...); kept in the file."""
 
     @property
+    def learned_values(self) -> int:
+        """How many learned numbers there are: dictionary, encoder if it has its own, and biases."""
+        blocks = [self.dictionary] if self.untied_encoder is None else [self.dictionary, self.untied_encoder]
+        biases = [self.pre_bias] if self.latent_bias is None else [self.pre_bias, self.latent_bias]
+        return sum(block.learned_values for block in blocks) + sum(bias.numel() for bias in biases)
+
+    @property
     def m(self) -> int:
         """Width of an activation."""
         return self.dictionary.m

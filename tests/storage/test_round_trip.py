@@ -195,6 +195,7 @@ def test_columns_of_different_lengths_take_no_more_than_they_hold(tmp_path):
     xs.SparseAutoencoder(xs.ExpanderDictionary(support), xs.TopK(8)).save(tmp_path / "sae", dtype=torch.float16)
     found = storage.describe(tmp_path / "sae")
     assert found.learned_values == support.entries + 2048
+    assert xs.SparseAutoencoder.load(tmp_path / "sae").learned_values == found.learned_values
     assert found.bytes_by_part["values"] == 2 * support.entries
     assert found.d is None
     # Degrees up to 28 take five bits.

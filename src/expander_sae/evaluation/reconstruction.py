@@ -54,7 +54,7 @@ class ReconstructionMeter:
             l0=bootstrap.ratio(self._active.sums, self._tokens.sums),
             never_fired=float((self._fired == 0).double().mean()),
             density=self._density(),
-            learned_values=sum(parameter.numel() for parameter in self._sae.parameters()),
+            learned_values=self._sae.learned_values,
             language_model=language_model,
             setting=scope.setting,
         )

@@ -18,7 +18,7 @@ class FinetuneConfig:
     """Tokens per step, padding included; at least as many as the context."""
     learning_rate: float | None = None
     """Adam's step size; by default a share of what training took for such a dictionary, see `default_learning_rate`."""
-    fvu_weight: float = 4.0
+    fvu_weight: float = 16.0
     """What the fraction of variance unexplained counts beside the KL divergence, 0 for nothing."""
     warm_up: float = 0.1
     """Share of the tokens over which the learning rate rises from zero."""
