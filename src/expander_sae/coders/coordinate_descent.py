@@ -111,12 +111,23 @@ class CoordinateDescent(LassoCoder):
         codes = values.clone()
         slopes = target - (gram @ codes[..., None])[..., 0]
         for _ in range(CYCLES):
-            for entry in range(codes.shape[1]):
-                old, steepness = codes[:, entry].clone(), curvature[:, entry]
-                new = soft_threshold(slopes[:, entry] + steepness * old, penalty, self.signed) / steepness
-                codes[:, entry] = new
-                slopes -= (new - old)[:, None] * gram[:, entry]
+            self._pass(codes, slopes, gram, curvature, penalty)
             residual_energy = (energy - (codes * (target + slopes)).sum(dim=1)).clamp(min=0)
             if (duality_gap(residual_energy, slopes, codes, penalty, self.signed) <= goal).all():
                 break
         return codes
+
+    def _pass(
+        self,
+        codes: Float[Tensor, "batch w"],
+        slopes: Float[Tensor, "batch w"],
+        gram: Float[Tensor, "batch w w"],
+        curvature: Float[Tensor, "batch w"],
+        penalty: Float[Tensor, " batch"],
+    ) -> None:
+        """Set every code to its best value given the others, and the slopes to what that leaves, in place."""
+        for entry in range(codes.shape[1]):
+            old, steepness = codes[:, entry].clone(), curvature[:, entry]
+            new = soft_threshold(slopes[:, entry] + steepness * old, penalty, self.signed) / steepness
+            codes[:, entry] = new
+            slopes -= (new - old)[:, None] * gram[:, entry]

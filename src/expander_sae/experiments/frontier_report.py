@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,35 +9,35 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.frontier import FrontierResult
 from expander_sae.experiments.frontier_contestants import FAMILIES, PRODUCTS, ROUNDED
 from expander_sae.experiments.frontier_rows import Measure, Row, measures_of, rows_of
 from expander_sae.experiments.frontier_words import BUDGETS, notes, sentences, verdict_table
+from expander_sae.experiments.report_files import Report
 from expander_sae.reporting.charts import Axis, Family, Picture, Point, family_chart
 from expander_sae.reporting.tables import Cell, Table, estimate_cell
-from expander_sae.storage.folder import replace_file
-from expander_sae.version import __version__
 
 NAME = "frontier"
 """What the files of the report are called, the ending aside; pictures add what they show."""
 
-_ESTIMATES = ("fvu", "never_fired", "recovered_zero", "recovered_mean", "retention")
-
 
 def write_report(result: FrontierResult) -> Path:
     """Write frontier.json, .csv and .md and the pictures into the folder; the path of the Markdown."""
-    rows, folder = rows_of(result.cells), result.config.out
-    replace_file(folder / f"{NAME}.json", _json(result, rows).encode())
-    replace_file(folder / f"{NAME}.csv", _csv(rows).encode())
-    names = []
-    for budget in BUDGETS:
-        for measure in measures_of(rows):
-            names.append(f"{NAME}_{budget.split()[-1]}_{measure.name}")
-            picture_of(rows, budget, measure).save(folder / names[-1])
-    path = folder / f"{NAME}.md"
-    replace_file(path, _markdown(result, rows, names).encode())
-    return path
+    rows = rows_of(result.cells)
+    return Report(
+        name=NAME,
+        title="Frontier: what dictionaries keep over what they take",
+        findings=sentences(rows),
+        tables={"Every dictionary": table_of(rows), "Who wins where": verdict_table(rows)},
+        notes=notes(result),
+        pictures={
+            f"{budget.split()[-1]}_{measure.name}": picture_of(rows, budget, measure)
+            for budget in BUDGETS
+            for measure in measures_of(rows)
+        },
+        facts=_facts(result),
+        rows=rows,
+    ).write(result.config.out)
 
 
 def table_of(rows: Sequence[Row]) -> Table:
@@ -93,53 +90,14 @@ def _point(row: Row, size: str, measure: Measure) -> Point:
     return Point(name, getattr(row, size), estimate.value, estimate.low, estimate.high)
 
 
-def _markdown(result: FrontierResult, rows: Sequence[Row], pictures: Sequence[str]) -> str:
-    parts = [
-        "# Frontier: what dictionaries keep over what they take",
-        "\n".join(f"- {sentence}" for sentence in sentences(rows)),
-        "## Every dictionary",
-        table_of(rows).to_markdown(),
-        "## Who wins where",
-        verdict_table(rows).to_markdown(),
-        "## How to read this",
-        "\n".join(f"- {note}" for note in notes(result)),
-        "## Pictures",
-        "\n".join(f"![{name}]({name}.svg)" for name in pictures),
-    ]
-    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-
-
-def _json(result: FrontierResult, rows: Sequence[Row]) -> str:
-    """The numbers and what made them, without the paths of this machine."""
+def _facts(result: FrontierResult) -> dict[str, Any]:
+    """What made the numbers, without the paths of this machine."""
     config, one = result.config, result.cells[0].evaluation
     origin = {name: result.data.origin.get(name) for name in ("planted", "model", "revision", "hookpoint", "context")}
     settings = {name: value for name, value in config.to_json().items() if name not in ("store", "held_out")}
-    content = {
-        "library_version": __version__,
+    return {
         "activations": {name: value for name, value in origin.items() if value is not None},
         "settings": {**settings, "n": result.features, "tokens": result.train_tokens, "width": result.data.width},
         "evaluated": {"tokens": one.tokens, "documents": one.documents, "passed_through": one.passed_through},
         "seconds": {stage: round(seconds) for stage, seconds in result.seconds.items()},
-        "rows": [_flat(row) for row in rows],
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    """A line for every row; an estimate takes three columns, and what does not exist is empty."""
-    file = io.StringIO()
-    flat = [_flat(row) for row in rows]
-    writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return file.getvalue()
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    """The numbers of a row by name; nan is None."""
-    flat: dict[str, Any] = {name: value for name, value in vars(row).items() if name not in _ESTIMATES}
-    for name in _ESTIMATES:
-        estimate: Estimate = getattr(row, name)
-        numbers = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        flat |= {key: None if math.isnan(number) else number for key, number in numbers.items()}
-    return flat

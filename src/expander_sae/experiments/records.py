@@ -1,4 +1,4 @@
-"""Evaluations on disk, for experiments that go on where they were stopped."""
+"""What was measured on disk, for experiments that go on where they were stopped."""
 
 from __future__ import annotations
 
@@ -27,18 +27,35 @@ def check_same_settings(path: Path, settings: Mapping[str, object], what: str) -
             )
 
 
+def write_cell(path: Path, content: Mapping[str, Any]) -> None:
+    """Put what was measured into a JSON file, in one step."""
+    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """What such a file holds."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> ExpanderError:
+    """What to say of a file that does not hold what was written."""
+    return ExpanderError(f"{path} was edited or damaged; delete it to have it measured again.")
+
+
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
     """Put evaluations into a JSON file, by name, in one step."""
-    content = {name: evaluation.to_json() for name, evaluation in evaluations.items()}
-    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_cell(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:
     """The evaluations of such a file."""
     try:
-        return {name: _evaluation(content) for name, content in json.loads(path.read_bytes()).items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExpanderError(f"{path} was edited or damaged; delete it to have it measured again.") from error
+        return {name: _evaluation(content) for name, content in read_cell(path).items()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise damaged(path) from error
 
 
 def _evaluation(content: Mapping[str, Any]) -> Evaluation:

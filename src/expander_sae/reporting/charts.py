@@ -97,7 +97,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> Picture:
     for line in series:
         if len(line.x) != len(line.y) or not len(line.x):
             raise ExpanderError(f"The line {line.label!r} needs as many x as y, at least one of each.")
-    with _style():
+    with drawing_style():
         figure, axes = _figure(x, y)
         for line, color, dash in zip(series, cycle(PALETTE), cycle(DASHES), strict=False):
             marker = "o" if len(line.x) == 1 else ""
@@ -105,7 +105,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> Picture:
         axes.margins(x=0)
         figure.draw_without_rendering()  # fixes the limits
         _name_line_ends(figure, axes, series)
-        return _picture(figure)
+        return finished(figure)
 
 
 def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
@@ -113,7 +113,7 @@ def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
     _refuse_empty(points)
     if not all(math.isfinite(point.x) and math.isfinite(point.y) for point in points):
         raise ExpanderError("A point can only be drawn where both of its numbers are finite.")
-    with _style():
+    with drawing_style():
         figure, axes = _figure(x, y)
         for point, color, marker in zip(points, cycle(PALETTE), cycle(MARKERS), strict=False):
             if math.isfinite(point.low) and math.isfinite(point.high):
@@ -122,13 +122,13 @@ def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
         axes.margins(x=0.12, y=0.12)
         figure.draw_without_rendering()  # fixes the limits
         _name_points(figure, axes, points)
-        return _picture(figure)
+        return finished(figure)
 
 
 def family_chart(families: Sequence[Family], x: Axis, y: Axis) -> Picture:
     """Families of points; the first one is drawn with more weight, and its points are named as well."""
     _refuse_empty([point for family in families for point in family.points])
-    with _style():
+    with drawing_style():
         figure, axes = _figure(x, y, LARGE)
         for number, (family, color, marker) in enumerate(zip(families, cycle(PALETTE), cycle(MARKERS), strict=False)):
             weight = 1.0 if number else 2.0
@@ -141,7 +141,7 @@ def family_chart(families: Sequence[Family], x: Axis, y: Axis) -> Picture:
         axes.margins(x=0.06, y=0.08)
         figure.draw_without_rendering()  # fixes the limits
         _name_families(figure, axes, families)
-        return _picture(figure)
+        return finished(figure)
 
 
 def _refuse_empty(things: Sequence[object]) -> None:
@@ -150,7 +150,8 @@ def _refuse_empty(things: Sequence[object]) -> None:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def drawing_style() -> Iterator[None]:
+    """Letters, colours and lines as all pictures have them."""
     check_matplotlib()
     import matplotlib
 
@@ -312,7 +313,7 @@ def _share(figure: Figure, x: float, y: float) -> tuple[float, float]:
     return x / figure.bbox.width, y / figure.bbox.height
 
 
-def _picture(figure: Figure) -> Picture:
+def finished(figure: Figure) -> Picture:
     """Both forms; the same chart gives the same bytes."""
     svg, png = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

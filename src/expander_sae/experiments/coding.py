@@ -1,0 +1,247 @@
+"""Sparse coding, encoders and dictionaries apart: who finds planted codes, at what price, given what is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.coders import OMP as Pursuit
+from expander_sae.coders import Coder, CoordinateDescent
+from expander_sae.experiments.coding_coders import GradientCodes, descended, keep_largest
+from expander_sae.experiments.coding_config import (
+    DENSE,
+    KNOWN_CODES,
+    LASSO,
+    MLP,
+    NEITHER,
+    OMP,
+    OPTIMISED,
+    REFINED,
+    RELU,
+    TOPK,
+    CodingConfig,
+)
+from expander_sae.experiments.coding_costs import Sizes, counted_lasso
+from expander_sae.experiments.coding_learning import (
+    Learned,
+    first_dictionary,
+    from_codes,
+    new_encoder,
+    train_encoder,
+    trained,
+    with_coder,
+)
+from expander_sae.experiments.coding_world import Scores, World, scores_of
+from expander_sae.experiments.records import check_same_settings, damaged, read_cell, write_cell
+from expander_sae.experiments.stages import Listener, Stages
+from expander_sae.reporting.charts import check_matplotlib
+from expander_sae.storage.folder import replace_file
+from expander_sae.training import TrainConfig
+
+CONFIG, CELLS = "config.json", "cells"
+"""What the folder of a study holds, besides the report."""
+LEARNERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO)
+"""Who learns; TopK codes are refined afterwards as well."""
+WIDTH = 4
+"""Codes per active feature that dictionaries learn from under l1, which spreads them out."""
+
+
+LEARNING_GAP = 1e-2
+"""How exactly the lasso is solved while a dictionary learns from it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one coder made of one world."""
+
+    scores: Scores
+    inference: float
+    """Multiply-adds per token for its codes."""
+    training: float
+    """Multiply-adds in all to learn what it uses."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A coder in a world, under a setting."""
+
+    truth: str
+    setting: str
+    coder: str
+    seed: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class CodingResult:
+    """Everything that the report is made of."""
+
+    config: CodingConfig
+    cells: list[Cell]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Somebody who has to learn, what it may know, and what the truth is."""
+
+    config: CodingConfig
+    truth: str
+    setting: str
+    learner: str
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        words = f"{self.truth}-{self.setting}-{self.learner}-seed{self.seed}"
+        return self.config.out / CELLS / f"{words.replace(' ', '-')}.json"
+
+    @property
+    def sizes(self) -> Sizes:
+        """What costs depend on."""
+        config = self.config
+        return Sizes(config.m, config.n, config.entries(self.truth), config.k, config.hidden)
+
+
+def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
+    """Do what an earlier run in the same folder has not done yet."""
+    check_matplotlib()
+    for truth in config.truths:  # refuses a support that cannot be before anything is written
+        World.draw(dataclasses.replace(config, samples=config.batch, test_tokens=1), truth, 0)
+    (config.out / CELLS).mkdir(parents=True, exist_ok=True)
+    check_same_settings(config.out / CONFIG, config.to_json(), "a study of sparse coding")
+    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    tasks = [
+        Task(config, truth, setting, learner, seed)
+        for truth in config.truths
+        for setting in config.settings
+        for learner in LEARNERS
+        for seed in config.seeds
+    ]
+    stages, missing = Stages(config.out, listener), [task for task in tasks if not task.path.exists()]
+    total, what = len(missing) * config.test_tokens, f"{len(tasks)} times learn and code"
+    with stages.stage("code", what, total=total or None, found=not missing) as stage:
+        for number, task in enumerate(missing):
+            found = measure(task)
+            write_cell(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})
+            stage.proceeds((number + 1) * config.test_tokens)
+        cells = [cell for task in tasks for cell in _read(task)]
+        stage.outcome = f"{len(cells)} coders in their worlds, {config.test_tokens:,} tokens each"
+    return CodingResult(config, cells, stages.seconds)
+
+
+def _read(task: Task) -> list[Cell]:
+    """What is on disk of a task."""
+    try:
+        return [
+            Cell(task.truth, task.setting, coder, task.seed,
+                 Outcome(Scores(**content["scores"]), content["inference"], content["training"]))
+            for coder, content in read_cell(task.path).items()
+        ]  # fmt: skip
+    except (TypeError, KeyError) as error:
+        raise damaged(task.path) from error
+
+
+def measure(task: Task) -> dict[str, Outcome]:
+    """What comes of a task, by coder."""
+    world = World.draw(task.config, task.truth, task.seed)
+    if task.learner == TOPK and task.setting == NEITHER:
+        return _library_topk(task, world)
+    if task.learner in (TOPK, RELU, MLP):
+        return _encoded(task, world)
+    return _solved(task, world)
+
+
+def _encoded(task: Task, world: World) -> dict[str, Outcome]:
+    """By an encoder that is trained here."""
+    config, setting, learner = task.config, task.setting, task.learner
+    learned, cost = _known(task, world)
+    if setting == NEITHER:
+        learned = Learned(first_dictionary(config, task.truth, task.seed, world.train), torch.zeros(config.m))
+    encoder = new_encoder(config, learner, learned.dictionary, task.seed)
+    train_encoder(config, setting, learner, encoder, learned.dictionary, world.train)
+    cost += config.tokens * task.sizes.encoder_step(learner, setting)
+    with torch.no_grad():
+        codes = encoder(world.test.x)
+    codes = codes if learner == RELU else keep_largest(codes, config.k)
+    price = task.sizes.encoding(learner)
+    found = {learner: Outcome(_scores(world, learned, codes), price, cost)}
+    return found | _refined(task, world, learned, codes, cost) if learner == TOPK else found
+
+
+def _library_topk(task: Task, world: World) -> dict[str, Outcome]:
+    """By the library's own autoencoder with an encoder of its own."""
+    config, d = task.config, None if task.truth == DENSE else task.config.d
+    settings = TrainConfig(
+        n=config.n, d=d, k=config.k, coder="topk", tied=False, unit_norm=True, stretch=1, seed=task.seed,
+        tokens=config.tokens, batch=config.batch,
+    )  # fmt: skip
+    sae = trained(settings, world.train)
+    learned = Learned(sae.dictionary, (sae.pre_bias / sae.scale).detach())
+    with torch.no_grad():
+        codes = sae.encode(world.test.x).to_dense() / sae.scale
+    price = task.sizes.encoding(TOPK)
+    cost = config.tokens * task.sizes.library_step(TOPK, price)
+    found = {TOPK: Outcome(_scores(world, learned, codes), price, cost)}
+    return found | _refined(task, world, learned, codes, cost)
+
+
+def _refined(
+    task: Task, world: World, learned: Learned, codes: Float[Tensor, "tokens n"], cost: float
+) -> dict[str, Outcome]:
+    """Gradient steps from where an encoder left off."""
+    config, sizes = task.config, task.sizes
+    x = world.test.x - learned.offset
+    better = descended(learned.dictionary, x, codes, config.refining_steps, config.penalty)
+    price = sizes.encoding(TOPK) + sizes.descending(config.refining_steps)
+    return {REFINED: Outcome(_scores(world, learned, better), price, cost)}
+
+
+def _solved(task: Task, world: World) -> dict[str, Outcome]:
+    """By a coder that needs the dictionary alone."""
+    config, sizes, width = task.config, task.sizes, min(task.config.n, WIDTH * task.config.k)
+    learned, cost = _known(task, world)
+    if task.setting == NEITHER:
+        coders: dict[str, Coder] = {
+            OMP: Pursuit(config.k),
+            OPTIMISED: GradientCodes(width, config.steps, config.penalty),
+            LASSO: CoordinateDescent(config.penalty, gap=LEARNING_GAP, k=width),
+        }
+        used = config.k if task.learner == OMP else width
+        learned = with_coder(config, task.truth, task.seed, world.train, coders[task.learner], used)
+    codes, price = _code(task, learned, world.test.x - learned.offset)
+    if task.setting == NEITHER:
+        cost = config.solver_tokens * sizes.library_step(task.learner, price)
+    return {task.learner: Outcome(_scores(world, learned, codes), price, cost)}
+
+
+def _code(task: Task, learned: Learned, x: Float[Tensor, "tokens m"]) -> tuple[Float[Tensor, "tokens n"], float]:
+    """Codes over a dictionary, and the multiply-adds per token that they took."""
+    config, sizes, dictionary = task.config, task.sizes, learned.dictionary
+    with torch.no_grad():
+        if task.learner == OMP:
+            return Pursuit(config.k)(dictionary, x).to_dense(), sizes.pursuing()
+        if task.learner == LASSO:
+            codes, price = counted_lasso(dictionary, sizes.entries, x, config.penalty)
+            return codes.to_dense(), price
+        zeros = x.new_zeros(len(x), config.n)
+        return descended(dictionary, x, zeros, config.steps, config.penalty), sizes.descending(config.steps)
+
+
+def _known(task: Task, world: World) -> tuple[Learned, float]:
+    """The dictionary that follows from what is known, and what finding it cost; the true one if it is given."""
+    config = task.config
+    if task.setting == KNOWN_CODES:
+        return from_codes(config, task.truth, world.train), task.sizes.least_squares(config.samples)
+    return Learned(world.dictionary, torch.zeros(config.m)), 0.0
+
+
+def _scores(world: World, learned: Learned, codes: Float[Tensor, "tokens n"]) -> Scores:
+    return scores_of(world, learned.dictionary.to_dense().detach().T, learned.offset, codes)

@@ -1,0 +1,115 @@
+"""What a study of sparse coding is asked for: the true dictionary and codes, what is known of them, and who codes."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from expander_sae.errors import ExpanderError
+from expander_sae.supports import constructions
+
+DENSE: Literal["dense"] = "dense"
+EXPANDER: Literal["expander"] = "expander"
+"""Kinds of dictionaries."""
+KNOWN_CODES, KNOWN_DICTIONARY, NEITHER = "known codes", "known dictionary", "neither"
+SETTINGS = {"codes": KNOWN_CODES, "dictionary": KNOWN_DICTIONARY, "neither": NEITHER}
+"""What is known while learning, by the names on the command line."""
+TOPK, RELU, MLP, OPTIMISED, REFINED, OMP, LASSO = "topk", "relu", "mlp", "optimised", "topk+optimised", "omp", "lasso"
+CODERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO, REFINED)
+"""Who codes, in the order of the tables."""
+
+
+@dataclass(frozen=True)
+class CodingConfig:
+    """Planted activations, what is known of them, and how long everybody may learn."""
+
+    m: int = 32
+    """Width of an activation."""
+    n: int = 96
+    """Features."""
+    d: int = 5
+    """Values per column of the expander dictionary."""
+    k: int = 3
+    """Active features per token; coefficients lie between 0.5 and 1.5."""
+    construction: str = "uniform"
+    """The support of the true expander dictionary; what is learned finds its rows itself."""
+    noise: float = 0.05
+    """Norm of added noise as a share of the activation's."""
+    truths: tuple[Literal["dense", "expander"], ...] = (DENSE, EXPANDER)
+    """True dictionaries; what is learned is of the same kind."""
+    known: tuple[Literal["codes", "dictionary", "neither"], ...] = ("codes", "dictionary", "neither")
+    """What is known while learning."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Everything is drawn and learned once with each."""
+    samples: int = 16_384
+    """Activations to learn from."""
+    tokens: int = 262_144
+    """Tokens to learn from; more than there are samples means several passes."""
+    solver_tokens: int = 32_768
+    """The same for dictionaries that learn from codes solved for each token, which take longer and need fewer."""
+    batch: int = 256
+    """Tokens per step of learning."""
+    learning_rate: float = 0.003
+    """Of the encoders; dictionaries that learn with a pursuit take the library's rule."""
+    hidden: int = 256
+    """Hidden units of the MLP, beside which it has a linear shortcut."""
+    penalty: float = 0.1
+    """Of the l1 norm, wherever there is one, as a share of what makes the codes of a token zero."""
+    steps: int = 50
+    """Gradient steps of optimised codes from zero."""
+    refining_steps: int = 10
+    """Gradient steps from where the TopK encoder left off."""
+    test_tokens: int = 2048
+    """Tokens that nobody learned from, to measure on."""
+    out: Path = Path("runs/coding")
+    """The folder for everything that is made; a second run goes on there."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("truths", (DENSE, EXPANDER)), ("known", tuple(SETTINGS))):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given) or not set(given) <= set(known):
+                raise ExpanderError(f"{name} must be different ones of {', '.join(known)}, not {given}.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ExpanderError(f"seeds must be different numbers of at least 0, not {self.seeds}.")
+        for name in (
+            "m",
+            "d",
+            "k",
+            "samples",
+            "tokens",
+            "solver_tokens",
+            "batch",
+            "hidden",
+            "steps",
+            "refining_steps",
+            "test_tokens",
+        ):
+            if getattr(self, name) < 1:
+                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.k > self.n or self.d > self.m:
+            raise ExpanderError(
+                f"k must be at most n = {self.n} and d at most m = {self.m}, not {self.k} and {self.d}."
+            )
+        if self.batch > min(self.samples, self.tokens, self.solver_tokens):
+            raise ExpanderError(f"samples, tokens and solver_tokens must be at least one batch of {self.batch}.")
+        if self.construction not in constructions():
+            raise ExpanderError(f"construction must be one of {', '.join(constructions())}, not {self.construction!r}.")
+        if self.noise < 0 or not self.learning_rate > 0 or not 0 < self.penalty <= 1:
+            raise ExpanderError(
+                "noise must be at least 0, learning_rate above 0 and penalty above 0 and at most 1, not "
+                f"{self.noise}, {self.learning_rate} and {self.penalty}."
+            )
+
+    @property
+    def settings(self) -> list[str]:
+        """What is known, in words."""
+        return [SETTINGS[name] for name in self.known]
+
+    def entries(self, truth: str) -> int:
+        """Values of a column of a dictionary of this kind."""
+        return self.m if truth == DENSE else self.d
+
+    def to_json(self) -> dict[str, object]:
+        """What makes one study differ from another, as JSON holds it."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "out"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

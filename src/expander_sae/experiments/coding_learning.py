@@ -1,0 +1,166 @@
+"""How dictionaries and encoders are learned, from what is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import Coder
+from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.distribution import current_group
+from expander_sae.experiments.coding_coders import LinearEncoder, MLPEncoder, keep_largest
+from expander_sae.experiments.coding_config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
+from expander_sae.experiments.coding_world import Tokens
+from expander_sae.supports import Support
+from expander_sae.training import TensorBatches, TrainConfig
+from expander_sae.training.building import Sample, build
+from expander_sae.training.dead_features import FiringRecord
+from expander_sae.training.learned_rows import high_loss_tokens, rows_of_largest
+from expander_sae.training.losses import batch_statistics
+from expander_sae.training.trainee import Trainee
+
+RESTART_EVERY, RESTART_UNTIL = 50, 0.7
+"""Steps between restarts of dead features, and the share of the tokens after which they rest."""
+DEAD_AFTER = 5_000
+"""Tokens without firing after which a feature of an encoder counts as dead."""
+RIDGE = 1e-4
+"""Of the least squares for columns, as a share of the mean energy of a feature."""
+
+
+AnyEncoder = LinearEncoder | MLPEncoder
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A dictionary of unit columns, and the offset that all tokens share."""
+
+    dictionary: Dictionary
+    offset: Float[Tensor, " m"]
+
+
+def from_codes(config: CodingConfig, truth: str, tokens: Tokens) -> Learned:
+    """The columns that explain the activations best given their codes; an expander one keeps the d largest values."""
+    energy = tokens.codes.T @ tokens.codes
+    ridge = RIDGE * energy.diagonal().mean() * torch.eye(config.n)
+    values = torch.linalg.solve(energy + ridge, tokens.codes.T @ tokens.x)
+    dictionary: Dictionary
+    if truth == DENSE:
+        dictionary = DenseDictionary(config.m, config.n, values)
+    else:
+        rows = values.abs().topk(config.d, dim=1).indices.sort(dim=1).values
+        support = Support.from_rows(rows.to(torch.int32), config.m)
+        dictionary = ExpanderDictionary(support, values.gather(1, rows))
+    dictionary.normalise_columns()
+    return Learned(dictionary, torch.zeros(config.m))
+
+
+def with_coder(config: CodingConfig, truth: str, seed: int, tokens: Tokens, coder: Coder, width: int) -> Learned:
+    """A dictionary trained with any coder in the loop, whose codes have at most this width, by the library's steps."""
+    settings = TrainConfig(
+        n=config.n, d=None if truth == DENSE else config.d, k=width, coder="omp", stretch=1, seed=seed,
+        tokens=config.solver_tokens, batch=config.batch,
+    )  # fmt: skip
+    sae = trained(settings, tokens, coder)
+    return Learned(sae.dictionary, (sae.pre_bias / sae.scale).detach())
+
+
+def trained(settings: TrainConfig, tokens: Tokens, coder: Coder | None = None) -> SparseAutoencoder:
+    """What `train` makes of the tokens, under another coder if one is given."""
+    group = current_group()
+    batches = TensorBatches(tokens.x, batch=settings.batch, seed=settings.seed)
+    sample = Sample.of(batches, settings.batch, group, torch.device("cpu"))
+    sae = build(settings, sample, group)
+    if coder is not None:
+        sae.coder = coder
+    trainee = Trainee(settings, sae, group, sample)
+    while trainee.tokens < settings.tokens:
+        x = next(batches)
+        trainee.step(x, batch_statistics(x, group))
+    return trainee.finished()
+
+
+def first_dictionary(config: CodingConfig, truth: str, seed: int, tokens: Tokens) -> Dictionary:
+    """Where learning starts if nothing is known: random columns, or tokens where they are largest."""
+    generator = torch.Generator().manual_seed(seed)
+    if truth == DENSE:
+        return DenseDictionary(config.m, config.n, generator=generator)
+    rows, values = rows_of_largest(tokens.x, tokens.x.std(dim=0), config.n, config.d)
+    return ExpanderDictionary(Support.from_rows(rows, config.m), values)
+
+
+def new_encoder(config: CodingConfig, coder: str, dictionary: Dictionary, seed: int) -> AnyEncoder:
+    """An encoder that nobody has trained yet."""
+    return MLPEncoder(dictionary, config.hidden, seed) if coder == MLP else LinearEncoder(dictionary)
+
+
+def train_encoder(
+    config: CodingConfig, setting: str, coder: str, encoder: AnyEncoder, dictionary: Dictionary, tokens: Tokens
+) -> None:
+    """Train an encoder, and the dictionary with it where neither is known; both change in place."""
+    learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
+    optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
+    batches = TensorBatches(torch.cat([tokens.x, tokens.codes], dim=1), batch=config.batch)
+    record = FiringRecord(config.n, DEAD_AFTER, tokens.x.device)
+    steps, l1 = config.tokens // config.batch, l1_weight(config, setting, coder, dictionary, tokens)
+    for step in range(steps):
+        for options in optimizer.param_groups:
+            options["lr"] = config.learning_rate * min(1.0, 2 * (1 - step / steps))
+        batch = next(batches)
+        x, true = batch[:, : config.m], batch[:, config.m :]
+        optimizer.zero_grad()
+        codes, residual = forward(config, setting, coder, encoder, dictionary, x)
+        missed = codes - true if setting == KNOWN_CODES else residual
+        loss = (missed.square().sum() / 2 + l1 * codes.sum()) / len(x)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if setting == NEITHER:
+            dictionary.normalise_columns()
+            record.update(Codes.from_dense(codes.detach()), len(x), current_group())
+            if (step + 1) % RESTART_EVERY == 0 and step < RESTART_UNTIL * steps:
+                dead = record.dead.nonzero()[:, 0]
+                restart(dictionary, encoder, dead, residual.detach(), tokens, step)
+                record.silent_for[dead] = 0
+
+
+def l1_weight(config: CodingConfig, setting: str, coder: str, dictionary: Dictionary, tokens: Tokens) -> float:
+    """Of the l1 norm of the codes: a share of the largest correlation of an ordinary token, and 0 without one."""
+    if coder != RELU or setting == KNOWN_CODES:
+        return 0.0
+    return config.penalty * float((tokens.x @ dictionary.to_dense().detach()).amax(dim=1).mean())
+
+
+def forward(
+    config: CodingConfig, setting: str, coder: str, encoder: AnyEncoder, dictionary: Dictionary, x: Tensor
+) -> tuple[Float[Tensor, "tokens n"], Float[Tensor, "tokens m"]]:
+    """The codes that a training step compares, and what they leave of x; of known codes all are compared, not k."""
+    codes = encoder(x)
+    if setting == KNOWN_CODES:
+        return codes, x
+    if coder != RELU:
+        codes = keep_largest(codes, config.k)
+    columns = dictionary.to_dense() if setting == NEITHER else dictionary.to_dense().detach()
+    return codes, x - codes @ columns.T
+
+
+@torch.no_grad()
+def restart(
+    dictionary: Dictionary, encoder: AnyEncoder, dead: Int[Tensor, " dead"], residual: Float[Tensor, "tokens m"],
+    tokens: Tokens, step: int,
+) -> None:  # fmt: skip
+    """Let dead features begin anew where the worst explained tokens are largest, as the library does."""
+    if len(dead) == 0:
+        return
+    worst = high_loss_tokens(residual, len(dead), torch.Generator().manual_seed(step))
+    linear = encoder.shortcut if isinstance(encoder, MLPEncoder) else encoder
+    d = dictionary.d if isinstance(dictionary, ExpanderDictionary) else dictionary.m
+    rows, values = rows_of_largest(worst, tokens.x.std(dim=0), len(dead), d)
+    for columns in (dictionary, linear.columns):
+        if isinstance(columns, ExpanderDictionary):
+            columns.place(dead, rows, values)
+        else:
+            columns.get_parameter("values")[dead] = values
+    linear.bias[dead] = linear.bias.median()
