@@ -10,6 +10,7 @@ from expander_sae.cli.bench import Bench
 from expander_sae.cli.certify import Certify
 from expander_sae.cli.coding import Coding
 from expander_sae.cli.compress import Compress
+from expander_sae.cli.controls import Controls
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
 from expander_sae.cli.finetune import Finetune
@@ -34,6 +35,7 @@ Command = (
     | Annotated[Certify, tyro.conf.subcommand("certify", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
+    | Annotated[Controls, tyro.conf.subcommand("controls", prefix_name=False)]
     | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
     | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
