@@ -20,10 +20,8 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    commands = (
-        "info compress model harvest train finetune eval certify demo frontier controls recovery coding planted bench"
-    )
-    for command in commands.split():
+    commands = "info compress model harvest train finetune eval certify demo frontier controls recovery coding report"
+    for command in (*commands.split(), "planted", "bench"):
         assert f"• {command}" in printed
 
 
