@@ -20,7 +20,10 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    commands = "info compress model harvest train finetune cut eval certify demo frontier recovery coding planted bench"
+    commands = (
+        "info compress model harvest train finetune cut eval certify demo frontier controls recovery coding report "
+        "planted bench"
+    )
     for command in commands.split():
         assert f"• {command}" in printed
 

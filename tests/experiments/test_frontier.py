@@ -16,7 +16,7 @@ from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.experiments import frontier, frontier_data
+from expander_sae.experiments import comparison, frontier, frontier_data
 from expander_sae.experiments.frontier import CONTESTANTS, EVALUATIONS, FrontierResult, run_frontier
 from expander_sae.experiments.frontier_config import FrontierConfig
 from expander_sae.experiments.frontier_contestants import FAMILIES, REFERENCE
@@ -98,7 +98,7 @@ def test_a_second_run_measures_only_what_is_missing(
         measured.extend(saes)
         return measure(self, saes, *rest)
 
-    monkeypatch.setattr(frontier, "train", lambda *_, **__: pytest.fail("done already"))
+    monkeypatch.setattr(comparison, "train", lambda *_, **__: pytest.fail("done already"))
     monkeypatch.setattr(frontier_data.PlantedData, "measure", listening)
     notebook = Notebook()
     again = run_frontier(here, notebook, progress=False)

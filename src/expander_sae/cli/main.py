@@ -10,6 +10,7 @@ from expander_sae.cli.bench import Bench
 from expander_sae.cli.certify import Certify
 from expander_sae.cli.coding import Coding
 from expander_sae.cli.compress import Compress
+from expander_sae.cli.controls import Controls
 from expander_sae.cli.cut import Cut
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
@@ -20,6 +21,7 @@ from expander_sae.cli.info import Info
 from expander_sae.cli.model import Model
 from expander_sae.cli.planted import Planted
 from expander_sae.cli.recovery import Recovery
+from expander_sae.cli.report import Report
 from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -36,8 +38,10 @@ Command = (
     | Annotated[Certify, tyro.conf.subcommand("certify", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
+    | Annotated[Controls, tyro.conf.subcommand("controls", prefix_name=False)]
     | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
     | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
+    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )

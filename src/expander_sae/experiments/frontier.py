@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.evaluation import Evaluation
-from expander_sae.experiments.frontier_config import FrontierConfig, SeedConfigs
+from expander_sae.experiments.comparison import Subject, measure, train_in_one_pass
+from expander_sae.experiments.frontier_config import FrontierConfig
 from expander_sae.experiments.frontier_contestants import (
     CODERS,
     REFERENCE,
@@ -20,20 +21,15 @@ from expander_sae.experiments.frontier_contestants import (
     contestants,
     cost_of,
 )
-from expander_sae.experiments.frontier_data import Data, Report, open_data
-from expander_sae.experiments.records import check_same_settings, read_evaluations, write_evaluations
-from expander_sae.experiments.stages import Listener, Stage, Stages
+from expander_sae.experiments.frontier_data import Data, open_data
+from expander_sae.experiments.records import check_same_settings
+from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import CONFIG as AUTOENCODER
 from expander_sae.storage.folder import replace_file
-from expander_sae.training import StoppedError, train
-from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
-from expander_sae.training.loop import CHECKPOINT
+from expander_sae.training import TrainConfig
 
 CONFIG, TRAINED, CONTESTANTS, EVALUATIONS = "config.json", "trained", "contestants", "evaluations"
 """What the folder of a frontier holds, besides the report."""
-MEASURED_TOGETHER = 8
-"""Cells that share the passes of the language model; a stopped evaluation loses as many at most."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,8 @@ class FrontierResult:
 
     config: FrontierConfig
     data: Data
-    train_tokens: int
-    features: int
+    dense: TrainConfig
+    """As the dense dictionary was trained."""
     cells: list[Cell]
     seconds: dict[str, float]
     """Of every stage."""
@@ -70,28 +66,16 @@ def run_frontier(config: FrontierConfig, listener: Listener, *, progress: bool =
     stages, data = Stages(config.out, listener), open_data(config)
     plans = config.trained(data.width, data.tokens)
     replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
-    _train(config, plans, data, stages, progress)
+    train_in_one_pass(
+        [each for plan in plans.values() for each in plan.all], config.out / TRAINED, data, stages, progress
+    )
     found = contestants(
         config, plans, lambda each: SparseAutoencoder.load(config.out / TRAINED / each.name), data.source
     )
     _make(config, found, stages)
     cells = _measure(config, found, data, stages)
     dense = next(iter(plans.values())).dense
-    return FrontierResult(config, data, dense.tokens, dense.n, cells, stages.seconds)
-
-
-def _train(config: FrontierConfig, plans: dict[int, SeedConfigs], data: Data, stages: Stages, progress: bool) -> None:
-    configs, folder = [each for plan in plans.values() for each in plan.all], config.out / TRAINED
-    found = all((folder / each.name / AUTOENCODER).exists() for each in configs)
-    begun = (folder / CHECKPOINT / CHECKPOINT_FILE).exists()
-    what = f"{len(configs)} dictionaries in one pass over {configs[0].tokens:,} tokens"
-    with stages.stage("train", what, found=found) as stage:
-        if not found:
-            try:
-                train(data.source, configs, out=folder, resume=begun, progress=progress)
-            except StoppedError as error:
-                raise StoppedError("Stopped in the middle of training; the same command goes on from there.") from error
-        stage.outcome = f"in {folder}"
+    return FrontierResult(config, data, dense, cells, stages.seconds)
 
 
 def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -> None:
@@ -106,57 +90,18 @@ def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -
 
 
 def _measure(config: FrontierConfig, found: Sequence[Contestant], data: Data, stages: Stages) -> list[Cell]:
-    """Measure, some together, what is not on disk yet; all that was measured."""
-    folder = config.out / EVALUATIONS
-    folder.mkdir(exist_ok=True)
+    """All that was measured, under the coders that each is measured under."""
     cells = [(each, coder) for each in found for coder in each.coders]
-    groups = _groups([(each, coder) for each, coder in cells if not _file(folder, each, coder).exists()])
-    what = f"{len(cells)} dictionaries under their coders, on held-out tokens"
-    total = config.evaluation_tokens * len(groups)
-    with stages.stage("evaluate", what, total=total or None, found=not groups) as stage:
-        for number, group in enumerate(groups):
-            before = number * config.evaluation_tokens
-            reference = next(each for each in found if (each.name, each.seed) == (REFERENCE, group[0][0].seed))
-            _measure_together(config, group, reference, data, _Counter(stage, before))
-            stage.proceeds(before + config.evaluation_tokens)
-        results = [_cell(config, each, coder) for each, coder in cells]
-        stage.outcome = f"{results[0].evaluation.tokens:,} tokens of {results[0].evaluation.documents:,} documents"
-    return results
-
-
-@dataclass(frozen=True)
-class _Counter:
-    """Counts on from what earlier groups did."""
-
-    stage: Stage
-    before: int
-
-    def __call__(self, tokens: int) -> None:
-        self.stage.proceeds(self.before + tokens)
-
-
-def _groups(missing: Sequence[tuple[Contestant, CoderName]]) -> list[list[tuple[Contestant, CoderName]]]:
-    """Cells that are measured together; those of one seed have one reference."""
-    seeds = dict.fromkeys(each.seed for each, _ in missing)
-    of_seeds = [[cell for cell in missing if cell[0].seed == seed] for seed in seeds]
-    return [cells[start : start + MEASURED_TOGETHER] for cells in of_seeds
-            for start in range(0, len(cells), MEASURED_TOGETHER)]  # fmt: skip
-
-
-def _measure_together(
-    config: FrontierConfig,
-    group: Sequence[tuple[Contestant, CoderName]],
-    reference: Contestant,
-    data: Data,
-    report: Report,
-) -> None:
-    """Measure dictionaries as their files have them, and write down each of them."""
-    compared = (reference, reference.coders[0])
-    saes = {cell_name(*cell): _load(config, *cell) for cell in (compared, *group)}
-    evaluations = data.measure(saes, cell_name(*compared), report)
-    for cell in group:
-        name = cell_name(*cell)
-        write_evaluations(_file(config.out / EVALUATIONS, *cell), {name: evaluations[name]})
+    references = {each.seed: cell_name(each, each.coders[0]) for each in found if each.name == REFERENCE}
+    subjects = [
+        Subject(cell_name(each, coder), partial(_load, config, each, coder), references[each.seed])
+        for each, coder in cells
+    ]
+    measured = measure(subjects, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    return [
+        _cell(config, each, coder, measured[subject.name])
+        for (each, coder), subject in zip(cells, subjects, strict=True)
+    ]
 
 
 def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> SparseAutoencoder:
@@ -164,12 +109,7 @@ def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> S
     return sae.with_coder(CODERS[coder](k=config.k))  # type: ignore[call-arg]  # each of them takes it
 
 
-def _file(folder: Path, contestant: Contestant, coder: CoderName) -> Path:
-    return folder / f"{cell_name(contestant, coder)}.json"
-
-
-def _cell(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> Cell:
-    """What was measured, from the disk."""
+def _cell(config: FrontierConfig, contestant: Contestant, coder: CoderName, evaluation: Evaluation) -> Cell:
+    """What was measured, beside what it takes."""
     learned_values, size = cost_of(contestant.path_in(config.out / CONTESTANTS))
-    (evaluation,) = read_evaluations(_file(config.out / EVALUATIONS, contestant, coder)).values()
     return Cell(contestant.family, contestant.name, coder, contestant.seed, learned_values, size, evaluation)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.filesize import decimal
 
+from expander_sae.experiments.comparison import facts_of
 from expander_sae.experiments.frontier import FrontierResult
 from expander_sae.experiments.frontier_contestants import FAMILIES, PRODUCTS, ROUNDED
 from expander_sae.experiments.frontier_rows import Measure, Row, measures_of, rows_of
@@ -35,7 +35,7 @@ def write_report(result: FrontierResult) -> Path:
             for budget in BUDGETS
             for measure in measures_of(rows)
         },
-        facts=_facts(result),
+        facts=facts_of(result.config, result.data, result.dense, result.cells[0].evaluation, result.seconds),
         rows=rows,
     ).write(result.config.out)
 
@@ -88,16 +88,3 @@ def _point(row: Row, size: str, measure: Measure) -> Point:
     estimate = measure.of(row)
     name = row.name.removeprefix("expander ").removeprefix("dense ")
     return Point(name, getattr(row, size), estimate.value, estimate.low, estimate.high)
-
-
-def _facts(result: FrontierResult) -> dict[str, Any]:
-    """What made the numbers, without the paths of this machine."""
-    config, one = result.config, result.cells[0].evaluation
-    origin = {name: result.data.origin.get(name) for name in ("planted", "model", "revision", "hookpoint", "context")}
-    settings = {name: value for name, value in config.to_json().items() if name not in ("store", "held_out")}
-    return {
-        "activations": {name: value for name, value in origin.items() if value is not None},
-        "settings": {**settings, "n": result.features, "tokens": result.train_tokens, "width": result.data.width},
-        "evaluated": {"tokens": one.tokens, "documents": one.documents, "passed_through": one.passed_through},
-        "seconds": {stage: round(seconds) for stage, seconds in result.seconds.items()},
-    }

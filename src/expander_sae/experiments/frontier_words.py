@@ -115,7 +115,7 @@ def notes(result: FrontierResult) -> list[str]:
     rehearsal = "Planted activations, and few of them: a rehearsal, of which the numbers say nothing about any model."
     return [
         *([rehearsal] if config.synthetic else []),
-        f"{result.features:,} features, k={config.k}, {result.train_tokens:,} tokens to train on, "
+        f"{result.dense.n:,} features, k={config.k}, {result.dense.tokens:,} tokens to train on, "
         f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)}; measured on {evaluation.tokens:,} held-out tokens "
         f"of {evaluation.documents:,} documents.",
         "Learned values: all learned numbers, biases included; of product-quantised columns the centroids, the norms "

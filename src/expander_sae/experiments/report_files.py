@@ -17,6 +17,9 @@ from expander_sae.reporting.tables import Table
 from expander_sae.storage.folder import replace_file
 from expander_sae.version import __version__
 
+HOW_TO_READ, PICTURES = "How to read this", "Pictures"
+"""Headings that every report has."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -59,9 +62,9 @@ class Report:
             f"# {self.title}",
             _listed(self.findings),
             *_sections(self.tables),
-            "## How to read this",
+            f"## {HOW_TO_READ}",
             _listed(self.notes),
-            "## Pictures",
+            f"## {PICTURES}",
             "\n".join(f"![{name}]({name}.svg)" for name in names),
             *_sections(self.further),
         ]

@@ -6,11 +6,15 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from expander_sae.errors import ExpanderError
 from expander_sae.reporting.charts import GRID, INK, PALETTE, Picture, check_matplotlib
 from expander_sae.reporting.highlights import FeatureCard
 from expander_sae.reporting.tables import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True)
@@ -45,27 +49,32 @@ class Page:
 
 
 def check_installed() -> None:
-    """Refuse, with the command that helps, if pages with pictures cannot be made here."""
+    """Refuse, with the command that helps, if pages with new pictures cannot be made here."""
     check_matplotlib()
+    template("page.html.jinja")
+
+
+def template(name: str) -> Template:
+    """One of the templates of this room, or the command that helps where none can be read."""
     try:
-        import jinja2  # noqa: F401
+        from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise ExpanderError("A report needs jinja2: pip install 'expander-sae[report]'.") from None
+    environment = Environment(
+        loader=PackageLoader("expander_sae.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(name)
 
 
 def render(page: Page) -> str:
     """The HTML of a page."""
     check_installed()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("expander_sae.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     drawings = [
         Markup(themed(figure.picture.svg, f"f{number}", figure.title)) for number, figure in enumerate(page.figures)
     ]
-    return environment.get_template("page.html.jinja").render(page=page, drawings=drawings)
+    return template("page.html.jinja").render(page=page, drawings=drawings)
 
 
 def themed(svg: str, prefix: str, title: str) -> str:

@@ -2,7 +2,7 @@
 
 from expander_sae.supports.bad_sets import BadSets, adversarial_expansion, peel
 from expander_sae.supports.construction import NO_ROW, Construction, Parameter, SupportError
-from expander_sae.supports.registry import constructions
+from expander_sae.supports.registry import constructions, named
 from expander_sae.supports.row_lists import RowLists
 from expander_sae.supports.statistics import (
     distinct_supports,
@@ -25,6 +25,7 @@ __all__ = [
     "constructions",
     "distinct_supports",
     "max_overlap",
+    "named",
     "overlap_histogram",
     "peel",
     "right_degrees",

@@ -37,6 +37,18 @@ def constructions() -> Mapping[str, Construction]:
     return _TABLE
 
 
+def named(text: str) -> tuple[str, dict[str, int]]:
+    """The construction that a text such as `clustered:16` names and its parameters; behind the colon is the first."""
+    name, colon, number = text.partition(":")
+    parameters = find(name).parameters
+    if not colon:
+        return name, {}
+    if not parameters or not number.isdecimal():
+        with_one = ", ".join(each.name for each in _TABLE.values() if each.parameters)
+        raise SupportError(f"{text!r} needs a whole number behind the colon, which only {with_one} can have.")
+    return name, {next(iter(parameters)): int(number)}
+
+
 def find(name: str) -> Construction:
     """The construction of this name, or an error that lists the names."""
     if name not in _TABLE:

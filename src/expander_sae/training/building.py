@@ -14,7 +14,7 @@ from expander_sae.coders import OneShotCoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.supports import NO_ROW, Support
+from expander_sae.supports import NO_ROW, Support, named
 from expander_sae.training.config import TrainConfig, check_width
 from expander_sae.training.learned_rows import rows_of_largest
 from expander_sae.training.sources import BatchSource
@@ -113,5 +113,6 @@ def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
         room = (0, config.longest(m) - config.d)
         support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
         return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
-    support = Support.make(config.construction, m=m, n=config.n, d=config.d, seed=config.seed)
+    construction, parameters = named(config.construction)
+    support = Support.make(construction, m=m, n=config.n, d=config.d, seed=config.seed, **parameters)
     return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from expander_sae.coders import OMP, BatchTopK, Coder, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.errors import ExpanderError
-from expander_sae.supports import constructions
+from expander_sae.supports import constructions, named
 
 CODERS: dict[str, type[Coder]] = {"topk": TopK, "batch_topk": BatchTopK, "mp": MatchingPursuit, "omp": OMP}
 """The coders that can be trained with, by the name a config gives them."""
@@ -32,7 +32,8 @@ class TrainConfig:
     k: int = 32
     """Active features per token (on average with batch_topk, at most with mp and omp)."""
     construction: str = "learned"
-    """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform`."""
+    """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform` or
+    `clustered:16` (clusters of 16 coordinates)."""
     start: str | None = None
     """The folder of an autoencoder to start from, of the same n and d: its rows, which stay, its values and biases. So
     an encoder of one product learns on the rows that a pursuit chose (coder topk)."""
@@ -104,9 +105,11 @@ class TrainConfig:
                 raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.k > self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
-        known = [LEARNED, *constructions()]
-        if self.d is not None and self.construction not in known:
-            raise ExpanderError(f"construction must be one of {', '.join(known)}, not {self.construction!r}.")
+        if self.d is not None and self.construction != LEARNED:
+            if self.construction.partition(":")[0] not in constructions():
+                known = ", ".join((LEARNED, *constructions()))
+                raise ExpanderError(f"construction must be one of {known}, not {self.construction!r}.")
+            named(self.construction)  # refuses a number where there is none
 
     def _check_coder(self) -> None:
         if self.coding not in CODERS:
@@ -197,7 +200,7 @@ class TrainConfig:
     @property
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
-        kind = "dense" if self.d is None else f"{self.construction}-d{self.d}"
+        kind = "dense" if self.d is None else f"{self.construction.replace(':', '-')}-d{self.d}"
         kind += "" if self.start is None else "-again"
         return f"{kind}-n{self.n}-{self.coding}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
 

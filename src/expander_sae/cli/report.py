@@ -1,0 +1,38 @@
+"""`expander report`: finished experiments as one page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from expander_sae.errors import ExpanderError
+
+
+@dataclass(frozen=True)
+class Report:
+    """Bind finished experiments into one HTML page that needs nothing else.
+
+    Their sentences, tables and pictures as they are in the folders; nothing is run or measured.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `expander frontier`, `controls`, `recovery` or `coding` finished, in the order of the page."""
+    out: Path = Path("report.html")
+    """The page."""
+    title: str = "Experiments with expander dictionaries"
+    """What stands over it."""
+
+    def run(self) -> None:
+        """Write the page and say where it is."""
+        from expander_sae.experiments.report_reading import read_chapters
+        from expander_sae.reporting.binder import Binder, bound
+        from expander_sae.storage.folder import replace_file
+
+        if not self.folders:
+            raise ExpanderError("There is nothing to bind; give at least one folder of a finished experiment.")
+        chapters = [chapter for folder in self.folders for chapter in read_chapters(folder)]
+        html = bound(Binder(self.title, chapters))
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.out, html.encode())
+        Console().print(f"{len(chapters)} reports are in {self.out}.", highlight=False, soft_wrap=True)
