@@ -21,7 +21,7 @@ def test_help_names_every_command(capsys):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     commands = "info compress model harvest train finetune eval certify demo frontier controls recovery coding report"
-    for command in (*commands.split(), "planted", "bench"):
+    for command in (*commands.split(), "amortisation", "planted", "bench"):
         assert f"• {command}" in printed
 
 
