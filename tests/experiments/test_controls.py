@@ -150,6 +150,8 @@ def test_words_follow_the_numbers() -> None:
     spread, deaths, worse, *_ = said(*line, row("lines", 0.9, 0.1), row("clustered:4", 0.5, 0.11))
     assert "66.7% of that spread, so where they are, as much as how many, decides here" in spread
     assert "10.0% to 10.0% where rows are spread, 11.0% in clusters of 4: not clearly more" in deaths
+    assert "150.0% of that spread, so where they are, as much" in said(*line, row("lines", 1.4, 0.1))[0]
+    assert "250.0% of that spread, so where they are, more than how many, decides" in said(*line, row("lines", 2, 0))[0]
     assert "under topk: none of them; not clearly worse: clustered:4 0.500" in worse
 
 

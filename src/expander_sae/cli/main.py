@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from expander_sae.cli.amortisation import Amortisation
 from expander_sae.cli.bench import Bench
 from expander_sae.cli.certify import Certify
 from expander_sae.cli.coding import Coding
@@ -39,6 +40,7 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
     | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
     | Annotated[Controls, tyro.conf.subcommand("controls", prefix_name=False)]
+    | Annotated[Amortisation, tyro.conf.subcommand("amortisation", prefix_name=False)]
     | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
     | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]

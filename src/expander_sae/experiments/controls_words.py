@@ -9,7 +9,8 @@ from expander_sae.experiments.controls_config import CLUSTERED, CODERS, SPREAD
 from expander_sae.experiments.controls_rows import Row
 
 MOST = 0.5
-"""Supports that differ by less than this share of what degrees do leave most of the trade-off to the degree."""
+"""Supports that differ by less than this share of what degrees do leave most of the trade-off to the degree; by
+more than its inverse, they take it."""
 
 
 def sentences(rows: Sequence[Row], d: int) -> list[str]:
@@ -37,8 +38,10 @@ def _degrees(coder: str, spread: Sequence[Row], line: Sequence[Row]) -> str:
     )
     if over <= 0:
         return f"{said}: there is no spread over degrees to compare with."
-    verdict = "how many values a column has" if between < MOST * over else "where they are, as much as how many,"
-    return f"{said}: {between / over:.1%} of that spread, so {verdict} decides here."
+    share = between / over
+    verdict = "how many values a column has" if share < MOST else "where they are, as much as how many,"
+    verdict = verdict if share < 1 / MOST else "where they are, more than how many,"
+    return f"{said}: {share:.1%} of that spread, so {verdict} decides here."
 
 
 def _ends(rows: Sequence[Row]) -> tuple[Row, Row]:
@@ -90,6 +93,7 @@ def notes(result: ControlsResult) -> list[str]:
         f"of {evaluation.documents:,} documents. All dictionaries see the same batches; rows stay where they are.",
         "Numbers are means over seeds, their intervals from the lowest to the highest. Each dictionary is measured "
         "with the coder that it was trained with.",
+        *(["With one seed there are no intervals, so small differences may be chance."] * (len(config.seeds) == 1)),
         "clustered:16 has clusters of 16 coordinates (a few more where m is no multiple). Never fired: on no held-out "
         "token. Distinct: different sets of coordinates, as a share of the columns. Overlaps are of pairs of "
         "columns. Uncovered: coordinates that no column touches.",

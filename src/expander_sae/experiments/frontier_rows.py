@@ -88,7 +88,7 @@ def _row(family: str, name: str, coder: str, cells: list[Cell]) -> Row:
 
     def of_losses(name: str) -> Estimate:
         found = [None if loss is None else getattr(loss, name) for loss in losses]
-        return _over_seeds([NOTHING if estimate is None else estimate for estimate in found])
+        return over_seeds([NOTHING if estimate is None else estimate for estimate in found])
 
     shares = [evaluation.never_fired for evaluation in evaluations]
     return Row(
@@ -97,7 +97,7 @@ def _row(family: str, name: str, coder: str, cells: list[Cell]) -> Row:
         coder=coder,
         learned_values=round(fmean(cell.learned_values for cell in cells)),
         bytes_on_disk=round(fmean(cell.bytes_on_disk for cell in cells)),
-        fvu=_over_seeds([evaluation.fvu for evaluation in evaluations]),
+        fvu=over_seeds([evaluation.fvu for evaluation in evaluations]),
         never_fired=Estimate(fmean(shares), min(shares), max(shares)),
         recovered_zero=of_losses("recovered_zero"),
         recovered_mean=of_losses("recovered_mean"),
@@ -105,7 +105,7 @@ def _row(family: str, name: str, coder: str, cells: list[Cell]) -> Row:
     )
 
 
-def _over_seeds(estimates: Sequence[Estimate]) -> Estimate:
+def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     """The mean, from the lowest end of all intervals to the highest; nan if any of them is."""
     ends = [number for estimate in estimates for number in (estimate.low, estimate.high)]
     known = not any(map(math.isnan, ends))

@@ -13,7 +13,7 @@ from expander_sae.experiments.report_files import HOW_TO_READ, PICTURES
 from expander_sae.reporting.binder import Chapter
 from expander_sae.reporting.tables import Cell, Table
 
-EXPERIMENTS = ("frontier", "controls", "recovery", "coding")
+EXPERIMENTS = ("frontier", "controls", "amortisation", "recovery", "coding")
 """Those whose reports can be bound; their files are called so."""
 
 
