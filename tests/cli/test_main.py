@@ -21,8 +21,8 @@ def test_help_names_every_command(capsys):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     commands = (
-        "info compress model harvest train finetune cut eval certify demo frontier controls amortisation recovery coding "
-        "report planted bench"
+        "info compress model harvest train finetune cut eval certify demo frontier controls amortisation recovery "
+        "coding report planted bench"
     )
     for command in commands.split():
         assert f"• {command}" in printed
