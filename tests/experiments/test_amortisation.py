@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from expander_sae.activations.harvest import TextConfig, harvest
+from expander_sae.activations.models import load_language_model
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP, CoordinateDescent
 from expander_sae.errors import ExpanderError
@@ -26,7 +28,7 @@ from expander_sae.experiments.amortisation import (
     run_amortisation,
 )
 from expander_sae.experiments.amortisation_config import CODERS, AmortisationConfig
-from expander_sae.experiments.amortisation_report import table_of, write_report
+from expander_sae.experiments.amortisation_report import RECOVERED, picture_of, table_of, write_report
 from expander_sae.experiments.amortisation_rows import Row, rows_of
 from expander_sae.experiments.amortisation_words import sentences
 from expander_sae.experiments.report_reading import read_chapters
@@ -110,6 +112,35 @@ def test_the_report_has_every_number_and_can_be_bound(config: AmortisationConfig
     (chapter,) = read_chapters(config.out)
     assert len(chapter.findings) == 9
     assert list(chapter.pictures) == ["amortisation_fvu"]
+
+
+def test_inside_a_language_model_what_it_loses_is_measured(tiny_model_folder: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"The river of day {n} was {n % 5} feet high, not {n * n}."}) for n in range(300)]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    text = TextConfig(text=str(tmp_path / "text.jsonl"), context=64)
+    harvest(load_language_model(str(tiny_model_folder)), ["layers.1"], tokens=600, out=tmp_path / "acts", text=text)
+    config = AmortisationConfig(
+        store=tmp_path / "acts", degrees=(2,), n=32, k=3, batch=64, seeds=(0,), evaluation_tokens=150,
+        out=tmp_path / "out",
+    )  # fmt: skip
+    result = run_amortisation(config, Silence(), progress=False)
+    losses = {(each.contender.name, each.contender.loop, each.coder): each.evaluation.language_model
+              for each in result.cells}  # fmt: skip
+    assert all(loss is not None and loss.retention_mean is not None for loss in losses.values())
+    one, other = losses["dense", "topk", "topk"], losses["expander d=2", "omp", "omp"]
+    assert one is not None
+    assert other is not None
+    assert one.clean == other.clean
+    assert one.patched != other.patched
+    write_report(result)
+    assert str(tmp_path) not in (config.out / "amortisation.json").read_text()
+
+
+def test_what_a_language_model_lost_is_a_column_and_a_picture() -> None:
+    share = Estimate(0.875, 0.8, 0.9)
+    rows = [dataclasses.replace(row, recovered_mean=share, retention=share) for row in rows_with((0.6, 0.3, 0.2))]
+    assert [cell.text for cell in table_of(rows).rows[0]][-2:] == ["87.5%", "87.5%"]
+    assert picture_of(rows, RECOVERED, lambda row: row.recovered_mean).svg.count(">87.5%</text>") == len(rows)
 
 
 def rows_with(ours: tuple[float, float, float]) -> list[Row]:
