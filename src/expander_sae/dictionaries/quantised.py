@@ -53,12 +53,6 @@ def dequantise(integers: Int8[Tensor, "n d"], scales: Float[Tensor, " n"]) -> Fl
     return integers.to(torch.float32) * scales[:, None]
 
 
-def round_through(values: Float[Tensor, "n d"], bits: int) -> Float[Tensor, "n d"]:
-    """The values as `quantise` leaves them; gradients pass as if it had left them alone."""
-    rounded = dequantise(*quantise(values, bits)).to(values.dtype)
-    return rounded + (values - values.detach())
-
-
 def scale_codes(scales: Float[Tensor, " n"]) -> UInt8[Tensor, " n"]:
     """The byte of every scale that `quantise` gave."""
     return _codes(scales).to(torch.uint8)
