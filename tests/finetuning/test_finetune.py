@@ -21,7 +21,7 @@ from expander_sae.training import CheckpointError, StoppedError, read_metrics
 from tests.evaluation.subjects import random
 from tests.training.planted import same_tensors
 
-CONFIG = FinetuneConfig(tokens=1500, batch=128, learning_rate=0.003, log_every=1, checkpoint_every=500)
+CONFIG = FinetuneConfig(fvu_weight=4.0, tokens=1500, batch=128, learning_rate=0.003, log_every=1, checkpoint_every=500)
 
 
 def in_float64(language_model):
