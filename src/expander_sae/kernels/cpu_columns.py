@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from expander_sae.errors import ExpanderError
 from expander_sae.kernels.cpu_compile import inlined
 
 
@@ -17,7 +18,7 @@ class Columns(NamedTuple):
     rows: Any
     """[entries], unsigned, which spares compiled loops the test for negative indices."""
     starts: Any
-    """[n + 1]"""
+    """[n + 1], unsigned and of 32 bits: it is read once for every column that a token uses."""
 
 
 def columns_of(values: Any, rows: Any) -> Columns:
@@ -29,10 +30,12 @@ def columns_of(values: Any, rows: Any) -> Columns:
 def entries_of(rows: Any) -> tuple[Any, Any]:
     """(rows [entries], starts [n + 1]) of padded rows [n, d]."""
     n, d = rows.shape
+    if rows.size >= 1 << 32:
+        raise ExpanderError(f"The CPU kernels read dictionaries of fewer than 2**32 values, not {rows.size:,}.")
     if n == 0 or rows[:, -1].min() >= 0:
-        return rows.reshape(-1).view(np.uint32), np.arange(0, n * d + 1, d)
+        return rows.reshape(-1).view(np.uint32), np.arange(0, n * d + 1, d, dtype=np.uint32)
     real = rows >= 0
-    starts = np.zeros(n + 1, np.int64)
+    starts = np.zeros(n + 1, np.uint32)
     np.cumsum(real.sum(axis=1), out=starts[1:])
     return rows[real].view(np.uint32), starts
 

@@ -77,8 +77,8 @@ def correlate_tile(
         _, tile_type, values_type, rows_type, starts_type, bias_type, _, out_type = signature.args
         vector = _vector_of(tile_type, lanes)
         place = builder.gep(_data(context, builder, starts_type, arguments[4]), [arguments[6]])
-        start = builder.load(place)
-        stop = builder.load(builder.gep(place, [ir.Constant(_INT64, 1)]))
+        start = builder.zext(builder.load(place), _INT64)
+        stop = builder.zext(builder.load(builder.gep(place, [ir.Constant(_INT64, 1)])), _INT64)
         total = _weighted_sum(
             builder,
             _data(context, builder, tile_type, arguments[1], vector),
