@@ -72,7 +72,8 @@ def _row(name: str, contestant: Contestant, most: int) -> list[Cell]:
 
 def _shape(contestant: Contestant) -> str:
     config, m = contestant.run.config, contestant.run.sae.m
-    return f"{config.n:,} columns of {config.d or m} values"
+    on_average = " on average" if config.learns_rows and config.longest(m) != config.d else ""
+    return f"{config.n:,} columns of {config.d or m} values{on_average}"
 
 
 def _figures(result: DemoResult) -> dict[str, Figure]:
