@@ -125,5 +125,6 @@ def joined() -> Iterator[Group]:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield current_group()
+        current_group().wait()  # a process that leaves while others still talk can abort in its threads' destructors
     finally:
         dist.destroy_process_group()
