@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -21,7 +24,33 @@ def over_tiles(work: Callable[[int, int], None], tokens: int, tile: int) -> None
         return
     pieces = min(tiles, 4 * threads)
     edges = [tile * (tiles * piece // pieces) for piece in range(pieces + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work, start, min(stop, tokens)) for start, stop in pairwise(edges)]
-        for future in futures:
-            future.result()
+    waiting = deque((start, min(stop, tokens)) for start, stop in pairwise(edges))
+    helpers = [_helpers(threads - 1).submit(_work_off, work, waiting) for _ in range(threads - 1)]
+    try:
+        _work_off(work, waiting)
+    finally:
+        waiting.clear()
+        # One that has not begun has nothing left to do; to wait for it could be for ever in work that splits work.
+        begun = [helper for helper in helpers if not helper.cancel()]
+        for helper in begun:
+            helper.result()
+
+
+def _work_off(work: Callable[[int, int], None], waiting: deque[tuple[int, int]]) -> None:
+    """Take pieces until none is left."""
+    while waiting:
+        try:
+            piece = waiting.popleft()
+        except IndexError:
+            return
+        work(*piece)
+
+
+@cache
+def _helpers(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start one takes milliseconds where torch's idle threads spin on all cores."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="expander-sae")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
