@@ -1,5 +1,6 @@
 """Sparse autoencoders with expander dictionaries: d learned values per column instead of m."""
 
+from expander_sae import _waiting as _waiting  # before torch
 from expander_sae import coders as _coders
 from expander_sae import kernels
 from expander_sae.activations.harvest import TextConfig, harvest

@@ -19,6 +19,7 @@ from expander_sae.cli.finetune import Finetune
 from expander_sae.cli.frontier import Frontier
 from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
+from expander_sae.cli.memory import keep_memory
 from expander_sae.cli.model import Model
 from expander_sae.cli.planted import Planted
 from expander_sae.cli.recovery import Recovery
@@ -56,6 +57,7 @@ Each command explains itself: expander COMMAND --help"""
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure that a user can cause is one sentence and exit status 1."""
+    keep_memory()
     try:
         command = tyro.cli(Command, prog="expander", description=DESCRIPTION, args=arguments)
         command.run()
