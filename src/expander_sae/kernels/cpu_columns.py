@@ -23,8 +23,8 @@ class Columns(NamedTuple):
 
 def columns_of(values: Any, rows: Any) -> Columns:
     """The columns of `values` [n, d] at `rows` [n, d], without the places behind the last entry of shorter ones."""
-    rows, starts = entries_of(rows)
-    return Columns(flattened(values, starts), rows, starts)
+    entries, starts = entries_of(rows)
+    return Columns(values.reshape(-1) if entries.size == values.size else values[rows >= 0], entries, starts)
 
 
 def entries_of(rows: Any) -> tuple[Any, Any]:
@@ -40,23 +40,13 @@ def entries_of(rows: Any) -> tuple[Any, Any]:
     return rows[real].view(np.uint32), starts
 
 
-def flattened(padded: Any, starts: Any) -> Any:
-    """What the real places of `padded` [n, d] hold, one column after the other."""
-    return padded.reshape(-1) if starts[-1] == padded.size else padded[_real(padded.shape[1], starts)]
-
-
 def padded(entries: Any, d: int, starts: Any) -> Any:
     """Entries [n, d], with zeros behind the last one of shorter columns."""
     if starts[-1] == (starts.size - 1) * d:
         return entries.reshape(-1, d)
     out = np.zeros((starts.size - 1, d), entries.dtype)
-    out[_real(d, starts)] = entries
+    out[np.arange(d) < np.diff(starts)[:, None]] = entries
     return out
-
-
-def _real(d: int, starts: Any) -> Any:
-    """Which of the d places of every column hold an entry, [n, d]."""
-    return np.arange(d) < np.diff(starts)[:, None]
 
 
 @inlined

@@ -83,7 +83,7 @@ def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
         _dictionary(config, sample),
         config.make_coder(),
         tied=config.tied,
-        latent_bias=config.one_shot if config.latent_bias is None else config.latent_bias,
+        latent_bias=config.has_latent_bias,
     )
     with torch.no_grad():
         sae.scale.fill_(sample.scale)

@@ -154,6 +154,11 @@ class TrainConfig:
         return issubclass(CODERS[self.coding], OneShotCoder)
 
     @property
+    def has_latent_bias(self) -> bool:
+        """Whether every feature has a bias of its own: by default where codes are read off one product."""
+        return self.one_shot if self.latent_bias is None else self.latent_bias
+
+    @property
     def learns_rows(self) -> bool:
         """Whether columns choose their coordinates."""
         return self.d is not None and self.construction == LEARNED and self.start is None

@@ -12,7 +12,7 @@ from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
 from expander_sae.training.config import least_degree
-from expander_sae.training.learned_rows import Wanted, afforded, moved_columns
+from expander_sae.training.learned_rows import afforded, moved_columns, present_entries
 
 
 def energies(sae: SparseAutoencoder, batches: list[Float[Tensor, "tokens m"]]) -> Float[Tensor, " n"]:
@@ -40,12 +40,9 @@ def cut(sae: SparseAutoencoder, d: int, energy: Float[Tensor, " n"]) -> SparseAu
         mean = before.learned_values / before.n
         raise ExpanderError(f"d must be at least 1 and below the {mean:g} values that columns have, not {d}.")
     m, values = before.m, before.values.detach()
-    unit = values * before.inverse_norms(values.dtype)[:, None]
-    largest = unit.abs().sort(dim=1, descending=True, stable=True).indices
-    rows = torch.where(before.rows < 0, m, before.rows).long()
-    wanted = Wanted(rows.gather(1, largest), unit.gather(1, largest), energy)
-    kept = afforded(wanted, energy, m, before.n * d, least_degree(d), torch.zeros(0, dtype=torch.long))
-    wanted = Wanted(wanted.rows, values.gather(1, largest), energy)
+    wanted = present_entries(before.rows, values, energy, m)
+    worth = energy * before.inverse_norms(values.dtype).square()
+    kept = afforded(wanted, worth, m, before.n * d, least_degree(d), torch.zeros(0, dtype=torch.long))
     longest = int(kept.sum(dim=1).max())
     after = moved_columns(before.rows, values, wanted, kept, m)
     smaller = ExpanderDictionary(Support.from_rows(after.rows[:, :longest], m), after.values[:, :longest])

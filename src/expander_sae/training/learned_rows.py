@@ -73,6 +73,15 @@ class Moved(NamedTuple):
     """The slot where an entry was before, or -1 for an entry that is new."""
 
 
+def present_entries(
+    rows: Int[Tensor, "n d"], values: Float[Tensor, "n d"], energy: Float[Tensor, " n"], width: int
+) -> Wanted:
+    """What columns want that want to stay as they are."""
+    largest = values.abs().sort(dim=1, descending=True, stable=True).indices
+    there = torch.where(rows < 0, width, rows).long()
+    return Wanted(there.gather(1, largest), values.gather(1, largest), energy)
+
+
 def wanted_entries(
     rows: Int[Tensor, "n d"],
     values: Float[Tensor, "n d"],
@@ -90,8 +99,7 @@ def wanted_entries(
     fired = weights.new_zeros(len(rows)).index_add_(0, features, (weights != 0).to(weights.dtype))
     energy = weights.new_zeros(len(rows)).index_add_(0, features, weights.square())
     fired, energy = group.add_up(fired), group.add_up(energy)
-    best, present = values.abs().sort(dim=1, descending=True, stable=True).indices, torch.where(rows < 0, m, rows)
-    wanted = Wanted(present.long().gather(1, best), values.gather(1, best), energy)
+    wanted = present_entries(rows, values, energy, m)
     often = (fired >= FEWEST).nonzero()[:, 0]
     for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // m)):
         change = group.add_up(_changes(chunk, starts, tokens, weights, residual)) / energy[chunk, None]

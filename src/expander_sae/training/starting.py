@@ -24,7 +24,7 @@ def started(config: TrainConfig, width: int, device: torch.device) -> tuple[Spar
         before.dictionary,
         config.make_coder(),
         tied=config.tied,
-        latent_bias=config.one_shot if config.latent_bias is None else config.latent_bias,
+        latent_bias=config.has_latent_bias,
     ).to(torch.float64 if config.precision == "float64" else torch.float32)
     with torch.no_grad():
         sae.scale.copy_(before.scale)
