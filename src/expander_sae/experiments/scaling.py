@@ -74,7 +74,9 @@ def _open(config: ScalingConfig, stages: Stages) -> Data:
     """The activations; reconstruction is all that is measured, for a language model's loss takes far too long here."""
     if config.store is None:
         return PlantedData(config.evaluation_tokens, HELD_OUT, PLANTED)
-    held_out = config.held_out or _harvested(config.store, config.out / HELD_OUT_STORE, config.evaluation_tokens, stages)
+    held_out = config.held_out or _harvested(
+        config.store, config.out / HELD_OUT_STORE, config.evaluation_tokens, stages
+    )
     return StoreData(str(config.store), str(held_out), config.evaluation_tokens)
 
 
