@@ -19,6 +19,9 @@ STARTS = (0.1, 0.5, 0.9)
 FEATHER = 1e-4
 """Weight that keeps a floor which the data do not speak of from wandering off; far too small to matter else."""
 
+LONGEST = 200
+"""Steps of a search."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -118,5 +121,5 @@ def _descend(slope: np.ndarray, base: np.ndarray, logs: Logs, start: np.ndarray)
         share = 1 / (1 + np.exp(np.clip(base @ parameters[terms:] - slope @ parameters[:terms], -700, 700)))
         return np.concatenate([np.hstack([share[:, None] * slope, (1 - share)[:, None] * base]), held])
 
-    found = least_squares(residuals, start, jac=slopes, method="lm", max_nfev=1000)
+    found = least_squares(residuals, start, jac=slopes, method="lm", max_nfev=LONGEST)
     return float(found.cost), found.x

@@ -17,7 +17,7 @@ from expander_sae.experiments.scaling_rows import Row
 from expander_sae.experiments.scaling_trials import CORNER, Misses, Trial, Trials
 from expander_sae.experiments.scaling_words import notes, sentences
 from expander_sae.reporting.charts import Axis, Picture
-from expander_sae.reporting.law_charts import Cloud, Curve, agreement_chart, law_chart, round_numbers
+from expander_sae.reporting.law_charts import Cloud, Curve, agreement_chart, apart, law_chart, round_numbers
 from expander_sae.reporting.tables import Cell, Table, estimate_cell
 
 NAME = "scaling"
@@ -116,7 +116,7 @@ def sweep_picture(rows: Sequence[Row], trials: Trials, grid: Grid, swept: str) -
         points = [(float(scale * getattr(row, swept)), row.fvu.value) for row in members]
         curves.append(Curve(f"d={d}", points, list(line)))
     numbers = [number for curve in curves for _, number in (*curve.points, *curve.line)]
-    ticks = sorted({number for curve in curves for number, _ in curve.points})
+    ticks = apart(number for curve in curves for number, _ in curve.points)
     where = ", ".join(f"{name}={value:,}" for name, value in held.items() if name in trials.factors and name != "d")
     label = f"{FVU}, {where}; lines: the law" if where else f"{FVU}; lines: the law"
     y_axis = Axis(label, log=True, ticks=round_numbers(min(numbers), max(numbers)))
@@ -145,7 +145,7 @@ def _plain(trials: Trials, trial: Trial) -> dict[str, Any]:
     return {
         "form": trial.law.form.name,
         "chosen": trial is trials.best,
-        "middle": trials.middle,
+        "middle": {name: float(f"{value:.6g}") for name, value in trials.middle.items()},
         "parameters": _parameters(trial),
         "left_out": vars(trials.misses(trial)),
         "beyond": {name: None if misses is None else vars(misses) for name, misses in beyond.items()},

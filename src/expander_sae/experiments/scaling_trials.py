@@ -12,8 +12,8 @@ from expander_sae.experiments.scaling_fit import Form, Law, Logs, Places, fit, f
 
 DRAWS = 400
 """Of the bootstrap over cells."""
-TIE = 1.01
-"""How many times as far off as the best a simpler law may be and still be preferred: a floor of nothing is no floor."""
+SLIGHT = 0.01
+"""Share of the least error by which another does not count as larger: a floor of nothing is no floor."""
 CORNER = "all at once"
 """The holdout that keeps the largest value of every factor back."""
 
@@ -41,6 +41,13 @@ class Misses:
         """From the logarithms of both."""
         shares = np.abs(np.expm1(said - measured))
         return cls(float(shares.mean()), float(np.median(shares)), float(shares.max()))
+
+
+def _clearly_more(shares: Float64[np.ndarray, " cells"], least: Float64[np.ndarray, " cells"]) -> bool:
+    """Whether one law is further off than another, by more than the standard error of that, and not only slightly."""
+    difference = shares - least
+    error = difference.std(ddof=1) / len(difference) ** 0.5
+    return bool(difference.mean() > max(error, SLIGHT * least.mean()))
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,10 @@ class Trials:
 
     @property
     def best(self) -> Trial:
-        """The first of those that are off least, in the mean, on cells that were left out, or nearly so."""
-        least = min(self.misses(trial).mean for trial in self.trials)
-        return next(trial for trial in self.trials if self.misses(trial).mean <= TIE * least)
+        """The simplest of those that are not clearly further off on cells left out than the one that is off least."""
+        shares = [np.abs(np.expm1(trial.left_out - self.measured)) for trial in self.trials]
+        least = min(shares, key=lambda each: float(each.mean()))
+        return next(trial for trial, each in zip(self.trials, shares, strict=True) if not _clearly_more(each, least))
 
     def misses(self, trial: Trial) -> Misses:
         """How far a law is off on each cell when fitted to the others."""

@@ -10,7 +10,7 @@ from expander_sae.experiments.scaling_config import FACTORS, Grid
 from expander_sae.experiments.scaling_effects import Shape, Shapes, choices, corner, shapes, twice
 from expander_sae.experiments.scaling_fit import Law
 from expander_sae.experiments.scaling_rows import Row
-from expander_sae.experiments.scaling_trials import CORNER, DRAWS, TIE, Trials
+from expander_sae.experiments.scaling_trials import CORNER, DRAWS, Trials
 
 NAMES = {"n": "features n", "k": "active features k", "d": "values per column d", "tokens": "tokens"}
 """Of the factors."""
@@ -143,8 +143,8 @@ def notes(result: ScalingResult, trials: Trials) -> list[str]:
     """How to read the tables, and what must not be concluded."""
     config, evaluation = result.config, result.cells[0].evaluation
     planted = (
-        "Planted activations, sums of exactly 8 of 384 columns: what one of them explains does not follow a power of k, "
-        "so these laws can only be rough here, and they say nothing about any model."
+        "Planted activations, sums of exactly 8 of 384 columns: the error does not follow a power of k, so these laws "
+        "can only be rough here, and they say nothing about any model."
     )
     seeds = len(config.seeds)
     return [
@@ -154,7 +154,8 @@ def notes(result: ScalingResult, trials: Trials) -> list[str]:
         f"rates. Measured on {evaluation.tokens:,} held-out tokens of {evaluation.documents:,} documents.",
         "Laws are fitted by least squares in log FVU, after the mean over seeds. Exponents are those at the middle of "
         "the grid, the geometric mean of its cells; with interactions they change from there. The law is the simplest "
-        f"of those that are at most {TIE - 1:.0%} further off, in the mean, than the best on cells left out.",
+        "of those that on cells left out are not clearly further off, in the mean, than the one that is off least: not "
+        "by more than a standard error of the difference.",
         f"Intervals are the middle 95 % of {DRAWS} laws, each fitted to as many cells drawn with replacement. They say "
         "how much the law leans on single cells. They do not say what other seeds, text or learning rates would "
         "give, for all cells share these, and they are too short where the form of the law is wrong.",

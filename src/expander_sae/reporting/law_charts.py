@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +43,8 @@ FEWEST = 4
 """Round numbers on an axis, if there is any choice."""
 GAP = 7.0
 """Pixels between the end of a line and its name."""
+NEAREST = 0.07
+"""Share of a logarithmic axis between two numbers on it, at least."""
 
 
 class Curve(NamedTuple):
@@ -120,4 +122,15 @@ def round_numbers(low: float, high: float) -> list[float]:
         found = [each * 10.0**decade for decade in decades for each in mantissas if low <= each * 10.0**decade <= high]
         if len(found) >= FEWEST:
             break
+    return found
+
+
+def apart(numbers: Iterable[float]) -> list[float]:
+    """Those of some positive numbers, in rising order, that have room for their names on a logarithmic axis."""
+    wanted = sorted(set(numbers))
+    gap = NEAREST * math.log(wanted[-1] / wanted[0])
+    found = wanted[:1]
+    for number in wanted[1:]:
+        if math.log(number / found[-1]) >= gap:
+            found.append(number)
     return found
