@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from expander_sae import training
 from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.store import Store
@@ -34,7 +35,6 @@ from expander_sae.experiments.scaling_config import Grid, ScalingConfig
 from expander_sae.experiments.scaling_report import write_report
 from expander_sae.experiments.scaling_rows import Row, study_of
 from expander_sae.experiments.scaling_trials import Trials
-from expander_sae.training import StoppedError
 
 
 class Notebook:
@@ -118,16 +118,16 @@ def test_a_second_run_does_only_what_is_missing(
 def test_a_stopped_run_goes_on_at_the_unfinished_pass(
     config: ScalingConfig, result: ScalingResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    here, train, asked = dataclasses.replace(config, out=tmp_path / "out"), comparison.train, list[int]()
+    here, train, asked = dataclasses.replace(config, out=tmp_path / "out"), training.train, list[int]()
 
     def stopping(source: Any, configs: Any, **options: Any) -> None:
         asked.append(configs[0].tokens)
         if asked == [512, 1024]:
-            raise StoppedError("Stopped after 0 of 1024 tokens.")
+            raise training.StoppedError("Stopped after 0 of 1024 tokens.")
         train(source, configs, **options)
 
     monkeypatch.setattr(comparison, "train", stopping)
-    with pytest.raises(StoppedError, match="the same command goes on from there"):
+    with pytest.raises(training.StoppedError, match="the same command goes on from there"):
         run_scaling(here, Notebook(), progress=False)
     again = run_scaling(here, Notebook(), progress=False)
     assert asked == [512, 1024, 1024]
@@ -158,11 +158,13 @@ def test_the_report_has_every_number_and_can_be_bound(
 
 def test_a_law_over_one_factor_is_possible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--n", "48", "--k", "3", "--d", "4", "--tokens", "256", "512", "640", "768", "1024"]
-    main(["scaling", "--synthetic", *sizes, "--batch", "128", "--out", str(tmp_path / "out")])
+    recipe = ["--coder", "topk", "--construction", "uniform", "--batch", "128"]
+    main(["scaling", "--synthetic", *sizes, *recipe, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert "Twice the tokens" in printed
     assert "Not in the law" in printed
     assert (tmp_path / "out" / "scaling_over_tokens.png").exists()
+    assert (tmp_path / "out" / TRAINED / "640" / "uniform-d4-n48-topk3").exists()
 
 
 def test_defaults_follow_the_width(tmp_path: Path) -> None:
