@@ -97,7 +97,9 @@ def _twice(trials: Trials, grid: Grid, factor: str) -> str:
         return f"{said}, which nothing here tests."
     worst, effect = max(tests, key=lambda name: tests[name]), abs(1 - outside.value)
     compared = f"without the largest {worst} the law was off by {tests[worst]:.1%}"
-    if outside.low <= 1 <= outside.high or tests[worst] >= effect:
+    if outside.low <= 1 <= outside.high:
+        return f"{said}, which the law does not carry: the interval reaches over 1."
+    if tests[worst] >= effect:
         return f"{said}, which the law does not carry: {compared}."
     return f"{said}, an effect of {effect:.1%}, where {compared}."
 
@@ -118,7 +120,9 @@ def _shape(rows: Sequence[Row], trials: Trials, grid: Grid) -> list[str]:
         f"{' and '.join(ends)}: {_verdict(found)}, FVU times {_interval(found.ratio)} against the worse end"
     )
     misses = trials.misses(trials.best)
-    if found.ratio.high >= 1 or misses.mean >= 1 - found.ratio.value:
+    if found.ratio.high >= 1:
+        said += "; the law does not carry this: the interval reaches 1"
+    elif misses.mean >= 1 - found.ratio.value:
         said += f"; the law does not carry this, being off by {misses.mean:.1%} on cells left out"
     counted = choices(rows)
     measured = (
