@@ -22,7 +22,7 @@ def test_help_names_every_command(capsys):
     printed = capsys.readouterr().out
     commands = (
         "info compress model harvest train finetune cut eval certify demo frontier controls amortisation recovery "
-        "coding report planted bench"
+        "coding scaling report planted bench"
     )
     for command in commands.split():
         assert f"• {command}" in printed

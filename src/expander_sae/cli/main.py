@@ -24,6 +24,7 @@ from expander_sae.cli.model import Model
 from expander_sae.cli.planted import Planted
 from expander_sae.cli.recovery import Recovery
 from expander_sae.cli.report import Report
+from expander_sae.cli.scaling import Scaling
 from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -44,6 +45,7 @@ Command = (
     | Annotated[Amortisation, tyro.conf.subcommand("amortisation", prefix_name=False)]
     | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
     | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
+    | Annotated[Scaling, tyro.conf.subcommand("scaling", prefix_name=False)]
     | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
     | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]

@@ -17,8 +17,8 @@ class Report:
     """
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders that `expander frontier`, `controls`, `amortisation`, `recovery` or `coding` finished, in the order of
-    the page."""
+    """Folders that `expander frontier`, `controls`, `amortisation`, `recovery`, `coding` or `scaling` finished, in the
+    order of the page."""
     out: Path = Path("report.html")
     """The page."""
     title: str = "Experiments with expander dictionaries"

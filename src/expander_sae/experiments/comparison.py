@@ -9,7 +9,7 @@ from typing import Any
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.evaluation import Evaluation
-from expander_sae.experiments.comparison_config import ComparisonConfig
+from expander_sae.experiments.comparison_config import ActivationsConfig
 from expander_sae.experiments.frontier_data import Data
 from expander_sae.experiments.records import read_evaluations, write_evaluations
 from expander_sae.experiments.stages import Stage, Stages
@@ -36,12 +36,13 @@ class Subject:
 def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, stages: Stages, progress: bool) -> None:
     """Train what an earlier run did not finish; each dictionary gets a folder of its name."""
     found = all((folder / each.name / AUTOENCODER).exists() for each in configs)
-    begun = (folder / CHECKPOINT / CHECKPOINT_FILE).exists()
+    out = folder if len(configs) > 1 else folder / configs[0].name  # as training names them only if there are several
+    begun = (out / CHECKPOINT / CHECKPOINT_FILE).exists()
     what = f"{len(configs)} dictionaries in one pass over {configs[0].tokens:,} tokens"
     with stages.stage("train", what, found=found) as stage:
         if not found:
             try:
-                train(data.source, configs, out=folder, resume=begun, progress=progress)
+                train(data.source, configs, out=out, resume=begun, progress=progress)
             except StoppedError as error:
                 raise StoppedError("Stopped in the middle of training; the same command goes on from there.") from error
         stage.outcome = f"in {folder}"
@@ -69,7 +70,7 @@ def measure(
 
 
 def facts_of(
-    config: ComparisonConfig, data: Data, base: TrainConfig, one: Evaluation, seconds: Mapping[str, float]
+    config: ActivationsConfig, data: Data, base: TrainConfig, one: Evaluation, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """What made the numbers, for the JSON of a report: without the paths of this machine."""
     origin = {name: data.origin.get(name) for name in ("planted", "model", "revision", "hookpoint", "context")}

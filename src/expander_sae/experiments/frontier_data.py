@@ -14,7 +14,7 @@ from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate, evaluate_activations
-from expander_sae.experiments.comparison_config import ComparisonConfig
+from expander_sae.experiments.comparison_config import ActivationsConfig
 
 Report = Callable[[int], None]
 
@@ -78,10 +78,10 @@ TRAINED, HELD_OUT, PER_DOCUMENT = 12_288, 768, 32
 class PlantedData:
     """Sums of a few columns whose entries fall off by a power law: the more of them a dictionary learns, the better."""
 
-    def __init__(self, tokens: int, held_out: int) -> None:
-        x = planted_activations(TRAINED + held_out)
-        self.source, self._held_out = x[:TRAINED], x[TRAINED:]
-        self.width, self.tokens, self.origin = WIDTH, TRAINED, dict[str, Any](planted=f"{FEATURES} columns")
+    def __init__(self, tokens: int, held_out: int, trained: int = TRAINED) -> None:
+        x = planted_activations(trained + held_out)
+        self.source, self._held_out = x[:trained], x[trained:]
+        self.width, self.tokens, self.origin = WIDTH, trained, dict[str, Any](planted=f"{FEATURES} columns")
         self._documents, self._evaluation_tokens = torch.arange(held_out) // PER_DOCUMENT, tokens
 
     def measure(
@@ -104,7 +104,7 @@ def planted_activations(tokens: int) -> Float[Tensor, "tokens m"]:
     return x + 0.1 * noise / WIDTH**0.5
 
 
-def open_data(config: ComparisonConfig, planted: int = HELD_OUT) -> Data:
+def open_data(config: ActivationsConfig, planted: int = HELD_OUT) -> Data:
     """What the config asks for; planted data hold out so many tokens."""
     if config.store is None:
         return PlantedData(config.evaluation_tokens, planted)

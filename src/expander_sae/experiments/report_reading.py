@@ -13,7 +13,7 @@ from expander_sae.experiments.report_files import HOW_TO_READ, PICTURES
 from expander_sae.reporting.binder import Chapter
 from expander_sae.reporting.tables import Cell, Table
 
-EXPERIMENTS = ("frontier", "controls", "amortisation", "recovery", "coding")
+EXPERIMENTS = ("frontier", "controls", "amortisation", "recovery", "coding", "scaling")
 """Those whose reports can be bound; their files are called so."""
 
 

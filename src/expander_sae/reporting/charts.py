@@ -68,6 +68,8 @@ class Axis(NamedTuple):
     log: bool = False
     percent: bool = False
     limits: tuple[float, float] | None = None
+    ticks: Sequence[float] | None = None
+    """Where the numbers are; none for round ones."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> Picture:
         if len(line.x) != len(line.y) or not len(line.x):
             raise ExpanderError(f"The line {line.label!r} needs as many x as y, at least one of each.")
     with drawing_style():
-        figure, axes = _figure(x, y)
+        figure, axes = empty_figure(x, y)
         for line, color, dash in zip(series, cycle(PALETTE), cycle(DASHES), strict=False):
             marker = "o" if len(line.x) == 1 else ""
             axes.plot(line.x, line.y, color=color, linestyle=dash, linewidth=1.8, marker=marker, markersize=5)
@@ -114,7 +116,7 @@ def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
     if not all(math.isfinite(point.x) and math.isfinite(point.y) for point in points):
         raise ExpanderError("A point can only be drawn where both of its numbers are finite.")
     with drawing_style():
-        figure, axes = _figure(x, y)
+        figure, axes = empty_figure(x, y)
         for point, color, marker in zip(points, cycle(PALETTE), cycle(MARKERS), strict=False):
             if math.isfinite(point.low) and math.isfinite(point.high):
                 axes.plot([point.x] * 2, [point.low, point.high], color=color, linewidth=1.6, marker="_", markersize=7)
@@ -129,7 +131,7 @@ def family_chart(families: Sequence[Family], x: Axis, y: Axis) -> Picture:
     """Families of points; the first one is drawn with more weight, and its points are named as well."""
     _refuse_empty([point for family in families for point in family.points])
     with drawing_style():
-        figure, axes = _figure(x, y, LARGE)
+        figure, axes = empty_figure(x, y, LARGE)
         for number, (family, color, marker) in enumerate(zip(families, cycle(PALETTE), cycle(MARKERS), strict=False)):
             weight = 1.0 if number else 2.0
             for point in family.points:
@@ -165,7 +167,7 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
-def _figure(x: Axis, y: Axis, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+def empty_figure(x: Axis, y: Axis, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
     """Empty axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -184,7 +186,7 @@ def _figure(x: Axis, y: Axis, size: tuple[float, float] = SIZE) -> tuple[Figure,
 
 
 def _scale(axes: Axes, axis: Axis, name: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     ticks = axes.xaxis if name == "x" else axes.yaxis
     if axis.log:
@@ -193,6 +195,9 @@ def _scale(axes: Axes, axis: Axis, name: str) -> None:
         ticks.set_minor_formatter(NullFormatter())
     else:
         ticks.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    if axis.ticks is not None:
+        ticks.set_major_locator(FixedLocator(list(axis.ticks)))
+        ticks.set_minor_locator(NullLocator())
     ticks.set_major_formatter(FuncFormatter(lambda value, _: percent(value) if axis.percent else short(value)))
     if axis.limits is not None:
         axes.set(**{f"{name}lim": axis.limits})
@@ -224,7 +229,7 @@ def _name_line_ends(figure: Figure, axes: Axes, series: Sequence[Series]) -> Non
     ends = [min(max(end, frame.y0), frame.y1) for end in ends]
     levels = spread(ends, 1.15 * max(box.height for box in boxes), frame.y0, frame.y1)
     for name, end, level, color in zip(names, ends, levels, cycle(PALETTE), strict=False):
-        name.set_position(_share(figure, frame.x1 + _GAP, level))
+        name.set_position(share_of(figure, frame.x1 + _GAP, level))
         if abs(level - end) > 1:
             _leader(figure, (frame.x1 + 1, end), (frame.x1 + _GAP - 1, level), color)
 
@@ -242,8 +247,8 @@ def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
         obstacles.append(
             Box(x - _GAP / 1.5, min([y - _GAP / 1.5, *ends]), x + _GAP / 1.5, max([y + _GAP / 1.5, *ends]))
         )
-    for name, box in zip(names, place_beside(labels, obstacles, _box(axes), _GAP), strict=True):
-        name.set_position(_share(figure, box.left, box.bottom))
+    for name, box in zip(names, place_beside(labels, obstacles, frame_of(axes), _GAP), strict=True):
+        name.set_position(share_of(figure, box.left, box.bottom))
 
 
 def _name_families(figure: Figure, axes: Axes, families: Sequence[Family]) -> None:
@@ -251,7 +256,7 @@ def _name_families(figure: Figure, axes: Axes, families: Sequence[Family]) -> No
     labels, names, obstacles = [], [], []
     for number, (family, color) in enumerate(zip(families, cycle(PALETTE), strict=False)):
         points = [_pixels(axes, point) for point in family.points]
-        obstacles += [_around(*point) for point in points] + _along(points)
+        obstacles += [box_around(*point) for point in points] + boxes_along(points)
         of_points = [(point.label, [at]) for point, at in zip(family.points, points, strict=True)]
         of_family = [(family.label, points)] if family.label else []
         for text, places in [*(of_points if number == 0 or not of_family else []), *of_family]:
@@ -260,9 +265,9 @@ def _name_families(figure: Figure, axes: Axes, families: Sequence[Family]) -> No
             size = name.get_window_extent()
             names.append(name)
             labels.append([Label(x, y, size.width, size.height) for x, y in places])
-    boxes = place_beside_any(labels, obstacles, _box(axes), _GAP)
+    boxes = place_beside_any(labels, obstacles, frame_of(axes), _GAP)
     for name, choices, box in zip(names, labels, boxes, strict=True):
-        name.set_position(_share(figure, box.left, box.bottom))
+        name.set_position(share_of(figure, box.left, box.bottom))
         distance, start, end = min(_shortest(label, box) for label in choices)
         if distance > 1.1 * _GAP:
             _leader(figure, start, end, str(name.get_color()))
@@ -273,7 +278,7 @@ def _pixels(axes: Axes, point: Point) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _around(x: float, y: float) -> Box:
+def box_around(x: float, y: float) -> Box:
     """What a marker takes."""
     return Box(x - _GAP / 2, y - _GAP / 2, x + _GAP / 2, y + _GAP / 2)
 
@@ -284,7 +289,7 @@ def _shortest(label: Label, box: Box) -> tuple[float, tuple[float, float], tuple
     return math.hypot(x - label.x, y - label.y), (label.x, label.y), (x, y)
 
 
-def _along(points: Sequence[tuple[float, float]]) -> list[Box]:
+def boxes_along(points: Sequence[tuple[float, float]]) -> list[Box]:
     """What the lines between points take, as small boxes on them."""
     found = []
     for (x1, y1), (x2, y2) in pairwise(points):
@@ -299,16 +304,17 @@ def _leader(figure: Figure, start: tuple[float, float], end: tuple[float, float]
     """A thin line from the end of a line to a name that had to move."""
     from matplotlib.lines import Line2D
 
-    (x1, y1), (x2, y2) = _share(figure, *start), _share(figure, *end)
+    (x1, y1), (x2, y2) = share_of(figure, *start), share_of(figure, *end)
     figure.add_artist(Line2D([x1, x2], [y1, y2], color=color, linewidth=0.7))
 
 
-def _box(axes: Axes) -> Box:
+def frame_of(axes: Axes) -> Box:
+    """Where the axes are, in pixels."""
     frame = axes.get_window_extent()
     return Box(frame.x0, frame.y0, frame.x1, frame.y1)
 
 
-def _share(figure: Figure, x: float, y: float) -> tuple[float, float]:
+def share_of(figure: Figure, x: float, y: float) -> tuple[float, float]:
     """A place in pixels as shares of the figure, which stay true at any resolution."""
     return x / figure.bbox.width, y / figure.bbox.height
 
