@@ -46,23 +46,7 @@ from expander_sae.experiments.coding_learning import (
 from expander_sae.experiments.coding_report import write_report
 from expander_sae.experiments.coding_rows import over_seeds, rows_of
 from expander_sae.experiments.coding_world import World, scores_of
-
-
-class Notebook:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.counted: list[int] = []
-        self.outcomes: list[str] = []
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        self.total = total
-
-    def proceeds(self, done: int) -> None:
-        self.counted.append(done)
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
+from tests.experiments.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

@@ -23,24 +23,9 @@ from expander_sae.experiments.controls_report import overlap_table, table_of, wr
 from expander_sae.experiments.controls_rows import Row, rows_of
 from expander_sae.experiments.controls_words import sentences
 from expander_sae.storage import describe
+from tests.experiments.notebook import Notebook
 
 CLUSTERED = ("clustered:4", "clustered:8")
-
-
-class Notebook:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        pass
-
-    def proceeds(self, done: int) -> None:
-        pass
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
 
 
 @pytest.fixture(scope="module")

@@ -23,26 +23,9 @@ from expander_sae.experiments.demo_report import table_of, write_report
 from expander_sae.experiments.demo_words import summary
 from expander_sae.training import StoppedError
 from expander_sae.training.trainee import Trainee
+from tests.experiments.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features"]
-
-
-class Notebook:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.outcomes: list[str] = []
-        self.counts: list[int] = []
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        self.stages.append(stage)
-
-    def proceeds(self, done: int) -> None:
-        self.counts.append(done)
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +54,7 @@ def test_every_stage_is_announced_and_timed(first: tuple[DemoResult, Notebook]) 
     assert notebook.stages == STAGES
     assert all(notebook.outcomes)
     assert set(result.seconds) == set(STAGES)
-    assert max(notebook.counts) == 600
+    assert max(notebook.counted) == 600
 
 
 def test_four_dictionaries_with_the_dense_one_as_the_measure(first: tuple[DemoResult, Notebook]) -> None:

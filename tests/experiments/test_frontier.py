@@ -22,22 +22,7 @@ from expander_sae.experiments.frontier_config import FrontierConfig
 from expander_sae.experiments.frontier_contestants import FAMILIES, REFERENCE
 from expander_sae.experiments.frontier_report import write_report
 from expander_sae.experiments.frontier_rows import rows_of
-
-
-class Notebook:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        pass
-
-    def proceeds(self, done: int) -> None:
-        pass
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
+from tests.experiments.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

@@ -29,23 +29,7 @@ from expander_sae.experiments.recovery import (
 from expander_sae.experiments.recovery_config import CODERS, RecoveryConfig
 from expander_sae.experiments.recovery_report import write_report
 from expander_sae.experiments.recovery_rows import clopper_pearson, falls_through, rows_of
-
-
-class Notebook:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.counted: list[int] = []
-        self.outcomes: list[str] = []
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        self.total = total
-
-    def proceeds(self, done: int) -> None:
-        self.counted.append(done)
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
+from tests.experiments.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,9 @@ from expander_sae.experiments.report_files import Report
 from expander_sae.experiments.report_reading import read_chapters
 from expander_sae.reporting.charts import Axis, Point, point_chart
 from expander_sae.reporting.tables import Cell, Table
+from tests.pages import Reader
 
 ONE = Estimate(0.5, 0.4, 0.6)
-VOID = {"meta", "img"}
 
 
 @pytest.fixture
@@ -55,35 +54,6 @@ def test_a_report_is_read_back_as_it_was_written(folder: Path) -> None:
     assert list(chapter.further) == ["Overlaps"]
     assert chapter.pictures == {"controls_fvu": (folder / "controls_fvu.svg").read_text()}
     assert chapter.facts[:4] == [("d", "4"), ("seeds", "0, 1"), ("n", "–"), ("seconds", "train 3")]
-
-
-class Reader(HTMLParser):
-    """Texts, ids and references of a page, every element of which is closed in its turn."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def test_the_page_holds_all_of_them_and_needs_nothing_else(

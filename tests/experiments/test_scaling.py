@@ -35,22 +35,7 @@ from expander_sae.experiments.scaling_config import Grid, ScalingConfig
 from expander_sae.experiments.scaling_report import write_report
 from expander_sae.experiments.scaling_rows import Row, study_of
 from expander_sae.experiments.scaling_trials import Trials
-
-
-class Notebook:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        pass
-
-    def proceeds(self, done: int) -> None:
-        pass
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        self.outcomes.append(outcome)
+from tests.experiments.notebook import Notebook
 
 
 @pytest.fixture(scope="module")
