@@ -12,9 +12,9 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
-from expander_sae.experiments.coding_coders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.experiments.coding_config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.experiments.coding_world import Tokens
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
 from expander_sae.training import TensorBatches, TrainConfig
 from expander_sae.training.building import Sample, build
