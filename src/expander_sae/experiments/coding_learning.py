@@ -102,7 +102,7 @@ def train_encoder(
 ) -> None:
     """Train an encoder, and the dictionary with it where neither is known; both change in place."""
     learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
-    optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=True)
     batches = TensorBatches(torch.cat([tokens.x, tokens.codes], dim=1), batch=config.batch)
     record = FiringRecord(config.n, DEAD_AFTER, tokens.x.device)
     steps, l1 = config.tokens // config.batch, l1_weight(config, setting, coder, dictionary, tokens)
