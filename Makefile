@@ -4,11 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+RUNS := runs/experiments
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo experiments test lint format bench clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
+
+experiments: $(READY)  ## every experiment on planted data, and runs/experiments/report.html; goes on where it was stopped
+	$(BIN)/expander frontier --synthetic --out $(RUNS)/frontier
+	$(BIN)/expander controls --synthetic --out $(RUNS)/controls
+	$(BIN)/expander amortisation --synthetic --out $(RUNS)/amortisation
+	$(BIN)/expander recovery --out $(RUNS)/recovery
+	$(BIN)/expander coding --out $(RUNS)/coding
+	$(BIN)/expander scaling --synthetic --out $(RUNS)/scaling
+	$(BIN)/expander report $(addprefix $(RUNS)/,frontier controls amortisation recovery coding scaling) --out $(RUNS)/report.html
 
 test: $(READY)  ## the whole test suite, on every core
 	$(BIN)/pytest -n auto

@@ -27,7 +27,7 @@ from expander_sae.experiments.amortisation import (
     AmortisationResult,
     run_amortisation,
 )
-from expander_sae.experiments.amortisation_config import CODERS, AmortisationConfig
+from expander_sae.experiments.amortisation_config import CODERS, MLP, AmortisationConfig
 from expander_sae.experiments.amortisation_report import RECOVERED, picture_of, table_of, write_report
 from expander_sae.experiments.amortisation_rows import Row, rows_of
 from expander_sae.experiments.amortisation_words import sentences
@@ -106,11 +106,11 @@ def test_the_report_has_every_number_and_can_be_bound(config: AmortisationConfig
     with open(config.out / "amortisation.csv") as file:
         assert [float(line["fvu"]) for line in csv.DictReader(file)] == [row.fvu.value for row in rows]
     assert str(config.out) not in json.dumps(json.loads((config.out / "amortisation.json").read_text()))
-    assert len(table_of(rows).headings) == 5
+    assert len(table_of(rows).headings) == 6
     drawing = (config.out / "amortisation_fvu.svg").read_text()
     assert all(f">{word}</text>" in drawing for word in (*CODERS, "expander d=3", "dense n=6", "trained with omp"))
     (chapter,) = read_chapters(config.out)
-    assert len(chapter.findings) == 9
+    assert len(chapter.findings) == 10
     assert list(chapter.pictures) == ["amortisation_fvu"]
 
 
@@ -148,21 +148,25 @@ def rows_with(ours: tuple[float, float, float]) -> list[Row]:
     nothing = Estimate(math.nan, math.nan, math.nan)
 
     def row(name: str, loop: str, coder: str, fvu: float) -> Row:
-        return Row(name, loop, coder, Estimate(fvu, fvu - 0.01, fvu + 0.01), nothing, nothing, nothing)
+        values = 900 if coder == MLP else 0
+        return Row(name, loop, coder, Estimate(fvu, fvu - 0.01, fvu + 0.01), nothing, nothing, nothing, 40, values)
 
     found = []
     for name, (encoded, pursued, learned) in {"dense": (0.2, 0.1, 0.1), "expander d=4": ours}.items():
-        found += [row(name, "topk", coder, encoded if coder == "topk" else pursued) for coder in CODERS]
+        under = {"topk": encoded, MLP: 0.8 * encoded + 0.2 * pursued}
+        found += [row(name, "topk", coder, under.get(coder, pursued)) for coder in CODERS]
         found += [row(name, "omp", coder, learned) for coder in CODERS[1:]]
     return found
 
 
 def test_words_follow_the_numbers() -> None:
-    gains, gap = sentences(rows_with((0.6, 0.3, 0.2)))[1:]
-    assert "0.600 under topk, 0.300 under mp, 0.300 under omp, 0.300 under lasso; trained with omp 0.200" in gains
-    assert "+0.400 under topk, +0.200 under omp on the same columns, +0.100 with omp in the loop" in gap
-    assert "of the gap 50% is the encoder's on the same columns, 75% with omp in the loop." in gap
-    assert "nothing (it grows) is the encoder's on the same columns, all with" in sentences(rows_with((0.3, 0.3, 0)))[2]
+    gains, gap, networks = sentences(rows_with((0.6, 0.3, 0.2)))[1:]
+    assert "0.600 under topk, 0.540 under mlp, 0.300 under mp, 0.300 under omp, 0.300 under lasso; trained" in gains
+    assert "trained with omp: 0.200 under omp and 0.200 under mlp." in gains
+    assert "+0.400 under topk, +0.360 under mlp and +0.200 under omp on the same columns, +0.100 with omp in" in gap
+    assert "of the gap 10% is the linear encoder's by the mlp and 50% by omp on the same columns, 75% with" in gap
+    assert "900 for dense with its 40, 900 for expander d=4 with its 40." in networks
+    assert "nothing (it grows) by omp on the same columns, all with" in sentences(rows_with((0.3, 0.3, 0)))[2]
     assert "there is no clear gap" in sentences(rows_with((0.21, 0.3, 0.2)))[2]
 
 
@@ -170,6 +174,8 @@ def test_words_follow_the_numbers() -> None:
     ("changes", "sentence"),
     [
         ({"penalty": 0.0}, "penalty must be above 0"),
+        ({"hidden": 0}, "hidden must be at least 1"),
+        ({"mlp_tokens": 255}, "mlp_tokens must be at least one batch of 256"),
         ({"degrees": ()}, "degrees must be different numbers of at least 1"),
         ({"synthetic": False}, "Give either the folder of a store"),
     ],

@@ -19,7 +19,7 @@ from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.experiments import coding
 from expander_sae.experiments.coding import CELLS, CodingResult, Task, run_coding
-from expander_sae.experiments.coding_coders import GradientCodes, LinearEncoder, MLPEncoder, descended, keep_largest
+from expander_sae.experiments.coding_coders import GradientCodes, descended
 from expander_sae.experiments.coding_config import (
     CODERS,
     DENSE,
@@ -46,6 +46,7 @@ from expander_sae.experiments.coding_learning import (
 from expander_sae.experiments.coding_report import write_report
 from expander_sae.experiments.coding_rows import over_seeds, rows_of
 from expander_sae.experiments.coding_world import World, scores_of
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from tests.experiments.notebook import Notebook
 
 

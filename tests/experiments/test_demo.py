@@ -190,7 +190,7 @@ def test_a_damaged_evaluation_is_explained(config: DemoConfig, first: tuple[Demo
     content = path.read_bytes()
     try:
         path.write_text("{")
-        with pytest.raises(ExpanderError, match="delete it to have it measured again"):
+        with pytest.raises(ExpanderError, match="delete it to have it made again"):
             run_demo(config, Notebook(), progress=False)
     finally:
         path.write_bytes(content)

@@ -27,7 +27,7 @@ from expander_sae.experiments.recovery import (
     run_recovery,
 )
 from expander_sae.experiments.recovery_config import CODERS, RecoveryConfig
-from expander_sae.experiments.recovery_report import write_report
+from expander_sae.experiments.recovery_report import CONDITION, curves_of, write_report
 from expander_sae.experiments.recovery_rows import clopper_pearson, falls_through, rows_of
 from tests.experiments.notebook import Notebook
 
@@ -86,7 +86,7 @@ def test_coefficients_are_as_asked_for(
 
 def test_a_token_counts_only_if_nothing_is_missing_or_too_much(config: RecoveryConfig) -> None:
     dictionary = make_dictionary(config, "dense", 60)
-    known = Certificates(0.5, 1, 0, 5, None)
+    known = Certificates(0.5, 1, 0, 5, None, [1])
     with torch.no_grad():
         assert exact_tokens(config, dictionary, 3, coder_of(config, "omp", 3, known)) == config.tokens
         assert exact_tokens(config, dictionary, 3, coder_of(config, "omp", 2, known)) == 0
@@ -146,6 +146,11 @@ def test_the_report_has_every_number(config: RecoveryConfig, result: RecoveryRes
     svg = (config.out / "recovery_phases.svg").read_text()
     assert svg.startswith("<svg")
     assert "density evolution" in svg
+    assert "exact recovery condition" in svg
+    assert "exact recovery condition: on half of the random sets" in text
+    (known, *_) = content["certificates"]
+    assert known["condition"][0] == config.sets
+    assert 1 / 40 < known["condition_half"]["k_over_m"] < 0.8
     assert (config.out / "recovery_phases.png").stat().st_size > 1000
 
 
@@ -187,6 +192,7 @@ def test_shares_that_round_to_the_same_size_count_once(config: RecoveryConfig) -
         ({"k_over_m": (0.1, 1.6)}, "the smallest dictionary has only 60 features"),
         ({"d": 41}, "d must be at most m = 40"),
         ({"tokens": 0}, "tokens must be at least 1"),
+        ({"sets": 0}, "sets must be at least 1"),
         ({"agree": 1}, "agree must be at least 2"),
         ({"penalty": 0.0}, "penalty must be above 0"),
     ],
@@ -194,3 +200,23 @@ def test_shares_that_round_to_the_same_size_count_once(config: RecoveryConfig) -
 def test_settings_that_cannot_be(config: RecoveryConfig, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ExpanderError, match=sentence):
         dataclasses.replace(config, **changes)
+
+
+def test_a_certificate_without_its_counts_is_damaged(
+    config: RecoveryConfig, result: RecoveryResult, tmp_path: Path
+) -> None:
+    here = dataclasses.replace(config, out=tmp_path / "copy")
+    shutil.copytree(config.out, here.out)
+    path = here.out / CELLS / "uniform-n60-theory.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "condition": []}))
+    with pytest.raises(ExpanderError, match=r"uniform-n60-theory\.json was edited or damaged"):
+        run_recovery(here, Notebook())
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_without_signs_the_condition_says_nothing_about_omp(
+    config: RecoveryConfig, result: RecoveryResult, signed: bool
+) -> None:
+    here = dataclasses.replace(result, config=dataclasses.replace(config, signed=signed))
+    drawn = {coder: [curve.name for curve in curves_of(here, [], "uniform", coder)] for coder in CODERS[:4]}
+    assert [coder for coder in CODERS[:4] if CONDITION in drawn[coder]] == (["omp", "lasso"] if signed else ["lasso"])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.certificates.coherence import Coherence, coherence_of
+from expander_sae.certificates.sampling import random_sets
 from expander_sae.certificates.streaming import silent
 from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
-from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold
+from expander_sae.experiments.recovery_theory import l1_threshold, sets_with_condition, voting_threshold
 from expander_sae.supports import Support
 
 
@@ -63,3 +65,36 @@ def test_the_threshold_of_l1_has_its_published_values() -> None:
     assert l1_threshold(0.5, signed=True) == pytest.approx(0.386, abs=1e-3)
     assert l1_threshold(0.5, signed=False) == pytest.approx(0.558, abs=1e-3)
     assert l1_threshold(0.1, signed=True) == pytest.approx(0.19, abs=0.01)
+
+
+def condition_of(matrix: torch.Tensor, features: np.ndarray) -> float:
+    """Tropp's number: the largest l1 norm of the pseudo-inverse times a column outside."""
+    inside = torch.zeros(matrix.shape[1], dtype=torch.bool)
+    inside[features] = True
+    return float((torch.linalg.pinv(matrix[:, inside]) @ matrix[:, ~inside]).abs().sum(dim=0).max())
+
+
+def test_sets_that_satisfy_the_exact_recovery_condition_are_counted() -> None:
+    dictionary, sizes = flat("uniform", 64, 128, 5), (2, 5, 30, 40)
+    columns = columns_of(dictionary, 0.0)
+    found = sets_with_condition(columns, sizes, 30, seed=3)
+    matrix = dictionary.to_dense().detach()
+    expected = [
+        sum(condition_of(matrix, each) < 1 - 1e-9 for each in random_sets(columns.used, k, 30, 3)) for k in sizes[:3]
+    ]
+    assert found == expected  # and larger sizes are not tried once there is none
+    assert 0 < found[1] < 30
+    assert found[2] == 0
+
+
+def test_pursuit_finds_every_code_where_the_condition_holds() -> None:
+    dictionary = flat("uniform", 64, 128, 5)
+    columns, matrix = columns_of(dictionary, 0.0), dictionary.to_dense().detach()
+    sets = [each for each in random_sets(columns.used, 5, 60, 0) if condition_of(matrix, each) < 1 - 1e-9]
+    assert len(sets) > 10
+    indices = torch.from_numpy(np.stack(sets))
+    sizes = torch.randn(indices.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 5
+    planted = Codes(sizes, indices, 128)
+    with torch.no_grad():
+        found = OMP(5, signed=True)(dictionary, dictionary.synthesize(planted))
+    torch.testing.assert_close(found.to_dense(), planted.to_dense(), atol=1e-9, rtol=1e-6)

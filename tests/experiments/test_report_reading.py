@@ -14,7 +14,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.controls_rows import Row
 from expander_sae.experiments.report_files import Report
-from expander_sae.experiments.report_reading import read_chapters
+from expander_sae.experiments.report_reading import EXPERIMENTS, read_chapters
 from expander_sae.reporting.charts import Axis, Point, point_chart
 from expander_sae.reporting.tables import Cell, Table
 from tests.pages import Reader
@@ -111,3 +111,11 @@ def test_nothing_to_bind_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["report"])
     assert "give at least one folder of a finished experiment" in capsys.readouterr().err
+
+
+def test_make_runs_every_experiment_and_binds_them_all() -> None:
+    lines = (Path(__file__).parents[2] / "Makefile").read_text().splitlines()
+    commands = [line.split("expander ", 1)[1].split() for line in lines if "(BIN)/expander " in line]
+    assert {command[0] for command in commands} == {"demo", "report", *EXPERIMENTS}
+    (bound,) = [" ".join(command) for command in commands if command[0] == "report"]
+    assert f"$(addprefix $(RUNS)/,{' '.join(EXPERIMENTS)})" in bound

@@ -1,4 +1,4 @@
-"""`expander amortisation`: the same dictionaries under one product and under coders that solve for each token."""
+"""`expander amortisation`: the same dictionaries under one product, a network, and coders that solve for each token."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ class Amortisation(AmortisationConfig):
     """Measure how much of what small dictionaries lose is the encoder's.
 
     One pass trains expander dictionaries, dense ones of as few values, and the dense one, with TopK and with orthogonal
-    matching pursuit; each is measured under TopK, two pursuits and the lasso at equal k. Writes a table, the numbers
-    and pictures; run it again to go on where it was stopped.
+    matching pursuit; each is measured under TopK, an MLP encoder trained for it, two pursuits and the lasso at equal
+    k. Writes a table, the numbers and pictures; run it again to go on where it was stopped.
     """
 
     def run(self) -> None:

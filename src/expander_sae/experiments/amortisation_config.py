@@ -13,7 +13,8 @@ from expander_sae.training import TrainConfig, width_matched
 LoopName = Literal["topk", "omp"]
 LOOPS: tuple[LoopName, ...] = ("topk", "omp")
 """What dictionaries are trained with."""
-CODERS = ("topk", "mp", "omp", "lasso")
+MLP = "mlp"
+CODERS = ("topk", MLP, "mp", "omp", "lasso")
 """What they are measured under."""
 LASSO_GAP = 1e-2
 """How exactly the lasso is solved; it only chooses features, which are then fitted."""
@@ -43,6 +44,10 @@ class AmortisationConfig(ComparisonConfig):
     """Their supports: learned from data, or by a recipe, as `expander train` takes it."""
     penalty: float = 0.1
     """Of the lasso, as a share of what makes the codes of a token zero."""
+    hidden: int = 256
+    """Hidden units of the MLP encoders, beside which they have a linear path."""
+    mlp_tokens: int | None = None
+    """Tokens that every MLP encoder learns from; by default as many as the dictionaries."""
     n: int | None = None
     """Features; by default 4 for every coordinate of an activation."""
     k: int = 8
@@ -60,9 +65,13 @@ class AmortisationConfig(ComparisonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.coder("lasso")  # refuses a penalty that cannot be
+        if self.hidden < 1:
+            raise ExpanderError(f"hidden must be at least 1, not {self.hidden}.")
+        if self.mlp_tokens is not None and self.mlp_tokens < self.batch:
+            raise ExpanderError(f"mlp_tokens must be at least one batch of {self.batch}, not {self.mlp_tokens}.")
 
     def coder(self, name: str) -> Coder:
-        """One of CODERS, with as many features per token as the others."""
+        """One of CODERS that need no training, with as many features per token as the others."""
         if name == "lasso":
             return CoordinateDescent(self.penalty, gap=LASSO_GAP, k=self.k, refit=True)
         return {"topk": TopK, "mp": MatchingPursuit, "omp": OMP}[name](k=self.k)

@@ -52,13 +52,14 @@ def _asked(rows: Sequence[Row]) -> bool:
 def table_of(rows: Sequence[Row]) -> Table:
     """A line for every dictionary under every coder."""
     asked = _asked(rows)
-    headings = ["dictionary", "trained with", "coder", "FVU", "never fired"]
+    headings = ["dictionary", "trained with", "coder", "values of its network", "FVU", "never fired"]
     headings += ["CE recovered (mean)", "retention"] if asked else []
     return Table([Cell(heading) for heading in headings], [_cells(row, asked) for row in rows])
 
 
 def _cells(row: Row, asked: bool) -> list[Cell]:
-    found = [Cell(row.name), Cell(row.trained_with), Cell(row.coder), estimate_cell(row.fvu)]
+    network = f"{row.network_values:,}" if row.network_values else "–"
+    found = [Cell(row.name), Cell(row.trained_with), Cell(row.coder), Cell(network), estimate_cell(row.fvu)]
     found.append(estimate_cell(row.never_fired, percent=True))
     shares = (row.recovered_mean, row.retention) if asked else ()
     return [*found, *(estimate_cell(share, percent=True) for share in shares)]

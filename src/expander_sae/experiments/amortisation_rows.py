@@ -23,6 +23,10 @@ class Row:
     recovered_mean: Estimate
     """Of the cross-entropy, against the mean; it and retention are nan where no language model was asked."""
     retention: Estimate
+    learned_values: int
+    """Of the dictionary and its biases."""
+    network_values: int
+    """Of the coder's own, where it has a network."""
 
 
 def rows_of(cells: Sequence[Cell]) -> list[Row]:
@@ -44,5 +48,7 @@ def _row(name: str, loop: str, coder: str, cells: Sequence[Cell]) -> Row:
         fvu=over_seeds([evaluation.fvu for evaluation in evaluations]),
         never_fired=Estimate(fmean(shares), min(shares), max(shares)),
         recovered_mean=over_seeds([NOTHING if loss is None else loss.recovered_mean for loss in losses]),
+        learned_values=round(fmean(evaluation.learned_values for evaluation in evaluations)),
+        network_values=round(fmean(cell.network_values for cell in cells)),
         retention=over_seeds([(None if loss is None else loss.retention_mean) or NOTHING for loss in losses]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from expander_sae.experiments.amortisation import AmortisationResult
-from expander_sae.experiments.amortisation_config import CODERS, LASSO_GAP
+from expander_sae.experiments.amortisation_config import CODERS, LASSO_GAP, MLP
 from expander_sae.experiments.amortisation_rows import Row
 
 DENSE = "dense"
@@ -14,7 +14,8 @@ DENSE = "dense"
 def sentences(rows: Sequence[Row]) -> list[str]:
     """For every dictionary what other coders gain, and for every small one whose the gap to the dense one is."""
     names = list(dict.fromkeys(row.name for row in rows))
-    return [_gains(rows, name) for name in names] + [_gap(rows, name) for name in names if name != DENSE]
+    gaps = [_gap(rows, name) for name in names if name != DENSE]
+    return [*(_gains(rows, name) for name in names), *gaps, _networks(rows, names)]
 
 
 def _fvu(rows: Sequence[Row], name: str, loop: str, coder: str) -> Row:
@@ -23,26 +24,34 @@ def _fvu(rows: Sequence[Row], name: str, loop: str, coder: str) -> Row:
 
 def _gains(rows: Sequence[Row], name: str) -> str:
     under = ", ".join(f"{_fvu(rows, name, 'topk', coder).fvu.value:.3f} under {coder}" for coder in CODERS)
-    return (
-        f"FVU of {name}, trained with topk: {under}; trained with omp {_fvu(rows, name, 'omp', 'omp').fvu.value:.3f} "
-        "under omp."
-    )
+    learned = " and ".join(f"{_fvu(rows, name, 'omp', coder).fvu.value:.3f} under {coder}" for coder in ("omp", MLP))
+    return f"FVU of {name}, trained with topk: {under}; trained with omp: {learned}."
 
 
 def _gap(rows: Sequence[Row], name: str) -> str:
-    """How much worse than the dense one under one product, under pursuit on the same columns, with it in the loop."""
+    """How much worse than the dense one under one product, under others on the same columns, with omp in the loop."""
 
     def gap(loop: str, coder: str) -> float:
         return _fvu(rows, name, loop, coder).fvu.value - _fvu(rows, DENSE, loop, coder).fvu.value
 
-    encoded, pursued, learned = gap("topk", "topk"), gap("topk", "omp"), gap("omp", "omp")
+    encoded, deeper, pursued, learned = gap("topk", "topk"), gap("topk", MLP), gap("topk", "omp"), gap("omp", "omp")
     ours, theirs = _fvu(rows, name, "topk", "topk").fvu, _fvu(rows, DENSE, "topk", "topk").fvu
-    said = f"{name} minus dense, in FVU: {encoded:+.3f} under topk, {pursued:+.3f} under omp on the same columns, "
-    said += f"{learned:+.3f} with omp in the loop"
+    said = f"{name} minus dense, in FVU: {encoded:+.3f} under topk, {deeper:+.3f} under mlp and {pursued:+.3f} under "
+    said += f"omp on the same columns, {learned:+.3f} with omp in the loop"
     if not ours.low > theirs.high:
         return f"{said}: under topk there is no clear gap of which a part could be the encoder's."
-    parts = [_share(1 - rest / encoded) for rest in (pursued, learned)]
-    return f"{said}: of the gap {parts[0]} is the encoder's on the same columns, {parts[1]} with omp in the loop."
+    parts = [_share(1 - rest / encoded) for rest in (deeper, pursued, learned)]
+    return (
+        f"{said}: of the gap {parts[0]} is the linear encoder's by the mlp and {parts[1]} by omp on the same columns, "
+        f"{parts[2]} with omp in the loop."
+    )
+
+
+def _networks(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """What the MLP encoders hold, beside what they encode for."""
+    found = [_fvu(rows, name, "topk", MLP) for name in names]
+    said = ", ".join(f"{row.network_values:,} for {row.name} with its {row.learned_values:,}" for row in found)
+    return f"The MLP encoders have learned values of their own: {said}."
 
 
 def _share(part: float) -> str:
@@ -64,6 +73,9 @@ def notes(result: AmortisationResult) -> list[str]:
         "topk: one product and a bias, as the dictionary was trained. mp: k steps of matching pursuit. omp: k steps of "
         f"orthogonal matching pursuit. lasso: an l1 penalty of {config.penalty:g} of the largest useful one, solved "
         f"to a gap of {LASSO_GAP:g}, the k largest codes kept and fitted by least squares.",
+        f"mlp: a network with {config.hidden} hidden units beside one product and a bias, its k largest codes kept, "
+        f"trained on {config.mlp_tokens or result.base.tokens:,} tokens to reconstruct over the finished dictionary; "
+        "where these are several passes over few, it may fit those rather than others.",
         "Dictionaries trained with omp have no encoder, so they are not measured under topk. With omp in the loop "
         "learned rows move and columns differ in length, with topk they do not: with --construction learned a part "
         "of what the loop gains is the rows'.",

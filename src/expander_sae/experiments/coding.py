@@ -13,7 +13,7 @@ from torch import Tensor
 
 from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
-from expander_sae.experiments.coding_coders import GradientCodes, descended, keep_largest
+from expander_sae.experiments.coding_coders import GradientCodes, descended
 from expander_sae.experiments.coding_config import (
     DENSE,
     KNOWN_CODES,
@@ -38,6 +38,7 @@ from expander_sae.experiments.coding_learning import (
     with_coder,
 )
 from expander_sae.experiments.coding_world import Scores, World, scores_of
+from expander_sae.experiments.encoders import keep_largest
 from expander_sae.experiments.records import check_same_settings, damaged, read_cell, write_cell
 from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.charts import check_matplotlib

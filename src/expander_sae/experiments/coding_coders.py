@@ -1,13 +1,11 @@
-"""Coders of the study that the library has no use for: gradient descent on codes, and encoders that are trained."""
+"""A coder of the study that the library has no use for: gradient descent on codes."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from expander_sae.coders import Coder
 from expander_sae.coders.fista import SAFETY, largest_eigenvalue
@@ -57,40 +55,3 @@ class GradientCodes(Coder):
             return codes.values, codes.indices
 
         return code_in_chunks(dictionary, x, self.k, _ARRAYS * dictionary.n, solve)
-
-
-class LinearEncoder(nn.Module):
-    """ReLU of a product with columns of the dictionary's shape, plus a bias; starts from the dictionary."""
-
-    def __init__(self, dictionary: Dictionary) -> None:
-        super().__init__()
-        self.columns = copy.deepcopy(dictionary)
-        self.bias = nn.Parameter(torch.zeros(dictionary.n))
-
-    def before(self, x: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens n"]:
-        """What the ReLU sees."""
-        return x @ self.columns.to_dense() + self.bias
-
-    def forward(self, x: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens n"]:
-        return torch.relu(self.before(x))
-
-
-class MLPEncoder(nn.Module):
-    """A linear encoder and, added before its ReLU, a hidden layer, which at first adds nothing."""
-
-    def __init__(self, dictionary: Dictionary, hidden: int, seed: int) -> None:
-        super().__init__()
-        self.shortcut = LinearEncoder(dictionary)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.hidden, self.out = nn.Linear(dictionary.m, hidden), nn.Linear(hidden, dictionary.n, bias=False)
-        nn.init.zeros_(self.out.weight)
-
-    def forward(self, x: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens n"]:
-        return torch.relu(self.shortcut.before(x) + self.out(torch.relu(self.hidden(x))))
-
-
-def keep_largest(codes: Float[Tensor, "tokens n"], k: int) -> Float[Tensor, "tokens n"]:
-    """The k largest codes of every token, zeros elsewhere."""
-    best = codes.topk(k, dim=1)
-    return torch.zeros_like(codes).scatter(1, best.indices, best.values)

@@ -12,9 +12,9 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
-from expander_sae.experiments.coding_coders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.experiments.coding_config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.experiments.coding_world import Tokens
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
 from expander_sae.training import TensorBatches, TrainConfig
 from expander_sae.training.building import Sample, build
@@ -102,7 +102,7 @@ def train_encoder(
 ) -> None:
     """Train an encoder, and the dictionary with it where neither is known; both change in place."""
     learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
-    optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=True)
     batches = TensorBatches(torch.cat([tokens.x, tokens.codes], dim=1), batch=config.batch)
     record = FiringRecord(config.n, DEAD_AFTER, tokens.x.device)
     steps, l1 = config.tokens // config.batch, l1_weight(config, setting, coder, dictionary, tokens)

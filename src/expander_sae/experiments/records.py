@@ -42,7 +42,7 @@ def read_cell(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path) -> ExpanderError:
     """What to say of a file that does not hold what was written."""
-    return ExpanderError(f"{path} was edited or damaged; delete it to have it measured again.")
+    return ExpanderError(f"{path} was edited or damaged; delete it to have it made again.")
 
 
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.experiments.records import check_same_settings, damaged, read_cell, write_cell
 from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig
+from expander_sae.experiments.recovery_theory import sets_with_condition
 from expander_sae.experiments.stages import Listener, Stage, Stages
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.storage.folder import replace_file
@@ -38,7 +40,7 @@ SMALLEST, LARGEST = 0.5, 1.5
 
 @dataclass(frozen=True)
 class Certificates:
-    """What is proved about a dictionary before it is tried."""
+    """What is known about a dictionary before it is tried."""
 
     coherence: float
     omp_k: int
@@ -49,6 +51,9 @@ class Certificates:
     """The largest k that the coherence of any dictionary of this size could prove."""
     agree: int | None
     """Equal votes that the voting decoder was told to need; None for a dense dictionary."""
+    condition: list[int]
+    """Random sets of k features that satisfy the exact recovery condition, for every k up to the first of which none
+    does: OMP and l1 minimisation find every code on these sets."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ def _fill(config: RecoveryConfig, name: str, n: int, stage: Stage, total: int) -
 def _strip(config: RecoveryConfig, dictionary: Dictionary, coder: str, certificates: Certificates) -> list[int]:
     """Tokens recovered with ever more features, until there are none: failing takes longest, and teaches nothing."""
     recovered = list[int]()
+    if coder == "lasso":  # solved to a gap far above the rounding of float32, which takes half the time
+        dictionary = copy.deepcopy(dictionary).float()
     for k in config.active:
         recovered.append(exact_tokens(config, dictionary, k, coder_of(config, coder, k, certificates)))
         if recovered[-1] == 0:
@@ -155,7 +162,10 @@ def _read(result: RecoveryResult, name: str, n: int) -> None:
         if "absent" in content:
             result.absent[name, n] = content["absent"]
             return
-        result.certificates[name, n] = Certificates(**content)
+        known = Certificates(**content)
+        if not 0 < len(known.condition) <= len(config.active):
+            raise damaged(theory)
+        result.certificates[name, n] = known
     except TypeError as error:
         raise damaged(theory) from error
     for coder in config.coders_of(name):
@@ -181,7 +191,8 @@ def make_dictionary(config: RecoveryConfig, name: str, n: int) -> Dictionary:
 
 def certificates_of(config: RecoveryConfig, dictionary: Dictionary) -> Certificates:
     """What the overlaps of the columns prove, and how many votes are safe."""
-    coherence = coherence_of(columns_of(dictionary, 0.0), config.m, silent)
+    columns = columns_of(dictionary, 0.0)
+    coherence = coherence_of(columns, config.m, silent)
     ratio = {"flat": 1.0, "uniform": SMALLEST / LARGEST, "gaussian": 0.0}[config.coefficients]
     agree = config.agree
     if agree is None and isinstance(dictionary, ExpanderDictionary):
@@ -189,8 +200,9 @@ def certificates_of(config: RecoveryConfig, dictionary: Dictionary) -> Certifica
         agree = max(2, max_overlap(dictionary.support) + 1) if config.columns == "flat" else 2
     voted = agree if isinstance(dictionary, ExpanderDictionary) else None
     return Certificates(
-        coherence.mu, coherence.babel_k, coherence.certified_k(ratio), coherence.welch_k or dictionary.n, voted
-    )
+        coherence.mu, coherence.babel_k, coherence.certified_k(ratio), coherence.welch_k or dictionary.n, voted,
+        sets_with_condition(columns, config.active, config.sets, config.seed),
+    )  # fmt: skip
 
 
 def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificates) -> Coder:
@@ -225,7 +237,7 @@ def planted_codes(config: RecoveryConfig, n: int, k: int) -> Codes:
 
 def exact_tokens(config: RecoveryConfig, dictionary: Dictionary, k: int, coder: Coder) -> int:
     """How many tokens have exactly the planted features as the k largest of their codes."""
-    planted = planted_codes(config, dictionary.n, k)
+    planted = planted_codes(config, dictionary.n, k).to(dictionary.dtype)
     found = largest(coder(dictionary, dictionary.synthesize(planted)), k)
     return int((_used(found) == _used(planted)).all(dim=1).sum())
 

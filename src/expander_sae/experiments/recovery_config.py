@@ -43,6 +43,8 @@ class RecoveryConfig:
     """Plant codes of either sign; otherwise all are positive, and the coders know it."""
     tokens: int = 32
     """Activations in every cell of a picture."""
+    sets: int = 100
+    """Random sets of features for every k on which the exact recovery condition is decided."""
     penalty: float = 0.01
     """Of the lasso, as a share of the one at which a token's codes become zero."""
     agree: int | None = None
@@ -55,7 +57,7 @@ class RecoveryConfig:
 
     def __post_init__(self) -> None:
         self._check_names()
-        for name in ("m", "d", "tokens"):
+        for name in ("m", "d", "tokens", "sets"):
             if getattr(self, name) < 1:
                 raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.d > self.m:

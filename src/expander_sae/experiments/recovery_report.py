@@ -10,7 +10,7 @@ from typing import Any
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.recovery import RecoveryResult, Strip
 from expander_sae.experiments.recovery_config import VOTING
-from expander_sae.experiments.recovery_rows import Transition, clopper_pearson, rows_of, transition_of
+from expander_sae.experiments.recovery_rows import Transition, clopper_pearson, half_of, rows_of, transition_of
 from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold
 from expander_sae.experiments.recovery_words import notes, sentences
 from expander_sae.experiments.report_files import Report
@@ -22,6 +22,7 @@ NAME = "recovery"
 """What the files of the report are called, the ending aside."""
 MEASURED = "measured: half of the tokens"
 PROVED = "proved: every support, by this dictionary's coherence sums (TopK: with these coefficients)"
+CONDITION = "measured: half of random sets, every code on them proved (exact recovery condition)"
 LIMIT = "no dictionary of this size has a coherence certificate beyond (Welch)"
 EVOLUTION = "predicted for large m: rounds of votes (density evolution)"
 POLYTOPE = "predicted for large m: l1 with Gaussian columns (Donoho and Tanner)"
@@ -52,20 +53,20 @@ def transition_table(result: RecoveryResult, transitions: Sequence[Transition]) 
     coders, config = result.config.coders, result.config
     lines = []
     for name, n in result.certificates:
-        cells = [found.get((name, n / config.m, coder)) for coder in coders]
+        there = [found.get((name, n / config.m, coder)) for coder in coders]
+        cells = [None if each is None else each.k_over_m for each in there]
         lines.append([Cell(name), Cell(f"{n / config.m:g}"), *(_place(result, cell) for cell in cells)])
     return Table([Cell(heading) for heading in ("dictionary", "n / m", *coders)], lines)
 
 
-def _place(result: RecoveryResult, transition: Transition | None) -> Cell:
-    if transition is None:
+def _place(result: RecoveryResult, where: Estimate | None) -> Cell:
+    if where is None:
         return Cell("–")
     first, last = result.config.active[0] / result.config.m, result.config.active[-1] / result.config.m
 
     def shown(place: float) -> str:
         return f"<{first:.3f}" if place == 0 else f">{last:.3f}" if math.isinf(place) else f"{place:.3f}"
 
-    where = transition.k_over_m
     return Cell(shown(where.value), terse=f"({shown(where.low)}–{shown(where.high)})")
 
 
@@ -76,10 +77,12 @@ def theory_table(result: RecoveryResult) -> Table:
         votes = "–" if known.agree is None else f"{voting_threshold(config.d, known.agree):.3f} ({known.agree})"
         shares = [known.omp_k, known.topk_k, known.welch_k]
         cells = [name, f"{n / config.m:g}", f"{known.coherence:.3f}", *(f"{k / config.m:.3f} ({k})" for k in shares)]
+        half = _place(result, half_of(config, known.condition, config.sets))
         cells += [votes, f"{l1_threshold(config.m / n, signed=config.signed):.3f}"]
-        lines.append([Cell(cell) for cell in cells])
-    headings = ["dictionary", "n / m", "coherence", "proved: OMP, l1 (k)", "proved: TopK (k)", "Welch (k)"]
-    return Table([Cell(each) for each in (*headings, "votes (needed)", "l1, Gaussian columns")], lines)
+        lines.append([*(Cell(cell) for cell in cells[:3]), half, *(Cell(cell) for cell in cells[3:])])
+    headings = ["dictionary", "n / m", "coherence", "half of random sets: OMP, l1", "proved: OMP, l1 (k)"]
+    headings += ["proved: TopK (k)", "Welch (k)", "votes (needed)", "l1, Gaussian columns"]
+    return Table([Cell(each) for each in headings], lines)
 
 
 def cell_table(result: RecoveryResult) -> Table:
@@ -103,7 +106,7 @@ def picture_of(result: RecoveryResult, transitions: Sequence[Transition]) -> Pic
         for coder in config.coders:
             lines = [_shares(result, strips.get((name, coder, n))) for n in config.features]
             if any((name, coder, n) in strips for n in config.features):
-                maps[name, coder] = HeatMap(lines, list(_curves(result, transitions, name, coder)))
+                maps[name, coder] = HeatMap(lines, list(curves_of(result, transitions, name, coder)))
     grid = Grid(
         [k / config.m for k in config.active], [n / config.m for n in config.features], "k / m: active features",
         "n / m", "tokens recovered exactly",
@@ -119,7 +122,7 @@ def _shares(result: RecoveryResult, strip: Strip | None) -> list[float]:
     return [count / config.tokens for count in (*strip.recovered, *beyond)]
 
 
-def _curves(result: RecoveryResult, transitions: Sequence[Transition], name: str, coder: str) -> Iterator[Curve]:
+def curves_of(result: RecoveryResult, transitions: Sequence[Transition], name: str, coder: str) -> Iterator[Curve]:
     """What was measured, and the theory that speaks of this coder."""
     m, signed, d = result.config.m, result.config.signed, result.config.d
     known = {n: each for (dictionary, n), each in result.certificates.items() if dictionary == name}
@@ -135,6 +138,9 @@ def _curves(result: RecoveryResult, transitions: Sequence[Transition], name: str
         yield Curve(PROVED, [place or math.nan for place in proved], heights)
     if coder in ("omp", "lasso"):
         yield Curve(LIMIT, [each.welch_k / m for each in known.values()], heights)
+    if coder == "lasso" or (coder == "omp" and signed):  # without signs OMP asks for more than this condition
+        halves = [half_of(result.config, each.condition, result.config.sets).value for each in known.values()]
+        yield Curve(CONDITION, [half if 0 < half < math.inf else math.nan for half in halves], heights)
     if coder == "lasso":
         yield Curve(POLYTOPE, [l1_threshold(m / n, signed=signed) for n in known], heights)
 
@@ -146,14 +152,26 @@ def _facts(result: RecoveryResult, transitions: Sequence[Transition]) -> dict[st
         "settings": config.to_json(),
         "seconds": {stage: round(seconds) for stage, seconds in result.seconds.items()},
         "absent": [{"dictionary": name, "n": n, "why": why} for (name, n), why in result.absent.items()],
-        "certificates": [{"dictionary": name, "n": n, **vars(each)} for (name, n), each in result.certificates.items()],
+        "certificates": [
+            {
+                "dictionary": name,
+                "n": n,
+                **vars(each),
+                "condition_half": _ends(half_of(config, each.condition, config.sets)),
+            }
+            for (name, n), each in result.certificates.items()
+        ],
         "half": [_half(each) for each in transitions],
     }
 
 
 def _half(transition: Transition) -> dict[str, Any]:
-    """A transition for JSON; None outside what was tried."""
-    place: Estimate = transition.k_over_m
+    """A transition for JSON."""
+    names = {"dictionary": transition.dictionary, "coder": transition.coder, "n_over_m": transition.n_over_m}
+    return {**names, **_ends(transition.k_over_m)}
+
+
+def _ends(place: Estimate) -> dict[str, float | None]:
+    """Where something falls through one half, for JSON; None outside what was tried."""
     ends = {"k_over_m": place.value, "low": place.low, "high": place.high}
-    found = {name: None if end in (0, math.inf) else end for name, end in ends.items()}
-    return {"dictionary": transition.dictionary, "coder": transition.coder, "n_over_m": transition.n_over_m, **found}
+    return {name: None if end in (0, math.inf) else end for name, end in ends.items()}

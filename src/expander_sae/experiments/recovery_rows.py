@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from expander_sae.certificates.sampling import Rate
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.recovery import RecoveryResult, Strip
+from expander_sae.experiments.recovery_config import RecoveryConfig
 
 HALF = 0.5
 
@@ -60,14 +61,19 @@ def clopper_pearson(successes: int, trials: int) -> Estimate:
 def transition_of(result: RecoveryResult, strip: Strip) -> Transition:
     """Where a strip falls through one half, and where the ends of its intervals do."""
     config = result.config
-    shares = [clopper_pearson(recovered, config.tokens) for recovered in strip.recovered]
+    found = half_of(config, strip.recovered, config.tokens)
+    return Transition(strip.dictionary, strip.coder, strip.n / config.m, found)
+
+
+def half_of(config: RecoveryConfig, counts: Sequence[int], trials: int) -> Estimate:
+    """The k / m where counts of so many trials, for ever more active features, fall through one half."""
+    shares = [clopper_pearson(count, trials) for count in counts]
     places = [k / config.m for k, _ in zip(config.active, shares, strict=False)]
-    found = Estimate(
+    return Estimate(
         falls_through(HALF, places, [each.value for each in shares]),
         falls_through(HALF, places, [each.low for each in shares]),
         falls_through(HALF, places, [each.high for each in shares]),
     )
-    return Transition(strip.dictionary, strip.coder, strip.n / config.m, found)
 
 
 def falls_through(level: float, places: Sequence[float], shares: Sequence[float]) -> float:

@@ -18,6 +18,7 @@ SHADES = ("#f3f6fa", "#cfe0ee", "#9ec3de", "#5c9ac4", "#2a6ea3", "#0d3f6b")
 """From 0 to 1, even steps of lightness."""
 LINES: tuple[tuple[str, Any], ...] = (
     (INK, "-"), (PALETTE[1], "-"), (PALETTE[1], (0, (3, 1.5))), ("#c8102e", (0, (1.2, 1.2))), (PALETTE[3], "-."),
+    (PALETTE[2], (0, (4, 1, 1, 1))),
 )  # fmt: skip
 """Colour and dash of curves by their place among the names."""
 PANEL = (1.75, 1.35)
