@@ -16,7 +16,7 @@ from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.experiments import comparison, frontier, frontier_data
+from expander_sae.experiments import comparison, frontier_data
 from expander_sae.experiments.frontier import CONTESTANTS, EVALUATIONS, FrontierResult, run_frontier
 from expander_sae.experiments.frontier_config import FrontierConfig
 from expander_sae.experiments.frontier_contestants import FAMILIES, REFERENCE
@@ -170,4 +170,4 @@ def test_degrees_up_to_the_width_are_refused_before_anything_is_written(config: 
     here = dataclasses.replace(config, degrees=(2, 96), out=tmp_path / "refused")
     with pytest.raises(ExpanderError, match="degrees must be below the width of the activations, 96"):
         run_frontier(here, Notebook(), progress=False)
-    assert not (here.out / frontier.CONFIG).exists()
+    assert not here.out.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,11 @@ from expander_sae.experiments.amortisation_config import MLP, AmortisationConfig
 from expander_sae.experiments.amortisation_mlp import MLPCodes, read_encoder, train_encoder, write_encoder
 from expander_sae.experiments.comparison import Subject, measure, train_in_one_pass
 from expander_sae.experiments.frontier_data import Data, open_data
-from expander_sae.experiments.records import check_same_settings
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
-from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 from expander_sae.training import TrainConfig
 
-CONFIG, TRAINED, NETWORKS, EVALUATIONS = "config.json", "trained", "networks", "evaluations"
+TRAINED, NETWORKS, EVALUATIONS = "trained", "networks", "evaluations"
 """What the folder of a study holds, besides the report."""
 PLANTED_PASSES = 4
 """Times that planted data are read when no number of tokens is asked for; they are few."""
@@ -53,13 +50,11 @@ class AmortisationResult:
 
 def run_amortisation(config: AmortisationConfig, listener: Listener, *, progress: bool = True) -> AmortisationResult:
     """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
-    check_matplotlib()
-    config.out.mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a study of amortisation")
-    stages, data = Stages(config.out, listener), open_data(config, HELD_OUT)
-    base = config.base(data.width, data.tokens * (PLANTED_PASSES if config.synthetic else 1))
-    contenders = config.contenders(base, data.width)
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    with settled(config, "a study of amortisation"):
+        data = open_data(config, HELD_OUT)
+        base = config.base(data.width, data.tokens * (PLANTED_PASSES if config.synthetic else 1))
+        contenders = config.contenders(base, data.width)
+    stages = Stages(config.out, listener)
     train_in_one_pass([each.config for each in contenders], config.out / TRAINED, data, stages, progress)
     learned = _train_networks(config, contenders, data, stages)
     cells = _measure(config, contenders, learned, data, stages)

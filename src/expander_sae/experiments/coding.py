@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +38,12 @@ from expander_sae.experiments.coding_learning import (
 )
 from expander_sae.experiments.coding_world import Scores, World, scores_of
 from expander_sae.experiments.encoders import keep_largest
-from expander_sae.experiments.records import check_same_settings, damaged, read_cell, write_cell
+from expander_sae.experiments.records import damaged, read_cell, write_cell
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
-from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 from expander_sae.training import TrainConfig
 
-CONFIG, CELLS = "config.json", "cells"
+CELLS = "cells"
 """What the folder of a study holds, besides the report."""
 LEARNERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO)
 """Who learns; TopK codes are refined afterwards as well."""
@@ -113,12 +111,10 @@ class Task:
 
 def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
     """Do what an earlier run in the same folder has not done yet."""
-    check_matplotlib()
-    for truth in config.truths:  # refuses a support that cannot be before anything is written
-        World.draw(dataclasses.replace(config, samples=config.batch, test_tokens=1), truth, 0)
-    (config.out / CELLS).mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a study of sparse coding")
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    with settled(config, "a study of sparse coding"):
+        for truth in config.truths:  # refuses a support that cannot be
+            World.draw(dataclasses.replace(config, samples=config.batch, test_tokens=1), truth, 0)
+        (config.out / CELLS).mkdir(parents=True, exist_ok=True)
     tasks = [
         Task(config, truth, setting, learner, seed)
         for truth in config.truths

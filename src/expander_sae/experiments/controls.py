@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,14 +10,12 @@ from expander_sae.evaluation import Evaluation
 from expander_sae.experiments.comparison import Subject, measure, train_in_one_pass
 from expander_sae.experiments.controls_config import CODERS, Contender, ControlsConfig
 from expander_sae.experiments.frontier_data import Data, open_data
-from expander_sae.experiments.records import check_same_settings
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
-from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 from expander_sae.supports import Support, distinct_supports, overlap_histogram, uncovered_rows
 from expander_sae.training import TrainConfig
 
-CONFIG, TRAINED, EVALUATIONS = "config.json", "trained", "evaluations"
+TRAINED, EVALUATIONS = "trained", "evaluations"
 """What the folder of a study holds, besides the report."""
 PLANTED_PASSES = 4
 """Times that planted data are read when no number of tokens is asked for; they are few."""
@@ -71,13 +68,11 @@ class ControlsResult:
 
 def run_controls(config: ControlsConfig, listener: Listener, *, progress: bool = True) -> ControlsResult:
     """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
-    check_matplotlib()
-    config.out.mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a study of supports")
-    stages, data = Stages(config.out, listener), open_data(config, HELD_OUT)
-    base = config.base(data.width, data.tokens * (PLANTED_PASSES if config.synthetic else 1))
-    contenders, absent = config.contenders(data.width)
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    with settled(config, "a study of supports"):
+        data = open_data(config, HELD_OUT)
+        base = config.base(data.width, data.tokens * (PLANTED_PASSES if config.synthetic else 1))
+        contenders, absent = config.contenders(data.width)
+    stages = Stages(config.out, listener)
     plans = {
         config.trained(base, contender, coder, seed): contender
         for seed in config.seeds

@@ -1,7 +1,6 @@
 """The demo: a real model, four dictionaries of one of its layers, and what each of them keeps of the model."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,12 @@ from expander_sae.activations.store.manifest import MANIFEST
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate
 from expander_sae.evaluation.contexts import Context, firing_counts, spread_over_frequency, top_contexts
-from expander_sae.experiments.records import check_same_settings, read_evaluations, write_evaluations
+from expander_sae.experiments.records import read_evaluations, write_evaluations
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.page import check_installed
 from expander_sae.storage import describe
 from expander_sae.storage.folder import CONFIG as AUTOENCODER
-from expander_sae.storage.folder import replace_file
 from expander_sae.training import Run, StoppedError, TrainConfig, train, width_matched
 from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
 from expander_sae.training.config import check_width
@@ -150,10 +149,10 @@ class DemoResult:
 def run_demo(config: DemoConfig, listener: Listener, *, progress: bool = True) -> DemoResult:
     """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
     check_installed()
-    config.out.mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a demo")
     stages = Stages(config.out, listener)
-    language_model = _load(config, stages)
+    with settled(config, "a demo", CONFIG):
+        language_model = _load(config, stages)
+        _check_plan(config, language_model)
     store = _harvest(config, language_model, stages)
     configs = config.train_configs(store.width)
     runs = _train(config, configs, store, stages, progress)
@@ -182,16 +181,19 @@ def _load(config: DemoConfig, stages: Stages) -> LanguageModel:
     return language_model
 
 
-def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) -> Store:
-    path, tokens = config.out / ACTIVATIONS, config.harvest_tokens
-    plan = plan_harvest(language_model, [config.hookpoint], tokens, path)
+def _check_plan(config: DemoConfig, language_model: LanguageModel) -> None:
+    """Refuse what cannot be harvested or trained before minutes are spent."""
+    plan = plan_harvest(language_model, [config.hookpoint], config.harvest_tokens, config.out / ACTIVATIONS)
     if len(plan.hookpoints) > 1:
         raise ExpanderError(
             f"The demo takes one hookpoint apart, but {config.hookpoint!r} matches {len(plan.hookpoints)}; name one, "
             f"such as {next(iter(plan.hookpoints))}."
         )
-    config.train_configs(next(iter(plan.width.values())))  # refuses what cannot be trained before minutes are spent
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    config.train_configs(next(iter(plan.width.values())))
+
+
+def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) -> Store:
+    path, tokens = config.out / ACTIVATIONS, config.harvest_tokens
     found = (path / MANIFEST).exists() and Store.open(path).complete
     what = f"activations of {tokens:,} tokens at {config.hookpoint}"
     with stages.stage("harvest", what, total=tokens, found=found) as stage:

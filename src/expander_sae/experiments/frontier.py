@@ -3,7 +3,6 @@ for expander dictionaries of every degree and for everything that an engineer wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +21,11 @@ from expander_sae.experiments.frontier_contestants import (
     cost_of,
 )
 from expander_sae.experiments.frontier_data import Data, open_data
-from expander_sae.experiments.records import check_same_settings
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
-from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 from expander_sae.training import TrainConfig
 
-CONFIG, TRAINED, CONTESTANTS, EVALUATIONS = "config.json", "trained", "contestants", "evaluations"
+TRAINED, CONTESTANTS, EVALUATIONS = "trained", "contestants", "evaluations"
 """What the folder of a frontier holds, besides the report."""
 
 
@@ -60,12 +57,10 @@ class FrontierResult:
 
 def run_frontier(config: FrontierConfig, listener: Listener, *, progress: bool = True) -> FrontierResult:
     """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
-    check_matplotlib()
-    config.out.mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a frontier")
-    stages, data = Stages(config.out, listener), open_data(config)
-    plans = config.trained(data.width, data.tokens)
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    with settled(config, "a frontier"):
+        data = open_data(config)
+        plans = config.trained(data.width, data.tokens)
+    stages = Stages(config.out, listener)
     train_in_one_pass(
         [each for plan in plans.values() for each in plan.all], config.out / TRAINED, data, stages, progress
     )

@@ -16,17 +16,6 @@ from expander_sae.storage.folder import replace_file
 _ESTIMATES = ("fvu", "explained_variance", "cosine", "l0")
 
 
-def check_same_settings(path: Path, settings: Mapping[str, object], what: str) -> None:
-    """Refuse other settings than those in a JSON file, if it exists, naming the first difference."""
-    there = json.loads(path.read_text()) if path.exists() else settings
-    for name in sorted(there.keys() | settings.keys()):
-        if there.get(name) != settings.get(name):
-            raise ExpanderError(
-                f"{path.parent} holds {what} with {name}={there.get(name)!r}, not {settings.get(name)!r}; "
-                "give another folder with --out, or the same settings."
-            )
-
-
 def write_cell(path: Path, content: Mapping[str, Any]) -> None:
     """Put what was measured into a JSON file, in one step."""
     replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

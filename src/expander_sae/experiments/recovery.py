@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +17,16 @@ from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.experiments.records import check_same_settings, damaged, read_cell, write_cell
+from expander_sae.experiments.records import damaged, read_cell, write_cell
 from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig
 from expander_sae.experiments.recovery_theory import sets_with_condition
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stage, Stages
-from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 from expander_sae.supports import Support
 from expander_sae.supports.construction import SupportError
 from expander_sae.supports.statistics import max_overlap
 
-CONFIG, CELLS, THEORY = "config.json", "cells", "theory"
+CELLS, THEORY = "cells", "theory"
 """What the folder of a study holds, besides the report; and what the cell of a dictionary's certificates is called."""
 STEPS_OF_MP = 4
 """Steps of matching pursuit for every active feature, since it may take a column several times."""
@@ -82,10 +80,8 @@ class RecoveryResult:
 
 def run_recovery(config: RecoveryConfig, listener: Listener) -> RecoveryResult:
     """Do what an earlier run in the same folder has not done yet."""
-    check_matplotlib()
-    (config.out / CELLS).mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a study of recovery")
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    with settled(config, "a study of recovery"):
+        (config.out / CELLS).mkdir(parents=True, exist_ok=True)
     stages, result = Stages(config.out, listener), RecoveryResult(config, [], {}, {}, {})
     missing = [(name, n) for name, n in _sizes(config) if _missing(config, name, n)]
     decoded = sum(coder != THEORY for each in missing for coder in _missing(config, *each))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +14,13 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation
 from expander_sae.experiments.comparison import Subject, measure, train_in_one_pass
-from expander_sae.experiments.frontier_data import Data, PlantedData, StoreData
-from expander_sae.experiments.records import check_same_settings
+from expander_sae.experiments.frontier_data import WIDTH, Data, PlantedData, StoreData
 from expander_sae.experiments.scaling_config import Grid, ScalingConfig
+from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
-from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 from expander_sae.training import TrainConfig
 
-CONFIG, TRAINED, EVALUATIONS, HELD_OUT_STORE = "config.json", "trained", "evaluations", "held-out"
+TRAINED, EVALUATIONS, HELD_OUT_STORE = "trained", "evaluations", "held-out"
 """What the folder of a study holds, besides the report; the last one where the study harvests it itself."""
 PLANTED, HELD_OUT = 24_576, 4096
 """Planted tokens to train on, none of them twice, and to measure on."""
@@ -51,14 +48,11 @@ class ScalingResult:
 
 def run_scaling(config: ScalingConfig, listener: Listener, *, progress: bool = True) -> ScalingResult:
     """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
-    check_matplotlib()
-    config.out.mkdir(parents=True, exist_ok=True)
-    check_same_settings(config.out / CONFIG, config.to_json(), "a study of scaling")
     stages = Stages(config.out, listener)
-    data = _open(config, stages)
-    grid = config.grid(data.width, data.tokens)
-    passes = config.passes(grid)
-    replace_file(config.out / CONFIG, (json.dumps(config.to_json(), indent=2) + "\n").encode())
+    with settled(config, "a study of scaling"):
+        grid = config.grid(*_size(config))  # before hours are spent on a grid that cannot be
+        passes = config.passes(grid)
+        data = _open(config, stages)
     for tokens, plans in passes.items():
         train_in_one_pass(plans, _folder(config, tokens), data, stages, progress)
     cells = _measure(config, [plan for plans in passes.values() for plan in plans], data, stages)
@@ -68,6 +62,14 @@ def run_scaling(config: ScalingConfig, listener: Listener, *, progress: bool = T
 def _folder(config: ScalingConfig, tokens: int) -> Path:
     """Where the dictionaries of one pass are."""
     return config.out / TRAINED / str(tokens)
+
+
+def _size(config: ScalingConfig) -> tuple[int, int]:
+    """The width of the activations and how many there are to train on."""
+    if config.store is None:
+        return WIDTH, PLANTED
+    store = Store.open(config.store)
+    return store.width, store.norms.count
 
 
 def _open(config: ScalingConfig, stages: Stages) -> Data:

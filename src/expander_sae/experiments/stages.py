@@ -56,5 +56,6 @@ class Stages:
             elapsed = time.perf_counter() - begin
             if not found:
                 self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(self._path, (json.dumps(self.seconds, indent=2) + "\n").encode())
         self._listener.ends(f"found {stage.outcome}" if found else stage.outcome, elapsed)
