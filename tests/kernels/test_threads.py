@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.kernels.threads import over_tiles
+from expander_sae.kernels.threads import one_thread, over_tiles
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +64,9 @@ def test_a_forked_process_starts_threads_of_its_own() -> None:
     times_visited(100, 1)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert (pool.apply(times_visited, (100, 1)) == 1).all()
+
+
+def test_one_thread_ends_with_as_many_as_before() -> None:
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3

@@ -41,6 +41,7 @@ from expander_sae.experiments.encoders import keep_largest
 from expander_sae.experiments.records import damaged, read_cell, write_cell
 from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
+from expander_sae.kernels.threads import one_thread
 from expander_sae.training import TrainConfig
 
 CELLS = "cells"
@@ -124,7 +125,7 @@ def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
     ]
     stages, missing = Stages(config.out, listener), [task for task in tasks if not task.path.exists()]
     total, what = len(missing) * config.test_tokens, f"{len(tasks)} times learn and code"
-    with stages.stage("code", what, total=total or None, found=not missing) as stage:
+    with stages.stage("code", what, total=total or None, found=not missing) as stage, one_thread():
         for number, task in enumerate(missing):
             found = measure(task)
             write_cell(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})

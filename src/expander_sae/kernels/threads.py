@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 
@@ -34,6 +35,17 @@ def over_tiles(work: Callable[[int, int], None], tokens: int, tile: int) -> None
         begun = [helper for helper in helpers if not helper.cancel()]
         for helper in begun:
             helper.result()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, everything runs on one thread, which is quicker where each operation has little to do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _work_off(work: Callable[[int, int], None], waiting: deque[tuple[int, int]]) -> None:
