@@ -161,14 +161,17 @@ def orthogonal_matching_pursuit(
         gram = torch.where(chosen[:, None, :], products[:, :, None], gram)
         target = torch.where(chosen, whole.gather(1, feature[:, None]), target)
         fit = refit(gram, target, codes, used, chosen, signed=rules.signed, dependent=DEPENDENT[x.element_size()])
-        refused = blocked.gather(1, feature[:, None]) | fit.refused[:, None]
+        left = x - operator.synthesize(fit.codes, indices)
+        # Several columns that nearly depend on others can, in rounded arithmetic, be fitted to anything.
+        worse = torch.linalg.vector_norm(left, dim=1) > torch.linalg.vector_norm(residual, dim=1) + floor
+        refused = blocked.gather(1, feature[:, None]) | (fit.refused | (worse & moving))[:, None]
         blocked = blocked.scatter(1, feature[:, None], refused)
-        change = fit.codes - codes
-        residual = x - operator.synthesize(fit.codes, indices)
-        correlations = operator.update(correlations, residual, change, indices)
+        fitted, kept = torch.where(worse[:, None], codes, fit.codes), torch.where(worse[:, None], used, fit.used)
+        residual = torch.where(worse[:, None], residual, left)
+        correlations = operator.update(correlations, residual, fitted - codes, indices)
         # Entries in use come first, in their order; a refit can drop one in the middle.
-        order = (~fit.used).int().sort(dim=1, stable=True).indices
-        codes, used, indices = (tensor.gather(1, order) for tensor in (fit.codes, fit.used, indices))
+        order = (~kept).int().sort(dim=1, stable=True).indices
+        codes, used, indices = (tensor.gather(1, order) for tensor in (fitted, kept, indices))
         target = target.gather(1, order)
         gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
     return codes, indices
