@@ -32,19 +32,7 @@ from expander_sae.experiments.amortisation_report import RECOVERED, picture_of, 
 from expander_sae.experiments.amortisation_rows import Row, rows_of
 from expander_sae.experiments.amortisation_words import sentences
 from expander_sae.experiments.report_reading import read_chapters
-
-
-class Silence:
-    """Hears nothing."""
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        pass
-
-    def proceeds(self, done: int) -> None:
-        pass
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        pass
+from tests.experiments.notebook import Notebook
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> AmortisationConfig:
 
 @pytest.fixture(scope="module")
 def result(config: AmortisationConfig) -> AmortisationResult:
-    return run_amortisation(config, Silence(), progress=False)
+    return run_amortisation(config, Notebook(), progress=False)
 
 
 def test_every_dictionary_meets_the_coders_that_it_can_have(result: AmortisationResult) -> None:
@@ -82,7 +70,10 @@ def test_each_is_measured_under_its_coder_at_equal_k(config: AmortisationConfig,
     assert all(cell.evaluation.l0.value <= 3 for cell in result.cells)
 
 
-def test_dense_dictionaries_in_the_loop_of_pursuit_hold_all_coordinates(config: AmortisationConfig) -> None:
+def test_dense_dictionaries_in_the_loop_of_pursuit_hold_all_coordinates(
+    config: AmortisationConfig, result: AmortisationResult
+) -> None:
+    assert result.config == config  # they are on disk by then
     found = {path.name for path in (config.out / TRAINED).iterdir()}
     assert {"uniform-d96-n96-omp3", "uniform-d96-n6-omp3", "dense-n96-topk3", "dense-n3-topk3-seed1"} <= found
 
@@ -94,10 +85,10 @@ def test_a_second_run_does_only_what_is_missing(
     shutil.copytree(config.out, here.out)
     monkeypatch.setattr(comparison, "train", lambda *_, **__: pytest.fail("done already"))
     (here.out / EVALUATIONS / "learned-d3-n96-omp3-under-mp.json").unlink()
-    mended = run_amortisation(here, Silence(), progress=False)
+    mended = run_amortisation(here, Notebook(), progress=False)
     assert repr(rows_of(mended.cells)) == repr(rows_of(result.cells))  # nan is not itself
     with pytest.raises(ExpanderError, match=r"holds a study of amortisation with k=3, not 4"):
-        run_amortisation(dataclasses.replace(here, k=4), Silence(), progress=False)
+        run_amortisation(dataclasses.replace(here, k=4), Notebook(), progress=False)
 
 
 def test_the_report_has_every_number_and_can_be_bound(config: AmortisationConfig, result: AmortisationResult) -> None:
@@ -123,7 +114,7 @@ def test_inside_a_language_model_what_it_loses_is_measured(tiny_model_folder: Pa
         store=tmp_path / "acts", degrees=(2,), n=32, k=3, batch=64, seeds=(0,), evaluation_tokens=150,
         out=tmp_path / "out",
     )  # fmt: skip
-    result = run_amortisation(config, Silence(), progress=False)
+    result = run_amortisation(config, Notebook(), progress=False)
     losses = {(each.contender.name, each.contender.loop, each.coder): each.evaluation.language_model
               for each in result.cells}  # fmt: skip
     assert all(loss is not None and loss.retention_mean is not None for loss in losses.values())
@@ -188,4 +179,4 @@ def test_settings_that_cannot_be(config: AmortisationConfig, changes: dict[str, 
 def test_degrees_up_to_the_width_are_refused(config: AmortisationConfig, tmp_path: Path) -> None:
     here = dataclasses.replace(config, degrees=(96,), out=tmp_path / "refused")
     with pytest.raises(ExpanderError, match="degrees must be below the width of the activations, 96"):
-        run_amortisation(here, Silence(), progress=False)
+        run_amortisation(here, Notebook(), progress=False)

@@ -27,21 +27,9 @@ from expander_sae.experiments.amortisation_mlp import (
 from expander_sae.experiments.encoders import MLPEncoder
 from expander_sae.experiments.frontier_data import planted_activations
 from expander_sae.training import TrainConfig, train
+from tests.experiments.notebook import Notebook
 
 HIDDEN = 24
-
-
-class Silence:
-    """Hears nothing."""
-
-    def begins(self, stage: str, what: str, total: int | None) -> None:
-        pass
-
-    def proceeds(self, done: int) -> None:
-        pass
-
-    def ends(self, outcome: str, seconds: float) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +101,7 @@ def test_a_deleted_network_alone_is_trained_again(tmp_path: Path, monkeypatch: p
         synthetic=True, n=96, k=3, degrees=(3,), seeds=(0,), tokens=256, hidden=8, mlp_tokens=512,
         evaluation_tokens=64, out=tmp_path / "out",
     )  # fmt: skip
-    result = run_amortisation(config, Silence(), progress=False)
+    result = run_amortisation(config, Notebook(), progress=False)
     assert {cell.network_values > 0 for cell in result.cells if cell.coder == MLP} == {True}
     assert {cell.network_values for cell in result.cells if cell.coder != MLP} == {0}
     counted = []
@@ -128,7 +116,7 @@ def test_a_deleted_network_alone_is_trained_again(tmp_path: Path, monkeypatch: p
     path = here.out / NETWORKS / "learned-d3-n96-omp3.safetensors"
     before = path.read_bytes()
     path.unlink()
-    again = run_amortisation(here, Silence(), progress=False)
+    again = run_amortisation(here, Notebook(), progress=False)
     assert len(counted) == 1
     assert path.read_bytes() == before
     assert repr(again.cells) == repr(result.cells)
