@@ -163,8 +163,8 @@ def orthogonal_matching_pursuit(
         fit = refit(gram, target, codes, used, chosen, signed=rules.signed, dependent=DEPENDENT[x.element_size()])
         left = x - operator.synthesize(fit.codes, indices)
         # Several columns that nearly depend on others can, in rounded arithmetic, be fitted to anything.
-        worse = torch.linalg.vector_norm(left, dim=1) > torch.linalg.vector_norm(residual, dim=1) + floor
-        refused = blocked.gather(1, feature[:, None]) | (fit.refused | (worse & moving))[:, None]
+        worse = moving & (torch.linalg.vector_norm(left, dim=1) > torch.linalg.vector_norm(residual, dim=1) + floor)
+        refused = blocked.gather(1, feature[:, None]) | (fit.refused | worse)[:, None]
         blocked = blocked.scatter(1, feature[:, None], refused)
         fitted, kept = torch.where(worse[:, None], codes, fit.codes), torch.where(worse[:, None], used, fit.used)
         residual = torch.where(worse[:, None], residual, left)
