@@ -11,8 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expander_sae.coders.base import Coder, at_least
-from expander_sae.coders.tokens import code_in_chunks, rounding_unit
+from expander_sae.coders.base import Coder, at_least, code_in_chunks, rounding_unit
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 

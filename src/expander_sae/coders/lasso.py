@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.coders.base import Coder, at_least
-from expander_sae.coders.tokens import code_in_chunks, largest
+from expander_sae.coders.base import Coder, at_least, code_in_chunks, largest
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 

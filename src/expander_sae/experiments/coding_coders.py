@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.coders import Coder
+from expander_sae.coders.base import code_in_chunks
 from expander_sae.coders.fista import SAFETY, largest_eigenvalue
 from expander_sae.coders.lasso import largest_penalty
-from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.dictionaries import Codes, Dictionary
 
 _ARRAYS = 6

@@ -15,7 +15,7 @@ from expander_sae.certificates.coherence import coherence_of
 from expander_sae.certificates.streaming import silent
 from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
-from expander_sae.coders.tokens import largest
+from expander_sae.coders.base import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.experiments.records import damaged, read_cell, write_cell
 from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig

@@ -1,4 +1,4 @@
-"""Matching pursuit: take the best column, subtract it, repeat."""
+"""Matching pursuit: take the best column, subtract it, repeat; the orthogonal one refits all columns every time."""
 
 from __future__ import annotations
 
@@ -33,3 +33,27 @@ class MatchingPursuit(Coder):
 
     def __call__(self, dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> Codes:
         return dictionary.pursue(x, Rules(self.k, self.signed, self.tolerance), orthogonal=False)
+
+
+@dataclass(frozen=True)
+class OMP(Coder):
+    """Greedy codes, refitted by least squares (non-negative least squares unless signed) after every step.
+
+    Costs one correlation of x, then per step a search over n correlations, a row of a Cholesky factor and, on an
+    expander dictionary, an update of the few correlations that the step changed. The best codes for their price on any
+    dictionary; columns that depend on those already taken are passed over.
+    """
+
+    k: int
+    """Features per token at most."""
+    tolerance: float = 0.0
+    """Stop a token once its residual is below this share of its norm."""
+    signed: bool = False
+    """Allow negative codes."""
+
+    def __post_init__(self) -> None:
+        at_least("k", self.k, 1)
+        at_least("tolerance", self.tolerance, 0)
+
+    def __call__(self, dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> Codes:
+        return dictionary.pursue(x, Rules(self.k, self.signed, self.tolerance), orthogonal=True)
