@@ -2,7 +2,6 @@
 
 from expander_sae.certificates.certify import certify
 from expander_sae.certificates.config import CertifyConfig
-from expander_sae.certificates.printing import as_text
-from expander_sae.certificates.statements import STATUSES, Certificate, Statement, Status
+from expander_sae.certificates.statements import STATUSES, Certificate, Statement, Status, as_text
 
 __all__ = ["STATUSES", "Certificate", "CertifyConfig", "Statement", "Status", "as_text", "certify"]

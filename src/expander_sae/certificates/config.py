@@ -1,8 +1,12 @@
-"""What a certificate is asked for."""
+"""What a certificate is asked for, and how it tells how far it is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from expander_sae.errors import ExpanderError
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, what is done of it, and all there is to do."""
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,7 @@ class CertifyConfig:
             raise ExpanderError(f"tau must be from 0 to below 1, not {self.tau}.")
         if not 0 <= self.seed < 2**32:
             raise ExpanderError(f"seed must be between 0 and 2**32 - 1, not {self.seed}.")
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody hears."""

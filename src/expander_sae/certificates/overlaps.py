@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.mask import Mask
-from expander_sae.certificates.streaming import Report, over_features
+from expander_sae.certificates.config import Progress
+from expander_sae.certificates.matrix import Mask
+from expander_sae.kernels.threads import over_tiles
+
+Result = TypeVar("Result")
+
+FEATURES_AT_ONCE = 1 << 14
+TILE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,7 @@ class Overlaps:
         return min(float(degree), (degree * (best - 1) + shared / best) / (best + 1))
 
 
-def overlaps(mask: Mask, partners: int, stage: str, report: Report) -> Overlaps:
+def overlaps(mask: Mask, partners: int, stage: str, report: Progress) -> Overlaps:
     """All overlaps, from the features of each coordinate: work grows with the sum of squared degrees, memory with n.
 
     t features that each share at most d (d_min - 1) coordinates with the others touch at least t, by Cauchy-Schwarz on
@@ -74,6 +81,20 @@ def overlaps(mask: Mask, partners: int, stage: str, report: Report) -> Overlaps:
         generic_set=min(part[2] for part in parts),
         covers=covers,
     )
+
+
+def over_features(work: Callable[[int, int], Result], n: int, stage: str, report: Progress) -> list[Result]:
+    """What `work(start, stop)` gives for pieces that cover range(n), in any order; work releases the lock."""
+    results: list[Result] = []
+    for start in range(0, n, FEATURES_AT_ONCE):
+        stop = min(start + FEATURES_AT_ONCE, n)
+
+        def piece(first: int, last: int, start: int = start) -> None:
+            results.append(work(start + first, start + last))
+
+        over_tiles(piece, stop - start, TILE)
+        report(stage, stop, n)
+    return results
 
 
 @numba.njit(cache=True, nogil=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,6 +13,13 @@ from expander_sae.errors import ExpanderError
 Status = Literal["proved", "refuted", "open", "measured", "not applicable"]
 """Refuted: there is a witness against it. Open: the method was applied and decides nothing."""
 STATUSES: tuple[Status, ...] = get_args(Status)
+HEADINGS: dict[Status, str] = {
+    "proved": "PROVED",
+    "refuted": "REFUTED, by a witness",
+    "open": "OPEN: tried, and nothing is decided",
+    "measured": "MEASURED, not proved",
+    "not applicable": "DOES NOT APPLY",
+}
 
 
 @dataclass(frozen=True)
@@ -64,3 +72,42 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_text(certificate: Certificate, width: int = 100) -> str:
+    """Every statement under the heading of its status."""
+    asked = ", ".join(map(str, certificate.k))
+    parts = [f"{certificate.dictionary}; k = {asked}"]
+    for status in STATUSES:
+        statements = certificate.with_status(status)
+        if statements:
+            parts.append(f"\n{HEADINGS[status]}")
+        for statement in statements:
+            parts.append(f"  {statement.name}")
+            parts.append(textwrap.fill(statement.sentence, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(parts)
+
+
+# Small pieces of sentences.
+
+
+def count(number: int, noun: str) -> str:
+    """1 feature, 2,000 features."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def power(log10: float) -> str:
+    """A number from its logarithm, also where it is too small for a float."""
+    if log10 >= -300 or log10 == -math.inf:
+        return f"{10**log10:.2g}"
+    return f"{10 ** (log10 - math.floor(log10)):.2g}e{math.floor(log10)}"
+
+
+def up_to(k: int) -> str:
+    """What a statement covers."""
+    return f"every code of {'one feature' if k == 1 else f'up to {k} features'}"
+
+
+def those_of(k: int) -> str:
+    """What a statement does not cover."""
+    return f"codes of {'one feature' if k == 1 else f'{k} features'}"

@@ -12,8 +12,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from expander_sae.certificates.coherence import coherence_of
-from expander_sae.certificates.streaming import silent
-from expander_sae.certificates.subject import columns_of
+from expander_sae.certificates.config import silent
+from expander_sae.certificates.matrix import matrix_of
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.base import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
@@ -187,7 +187,7 @@ def make_dictionary(config: RecoveryConfig, name: str, n: int) -> Dictionary:
 
 def certificates_of(config: RecoveryConfig, dictionary: Dictionary) -> Certificates:
     """What the overlaps of the columns prove, and how many votes are safe."""
-    columns = columns_of(dictionary, 0.0)
+    columns = matrix_of(dictionary, 0.0)
     coherence = coherence_of(columns, config.m, silent)
     ratio = {"flat": 1.0, "uniform": SMALLEST / LARGEST, "gaussian": 0.0}[config.coefficients]
     agree = config.agree

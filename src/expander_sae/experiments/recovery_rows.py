@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from expander_sae.certificates.sampling import Rate
+from expander_sae.certificates.samples import Rate
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.recovery import RecoveryResult, Strip
 from expander_sae.experiments.recovery_config import RecoveryConfig

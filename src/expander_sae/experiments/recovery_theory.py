@@ -8,10 +8,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, norm
 
-from expander_sae.certificates.samples import decide
-from expander_sae.certificates.sampling import random_sets
-from expander_sae.certificates.streaming import silent
-from expander_sae.certificates.subject import Columns
+from expander_sae.certificates.config import silent
+from expander_sae.certificates.matrix import Matrix
+from expander_sae.certificates.samples import decide, random_sets
 
 _STEPS = 4000
 
@@ -33,7 +32,7 @@ def l1_threshold(m_over_n: float, *, signed: bool) -> float:
     return max(0.0, -float(minimize_scalar(lost, bounds=(0.0, 10.0), method="bounded").fun))
 
 
-def sets_with_condition(columns: Columns, sizes: Sequence[int], number: int, seed: int) -> list[int]:
+def sets_with_condition(columns: Matrix, sizes: Sequence[int], number: int, seed: int) -> list[int]:
     """Of so many random sets of each size, those that satisfy Tropp's condition; up to the first size without any."""
     passed = list[int]()
     for k in sizes:
