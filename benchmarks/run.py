@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks.peers import against_peers
 from expander_sae.benchmarking.cases import Sizes
-from expander_sae.benchmarking.machine import describe_machine
+from expander_sae.benchmarking.measuring import describe_machine
 from expander_sae.benchmarking.results import Result, as_json, as_markdown, as_table
 from expander_sae.benchmarking.suite import cases
 

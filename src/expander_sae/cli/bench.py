@@ -21,7 +21,7 @@ class Bench:
 
     def run(self) -> None:
         """Run every case, then print and write the table."""
-        from expander_sae.benchmarking.machine import describe_machine
+        from expander_sae.benchmarking.measuring import describe_machine
         from expander_sae.benchmarking.results import as_json, as_markdown, as_table
         from expander_sae.benchmarking.suite import cases
 
