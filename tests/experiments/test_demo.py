@@ -21,8 +21,7 @@ from expander_sae.experiments import demo as module
 from expander_sae.experiments.demo import DemoConfig, DemoResult, run_demo
 from expander_sae.experiments.demo_report import table_of, write_report
 from expander_sae.experiments.demo_words import summary
-from expander_sae.training import StoppedError
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import StoppedError, Trainee
 from tests.experiments.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features"]

@@ -16,12 +16,18 @@ from expander_sae.experiments.coding_config import DENSE, KNOWN_CODES, MLP, NEIT
 from expander_sae.experiments.coding_world import Tokens
 from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
-from expander_sae.training import TensorBatches, TrainConfig
-from expander_sae.training.building import Sample, build
-from expander_sae.training.dead_features import FiringRecord
-from expander_sae.training.learned_rows import high_loss_tokens, rows_of_largest
-from expander_sae.training.losses import batch_statistics
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import (
+    FiringRecord,
+    Numbers,
+    Sample,
+    TensorBatches,
+    TrainConfig,
+    Trainee,
+    high_loss_tokens,
+    learn,
+    new_autoencoder,
+    rows_of_largest,
+)
 
 RESTART_EVERY, RESTART_UNTIL = 50, 0.7
 """Steps between restarts of dead features, and the share of the tokens after which they rest."""
@@ -70,16 +76,10 @@ def with_coder(config: CodingConfig, truth: str, seed: int, tokens: Tokens, code
 
 def trained(settings: TrainConfig, tokens: Tokens, coder: Coder | None = None) -> SparseAutoencoder:
     """What `train` makes of the tokens, under another coder if one is given."""
-    group = current_group()
     batches = TensorBatches(tokens.x, batch=settings.batch, seed=settings.seed)
-    sample = Sample.of(batches, settings.batch, group, torch.device("cpu"))
-    sae = build(settings, sample, group)
-    if coder is not None:
-        sae.coder = coder
-    trainee = Trainee(settings, sae, group, sample)
-    while trainee.tokens < settings.tokens:
-        x = next(batches)
-        trainee.step(x, batch_statistics(x, group))
+    sample = Sample.of(batches, settings.batch)
+    trainee = Trainee(settings, new_autoencoder(settings, sample, coder=coder), sample)
+    learn(trainee, batches, settings.tokens)
     return trainee.finished()
 
 
@@ -101,29 +101,47 @@ def train_encoder(
     config: CodingConfig, setting: str, coder: str, encoder: AnyEncoder, dictionary: Dictionary, tokens: Tokens
 ) -> None:
     """Train an encoder, and the dictionary with it where neither is known; both change in place."""
-    learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
-    optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=True)
+    learner = EncoderLearner(config, setting, coder, encoder, dictionary, tokens)
     batches = TensorBatches(torch.cat([tokens.x, tokens.codes], dim=1), batch=config.batch)
-    record = FiringRecord(config.n, DEAD_AFTER, tokens.x.device)
-    steps, l1 = config.tokens // config.batch, l1_weight(config, setting, coder, dictionary, tokens)
-    for step in range(steps):
-        for options in optimizer.param_groups:
-            options["lr"] = config.learning_rate * min(1.0, 2 * (1 - step / steps))
-        batch = next(batches)
-        x, true = batch[:, : config.m], batch[:, config.m :]
-        optimizer.zero_grad()
-        codes, residual = forward(config, setting, coder, encoder, dictionary, x)
-        missed = codes - true if setting == KNOWN_CODES else residual
-        loss = (missed.square().sum() / 2 + l1 * codes.sum()) / len(x)
+    learn(learner, batches, learner.steps * config.batch)
+
+
+class EncoderLearner:
+    """An encoder that learns codes, and its dictionary with it where neither is known."""
+
+    def __init__(
+        self, config: CodingConfig, setting: str, coder: str, encoder: AnyEncoder, dictionary: Dictionary,
+        known: Tokens,
+    ) -> None:  # fmt: skip
+        self.config, self.setting, self.coder, self.known = config, setting, coder, known
+        self.encoder, self.dictionary, self.tokens = encoder, dictionary, 0
+        self.steps = config.tokens // config.batch
+        learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
+        self.optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=True)
+        self.record = FiringRecord(config.n, DEAD_AFTER, known.x.device)
+        self.l1 = l1_weight(config, setting, coder, dictionary, known)
+
+    def step(self, batch: Float[Tensor, "tokens m_plus_n"]) -> Numbers:
+        """Learn from activations beside their true codes."""
+        step = self.tokens // self.config.batch
+        for options in self.optimizer.param_groups:
+            options["lr"] = self.config.learning_rate * min(1.0, 2 * (1 - step / self.steps))
+        x, true = batch[:, : self.config.m], batch[:, self.config.m :]
+        self.optimizer.zero_grad()
+        codes, residual = forward(self.config, self.setting, self.coder, self.encoder, self.dictionary, x)
+        missed = codes - true if self.setting == KNOWN_CODES else residual
+        loss = (missed.square().sum() / 2 + self.l1 * codes.sum()) / len(x)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if setting == NEITHER:
-            dictionary.normalise_columns()
-            record.update(Codes.from_dense(codes.detach()), len(x), current_group())
-            if (step + 1) % RESTART_EVERY == 0 and step < RESTART_UNTIL * steps:
-                dead = record.dead.nonzero()[:, 0]
-                restart(dictionary, encoder, dead, residual.detach(), tokens, step)
-                record.silent_for[dead] = 0
+        self.optimizer.step()
+        self.tokens += len(x)
+        if self.setting == NEITHER:
+            self.dictionary.normalise_columns()
+            self.record.update(Codes.from_dense(codes.detach()), len(x), current_group())
+            if (step + 1) % RESTART_EVERY == 0 and step < RESTART_UNTIL * self.steps:
+                dead = self.record.dead.nonzero()[:, 0]
+                restart(self.dictionary, self.encoder, dead, residual.detach(), self.known, step)
+                self.record.silent_for[dead] = 0
+        return {}
 
 
 def l1_weight(config: CodingConfig, setting: str, coder: str, dictionary: Dictionary, tokens: Tokens) -> float:

@@ -18,10 +18,8 @@ from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.page import check_installed
 from expander_sae.storage import describe
 from expander_sae.storage.folder import CONFIG as AUTOENCODER
-from expander_sae.training import Run, StoppedError, TrainConfig, train, width_matched
-from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
+from expander_sae.training import Run, StoppedError, TrainConfig, has_checkpoint, train, width_matched
 from expander_sae.training.config import check_width
-from expander_sae.training.loop import CHECKPOINT
 
 CONFIG, ACTIVATIONS, DICTIONARIES, EVALUATION = "demo.json", "acts", "dictionaries", "evaluation.json"
 """What the folder of a demo holds, besides the report."""
@@ -212,7 +210,7 @@ def _train(
     config: DemoConfig, configs: dict[str, TrainConfig], store: Store, stages: Stages, progress: bool
 ) -> dict[str, Run]:
     folder = config.out / DICTIONARIES
-    begun = (folder / CHECKPOINT / CHECKPOINT_FILE).exists()
+    begun = has_checkpoint(folder)
     found = all((folder / each.name / AUTOENCODER).exists() for each in configs.values())
     what = f"{len(configs)} dictionaries in one pass over {config.train_tokens:,} tokens"
     with stages.stage("train", what, found=found) as stage:
