@@ -1,6 +1,5 @@
 """`expander certify`: what is proved about a dictionary."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import CertifyConfig, as_text, certify
 from expander_sae.errors import ExpanderError
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class Certify:
         console.print(as_text(certificate), highlight=False, markup=False, soft_wrap=True)
         if self.json is not None:
             content = {"path": str(self.path), **certificate.to_json()}
-            replace_file(self.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+            write_json(self.json, content)
             console.print(f"\nWritten to {self.json}.", highlight=False, markup=False, soft_wrap=True)
 
     def _autoencoder(self) -> SparseAutoencoder:

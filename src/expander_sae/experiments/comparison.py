@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.evaluation import Evaluation
 from expander_sae.experiments.comparison_config import ActivationsConfig
 from expander_sae.experiments.frontier_data import Data
 from expander_sae.experiments.records import read_evaluations, write_evaluations
 from expander_sae.experiments.stages import Stage, Stages
-from expander_sae.storage.folder import CONFIG as AUTOENCODER
 from expander_sae.training import StoppedError, TrainConfig, has_checkpoint, train
 
 MEASURED_TOGETHER = 8
@@ -33,7 +32,7 @@ class Subject:
 
 def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, stages: Stages, progress: bool) -> None:
     """Train what an earlier run did not finish; each dictionary gets a folder of its name."""
-    found = all((folder / each.name / AUTOENCODER).exists() for each in configs)
+    found = all(is_autoencoder(folder / each.name) for each in configs)
     out = folder if len(configs) > 1 else folder / configs[0].name  # as training names them only if there are several
     begun = has_checkpoint(out)
     what = f"{len(configs)} dictionaries in one pass over {configs[0].tokens:,} tokens"

@@ -29,7 +29,8 @@ from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
-from expander_sae.training.engine import Engine, Entry, checkpoint_of, has_checkpoint
+from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
+from expander_sae.training.engine import Engine, Entry
 from expander_sae.training.learner import Descent, learning_rate_rule
 from expander_sae.training.metrics import Mean, Numbers
 from expander_sae.training.progress import FVU, Shown, waiting
@@ -181,7 +182,7 @@ def finetune(
     config, folder = config or FinetuneConfig(), None if out is None else Path(out)
     check_coder(sae)
     _check_folder(folder, resume)
-    saved = checkpoint_of(folder, resume)
+    saved = checkpoint_to_resume(folder, resume)
     subjects = {"The autoencoder": sae}
     setting = Setting.of(subjects, language_model, hookpoint, text or text_for(subjects, part="train"))
     _check_width(sae, language_model, setting)

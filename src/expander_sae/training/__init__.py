@@ -1,11 +1,11 @@
 """Training: many dictionaries in one pass over the batches, resumable at any moment."""
 
 from expander_sae.distribution import DeadProcessError, joined
-from expander_sae.training.checkpoints import CheckpointError
+from expander_sae.training.checkpoints import CheckpointError, has_checkpoint
 from expander_sae.training.config import TrainConfig, width_matched
 from expander_sae.training.cutting import cut, energies
 from expander_sae.training.dead_features import FiringRecord
-from expander_sae.training.engine import Learner, Probe, StoppedError, has_checkpoint, learn
+from expander_sae.training.engine import Learner, Probe, StoppedError, learn
 from expander_sae.training.learner import Trainee
 from expander_sae.training.losses import batch_statistics, fvu
 from expander_sae.training.metrics import Mean, Numbers, read_metrics

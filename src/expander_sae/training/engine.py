@@ -17,14 +17,7 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.training.checkpoints import (
-    FILE,
-    Checkpoint,
-    CheckpointError,
-    Settings,
-    read_checkpoint,
-    write_checkpoint,
-)
+from expander_sae.training.checkpoints import Checkpoint, Settings, write_checkpoint
 from expander_sae.training.metrics import Journal, Numbers, Sink
 from expander_sae.training.progress import DEAD, FVU, Display, Shown
 
@@ -35,8 +28,6 @@ Probe = Callable[[SparseAutoencoder], Mapping[str, float]]
 """What else is measured of a dictionary while it trains, such as the language model's loss: numbers by name, to join a
 row of metrics."""
 
-CHECKPOINT = "checkpoint"
-"""The folder of the checkpoint in that of the run."""
 PROBE_EVERY = 200_000
 """Tokens between two measurements of a probe."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -191,7 +182,7 @@ class Engine(Generic[B]):
         if self.folder is not None and self.group.writes:
             states = [entry.learner.state_dict() for entry in self.entries]
             settings = [entry.settings.to_json() for entry in self.entries]
-            write_checkpoint(self.folder / CHECKPOINT, Checkpoint(settings, self.steps, self.tokens, cursor, states))
+            write_checkpoint(self.folder, Checkpoint(settings, self.steps, self.tokens, cursor, states))
         self.saved_at = self.tokens
 
     def _farewell(self) -> str:
@@ -199,24 +190,6 @@ class Engine(Generic[B]):
         if self.folder is None:
             return f"{at}, and nothing is kept, since the run has no folder to write to."
         return f"{at}; the same command with --resume (from Python, resume=True) goes on from there."
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is a run in the folder to go on with."""
-    return (folder / CHECKPOINT / FILE).exists()
-
-
-def checkpoint_of(folder: Path | None, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from, if that was asked for; refuses to begin anew over one."""
-    if folder is None:
-        return None
-    if resume:
-        return read_checkpoint(folder / CHECKPOINT)
-    if has_checkpoint(folder):
-        raise CheckpointError(
-            f"{folder} already holds a run; go on with --resume (resume=True) or choose another folder."
-        )
-    return None
 
 
 class StopRequest:

@@ -16,9 +16,9 @@ from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.distribution import current_group
 from expander_sae.errors import ExpanderError
-from expander_sae.training.checkpoints import Checkpoint, CheckpointError
+from expander_sae.training.checkpoints import Checkpoint, CheckpointError, checkpoint_to_resume
 from expander_sae.training.config import TrainConfig, check_one_pass
-from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe, checkpoint_of
+from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe
 from expander_sae.training.learner import Trainee
 from expander_sae.training.metrics import Sink
 from expander_sae.training.progress import waiting
@@ -90,7 +90,7 @@ def train(
     folder = None if out is None else Path(out)
     if folder is None and (resume or also_log):
         raise ExpanderError("Resuming and logging need a folder; give out.")
-    saved = checkpoint_of(folder, resume)
+    saved = checkpoint_to_resume(folder, resume)
     if saved is not None and folder is not None:
         saved.check_same(configs, folder)
     group, place = current_group(), _device(device)
