@@ -107,6 +107,7 @@ class Interrupt(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == sys.argv[1]:
             os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
 sys.meta_path.insert(0, Interrupt())
 from expander_sae.cli.main import main
 main(["certify", "nowhere"])
@@ -129,7 +130,7 @@ def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
     assert "Written to [red].json." in capsys.readouterr().out
     wrong = (
         ["eval", "[/y]"],
-        ["train", "[/y]", "--n", "4", "--out", "z"],
+        ["train", "[/y]", "--n", "64", "--out", "z"],
         ["report", "[/y]"],
         ["harvest", "[/y]", "--out", "z"],
     )
