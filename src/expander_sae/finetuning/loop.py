@@ -16,6 +16,7 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import waiting
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.setting import Setting, text_for
@@ -27,7 +28,7 @@ from expander_sae.finetuning.finetuner import Finetuner
 from expander_sae.finetuning.record import Record
 from expander_sae.training.checkpoints import Checkpoint, has_checkpoint, read_checkpoint, write_checkpoint
 from expander_sae.training.loop import StoppedError
-from expander_sae.training.progress import FVU, Display, Shown, waiting
+from expander_sae.training.progress import FVU, Display, Shown
 from expander_sae.training.stopping import StopRequest
 
 SHOWN = (Shown("KL", "kl", ".3f"), FVU)

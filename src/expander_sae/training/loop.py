@@ -16,6 +16,7 @@ from torch import Tensor
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import waiting
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.building import Sample, build
@@ -31,7 +32,7 @@ from expander_sae.training.journal import Journal
 from expander_sae.training.losses import batch_statistics
 from expander_sae.training.metrics import Sink
 from expander_sae.training.probing import Probe, Probing
-from expander_sae.training.progress import Display, waiting
+from expander_sae.training.progress import Display
 from expander_sae.training.sources import BatchSource, open_source, origin_of
 from expander_sae.training.stopping import StopRequest
 from expander_sae.training.trainee import Trainee
