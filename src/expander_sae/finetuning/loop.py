@@ -17,7 +17,6 @@ from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.setting import Setting, text_for
 from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Passage, TextActivations
@@ -25,6 +24,7 @@ from expander_sae.finetuning.codes import check_coder
 from expander_sae.finetuning.config import FinetuneConfig
 from expander_sae.finetuning.finetuner import Finetuner
 from expander_sae.finetuning.record import Record
+from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training.checkpoints import FILE, Checkpoint, read_checkpoint, write_checkpoint
 from expander_sae.training.loop import CHECKPOINT, StoppedError
 from expander_sae.training.progress import FVU, Display, Shown, waiting
