@@ -18,7 +18,6 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.console import waiting
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.setting import Setting, text_for
 from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Passage, TextActivations
@@ -26,6 +25,7 @@ from expander_sae.finetuning.codes import check_coder
 from expander_sae.finetuning.config import FinetuneConfig
 from expander_sae.finetuning.finetuner import Finetuner
 from expander_sae.finetuning.record import Record
+from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training.checkpoints import Checkpoint, has_checkpoint, read_checkpoint, write_checkpoint
 from expander_sae.training.loop import StoppedError
 from expander_sae.training.progress import FVU, Display, Shown
