@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import Announcer, wide_console
+from expander_sae.console import Announcer, terminal
 from expander_sae.experiments.amortisation_config import AmortisationConfig
 
 
@@ -22,11 +22,11 @@ class Amortisation(AmortisationConfig):
         from expander_sae.experiments.amortisation_rows import rows_of
         from expander_sae.experiments.amortisation_words import sentences
 
-        console = wide_console()
+        console = terminal()
         with Announcer(console) as announcer:
             result = run_amortisation(self, announcer)
         path, rows = write_report(result), rows_of(result.cells)
         console.print(table_of(rows).to_rich())
         for sentence in sentences(rows):
-            console.print(sentence, highlight=False)
-        console.print(f"The report is {path}, beside it the numbers and the pictures.", highlight=False, soft_wrap=True)
+            console.print(sentence)
+        console.print(f"The report is {path}, beside it the numbers and the pictures.", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import Announcer, wide_console
+from expander_sae.console import Announcer, terminal
 from expander_sae.experiments.demo import DemoConfig
 
 
@@ -21,10 +21,10 @@ class Demo(DemoConfig):
         from expander_sae.experiments.demo_report import table_of, write_report
         from expander_sae.experiments.demo_words import summary
 
-        console = wide_console()
+        console = terminal()
         with Announcer(console) as announcer:
             result = run_demo(self, announcer)
         path = write_report(result)
         console.print(table_of(result).to_rich())
-        console.print(summary(result), highlight=False)
-        console.print(f"The whole report is {path}.", highlight=False, soft_wrap=True)
+        console.print(summary(result))
+        console.print(f"The whole report is {path}.", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import Announcer, wide_console
+from expander_sae.console import Announcer, terminal
 from expander_sae.experiments.frontier_config import FrontierConfig
 
 
@@ -21,12 +21,12 @@ class Frontier(FrontierConfig):
         from expander_sae.experiments.frontier_rows import rows_of
         from expander_sae.experiments.frontier_words import sentences, verdict_table
 
-        console = wide_console()
+        console = terminal()
         with Announcer(console) as announcer:
             result = run_frontier(self, announcer)
         path, rows = write_report(result), rows_of(result.cells)
         console.print(table_of(rows).to_rich())
         console.print(verdict_table(rows).to_rich())
         for sentence in sentences(rows):
-            console.print(sentence, highlight=False)
-        console.print(f"The report is {path}, beside it the numbers and the pictures.", highlight=False, soft_wrap=True)
+            console.print(sentence)
+        console.print(f"The report is {path}, beside it the numbers and the pictures.", soft_wrap=True)

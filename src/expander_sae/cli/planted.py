@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
+from expander_sae.console import terminal, waiting
 from expander_sae.experiments.planted import PlantedConfig, Recovery, recover_planted
 
 
@@ -14,16 +14,16 @@ class Planted(PlantedConfig):
 
     def run(self) -> None:
         """Print a table that grows row by row."""
-        console = Console()
+        console = terminal()
         console.print(
             f"{self.tokens} activations of width {self.m}, each a sum of {self.k} out of {self.n} columns. "
             f"Which columns? (The first run compiles the kernels, a few seconds.)"
         )
         rows: list[Recovery] = []
-        with console.status("making the dictionary") as status:
+        with waiting("making the dictionary") as tell:
             for recovery in recover_planted(self):
                 rows.append(recovery)
-                status.update(f"{recovery.dictionary} {recovery.coder} done")
+                tell(f"{recovery.dictionary} {recovery.coder} done")
         console.print(_table(rows))
         expander, dense = rows[0].dictionary_bytes, rows[-1].dictionary_bytes
         slow, fast = rows[3].milliseconds, rows[0].milliseconds

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import Announcer, wide_console
+from expander_sae.console import Announcer, terminal
 from expander_sae.experiments.recovery_config import RecoveryConfig
 
 
@@ -22,12 +22,12 @@ class Recovery(RecoveryConfig):
         from expander_sae.experiments.recovery_rows import transition_of
         from expander_sae.experiments.recovery_words import sentences
 
-        console = wide_console()
+        console = terminal()
         with Announcer(console) as announcer:
             result = run_recovery(self, announcer)
         path, transitions = write_report(result), [transition_of(result, strip) for strip in result.strips]
         console.print("Where half of the tokens are recovered exactly, as k / m:")
         console.print(transition_table(result, transitions).to_rich())
         for sentence in sentences(result, transitions):
-            console.print(sentence, highlight=False)
-        console.print(f"The report is {path}, beside it the numbers and the picture.", highlight=False, soft_wrap=True)
+            console.print(sentence)
+        console.print(f"The report is {path}, beside it the numbers and the picture.", soft_wrap=True)

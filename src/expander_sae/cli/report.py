@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
+from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 
 
@@ -36,4 +36,4 @@ class Report:
         html = bound(Binder(self.title, chapters))
         self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, html.encode())
-        Console().print(f"{len(chapters)} reports are in {self.out}.", highlight=False, soft_wrap=True)
+        terminal().print(f"{len(chapters)} reports are in {self.out}.", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import Announcer, wide_console
+from expander_sae.console import Announcer, terminal
 from expander_sae.experiments.scaling_config import ScalingConfig
 
 
@@ -22,12 +22,12 @@ class Scaling(ScalingConfig):
         from expander_sae.experiments.scaling_rows import study_of
         from expander_sae.experiments.scaling_words import sentences
 
-        console = wide_console()
+        console = terminal()
         with Announcer(console) as announcer:
             result = run_scaling(self, announcer)
         rows, trials = study_of(result)
         path = write_report(result, rows, trials)
         console.print(laws_table(trials).to_rich())
         for sentence in sentences(rows, trials, result.grid):
-            console.print(sentence, highlight=False)
-        console.print(f"The report is {path}, beside it the numbers and the pictures.", highlight=False, soft_wrap=True)
+            console.print(sentence)
+        console.print(f"The report is {path}, beside it the numbers and the pictures.", soft_wrap=True)

@@ -21,19 +21,20 @@ from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP, OneShotCoder
+from expander_sae.console import waiting
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.setting import Setting, text_for
 from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
+from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
 from expander_sae.training.engine import Engine, Entry
 from expander_sae.training.learner import Descent, learning_rate_rule
 from expander_sae.training.metrics import Mean, Numbers
-from expander_sae.training.progress import FVU, Shown, waiting
+from expander_sae.training.progress import FVU, Shown
 
 SHARE_OF_TRAINING = 1 / 3
 """The default learning rate, as a share of the one that training takes."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import waiting
 from expander_sae.distribution import current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.checkpoints import Checkpoint, CheckpointError, checkpoint_to_resume
@@ -21,7 +22,6 @@ from expander_sae.training.config import TrainConfig, check_one_pass
 from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe
 from expander_sae.training.learner import Trainee
 from expander_sae.training.metrics import Sink
-from expander_sae.training.progress import waiting
 from expander_sae.training.sources import BatchSource, open_source, origin_of
 from expander_sae.training.start import Sample, new_autoencoder
 
