@@ -12,7 +12,7 @@ from expander_sae.cli.commands import NAMES, overview
 from expander_sae.cli.main import INTERRUPTED, PIPE_CLOSED, main
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
-from tests.storage.autoencoders import autoencoder
+from tests.autoencoder.autoencoders import autoencoder
 
 EXPANDER = [sys.executable, "-m", "expander_sae"]
 

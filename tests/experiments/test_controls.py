@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.evaluation.results import Estimate
@@ -22,7 +22,6 @@ from expander_sae.experiments.controls_config import DEGENERATE, SPREAD, Control
 from expander_sae.experiments.controls_report import overlap_table, table_of, write_report
 from expander_sae.experiments.controls_rows import Row, rows_of
 from expander_sae.experiments.controls_words import sentences
-from expander_sae.storage import describe
 from tests.experiments.notebook import Notebook
 
 CLUSTERED = ("clustered:4", "clustered:8")

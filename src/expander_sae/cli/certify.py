@@ -1,6 +1,5 @@
 """`expander certify`: what is proved about a dictionary."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from expander_sae.certificates import CertifyConfig, as_text, certify
 from expander_sae.cli.inputs import autoencoder_in
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Certify:
         console.print(as_text(certificate), soft_wrap=True)
         if self.json is not None:
             content = {"path": str(self.path), **certificate.to_json()}
-            replace_file(self.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+            write_json(self.json, content)
             console.print(f"\nWritten to {self.json}.", soft_wrap=True)
 
 

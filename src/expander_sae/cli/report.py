@@ -27,8 +27,8 @@ class Report:
     def run(self) -> None:
         """Write the page and say where it is."""
         from expander_sae.experiments.report_reading import read_chapters
+        from expander_sae.files import replace_file
         from expander_sae.reporting.binder import Binder, bound
-        from expander_sae.storage.folder import replace_file
 
         if not self.folders:
             raise ExpanderError("There is nothing to bind; give at least one folder of a finished experiment.")

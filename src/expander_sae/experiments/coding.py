@@ -38,9 +38,10 @@ from expander_sae.experiments.coding_learning import (
 )
 from expander_sae.experiments.coding_world import Scores, World, scores_of
 from expander_sae.experiments.encoders import keep_largest
-from expander_sae.experiments.records import damaged, read_cell, write_cell
+from expander_sae.experiments.records import damaged, read_cell
 from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
+from expander_sae.files import write_json
 from expander_sae.kernels.threads import one_thread
 from expander_sae.training import TrainConfig
 
@@ -128,7 +129,7 @@ def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
     with stages.stage("code", what, total=total or None, found=not missing) as stage, one_thread():
         for number, task in enumerate(missing):
             found = measure(task)
-            write_cell(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})
+            write_json(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})
             stage.proceeds((number + 1) * config.test_tokens)
         cells = [cell for task in tasks for cell in _read(task)]
         stage.outcome = f"{len(cells)} coders in their worlds, {config.test_tokens:,} tokens each"

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.evaluation import Evaluation
 from expander_sae.experiments.comparison_config import ActivationsConfig
 from expander_sae.experiments.frontier_data import Data
 from expander_sae.experiments.records import read_evaluations, write_evaluations
 from expander_sae.experiments.stages import Stage, Stages
-from expander_sae.storage.folder import CONFIG as AUTOENCODER
 from expander_sae.training import StoppedError, TrainConfig, train
-from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
-from expander_sae.training.loop import CHECKPOINT
+from expander_sae.training.checkpoints import has_checkpoint
 
 MEASURED_TOGETHER = 8
 """Subjects that share the passes of the language model; a stopped evaluation loses as many at most."""
@@ -35,9 +33,9 @@ class Subject:
 
 def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, stages: Stages, progress: bool) -> None:
     """Train what an earlier run did not finish; each dictionary gets a folder of its name."""
-    found = all((folder / each.name / AUTOENCODER).exists() for each in configs)
+    found = all(is_autoencoder(folder / each.name) for each in configs)
     out = folder if len(configs) > 1 else folder / configs[0].name  # as training names them only if there are several
-    begun = (out / CHECKPOINT / CHECKPOINT_FILE).exists()
+    begun = has_checkpoint(out)
     what = f"{len(configs)} dictionaries in one pass over {configs[0].tokens:,} tokens"
     with stages.stage("train", what, found=found) as stage:
         if not found:

@@ -8,7 +8,8 @@ from expander_sae.activations.harvest import TextConfig, harvest, plan_harvest
 from expander_sae.activations.models import SMOLLM2, LanguageModel, load_language_model
 from expander_sae.activations.smollm2 import smollm2_folder
 from expander_sae.activations.store import Store
-from expander_sae.activations.store.manifest import MANIFEST
+from expander_sae.activations.store.manifest import STORE
+from expander_sae.autoencoder import describe, is_autoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate
 from expander_sae.evaluation.contexts import Context, firing_counts, spread_over_frequency, top_contexts
@@ -16,12 +17,9 @@ from expander_sae.experiments.records import read_evaluations, write_evaluations
 from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.page import check_installed
-from expander_sae.storage import describe
-from expander_sae.storage.folder import CONFIG as AUTOENCODER
 from expander_sae.training import Run, StoppedError, TrainConfig, train, width_matched
-from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
+from expander_sae.training.checkpoints import has_checkpoint
 from expander_sae.training.config import check_width
-from expander_sae.training.loop import CHECKPOINT
 
 CONFIG, ACTIVATIONS, DICTIONARIES, EVALUATION = "demo.json", "acts", "dictionaries", "evaluation.json"
 """What the folder of a demo holds, besides the report."""
@@ -194,7 +192,7 @@ def _check_plan(config: DemoConfig, language_model: LanguageModel) -> None:
 
 def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) -> Store:
     path, tokens = config.out / ACTIVATIONS, config.harvest_tokens
-    found = (path / MANIFEST).exists() and Store.open(path).complete
+    found = STORE.is_at(path) and Store.open(path).complete
     what = f"activations of {tokens:,} tokens at {config.hookpoint}"
     with stages.stage("harvest", what, total=tokens, found=found) as stage:
         if not found:
@@ -212,8 +210,8 @@ def _train(
     config: DemoConfig, configs: dict[str, TrainConfig], store: Store, stages: Stages, progress: bool
 ) -> dict[str, Run]:
     folder = config.out / DICTIONARIES
-    begun = (folder / CHECKPOINT / CHECKPOINT_FILE).exists()
-    found = all((folder / each.name / AUTOENCODER).exists() for each in configs.values())
+    begun = has_checkpoint(folder)
+    found = all(is_autoencoder(folder / each.name) for each in configs.values())
     what = f"{len(configs)} dictionaries in one pass over {config.train_tokens:,} tokens"
     with stages.stage("train", what, found=found) as stage:
         try:

@@ -11,14 +11,9 @@ from typing import Any
 
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Estimate, Evaluation, LanguageModelLoss
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import write_json
 
 _ESTIMATES = ("fvu", "explained_variance", "cosine", "l0")
-
-
-def write_cell(path: Path, content: Mapping[str, Any]) -> None:
-    """Put what was measured into a JSON file, in one step."""
-    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_cell(path: Path) -> dict[str, Any]:
@@ -36,7 +31,7 @@ def damaged(path: Path) -> ExpanderError:
 
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
     """Put evaluations into a JSON file, by name, in one step."""
-    write_cell(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
+    write_json(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:

@@ -17,11 +17,12 @@ from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.experiments.records import damaged, read_cell, write_cell
+from expander_sae.experiments.records import damaged, read_cell
 from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig
 from expander_sae.experiments.recovery_theory import sets_with_condition
 from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stage, Stages
+from expander_sae.files import write_json
 from expander_sae.supports import Support
 from expander_sae.supports.construction import SupportError
 from expander_sae.supports.statistics import max_overlap
@@ -119,15 +120,15 @@ def _fill(config: RecoveryConfig, name: str, n: int, stage: Stage, total: int) -
     try:
         dictionary = make_dictionary(config, name, n)
     except SupportError as error:
-        write_cell(_file(config, name, n, THEORY), {"absent": str(error)})
+        write_json(_file(config, name, n, THEORY), {"absent": str(error)})
         return
     certificates = certificates_of(config, dictionary)
     if THEORY in missing:
-        write_cell(_file(config, name, n, THEORY), vars(certificates))
+        write_json(_file(config, name, n, THEORY), vars(certificates))
     for coder in missing:
         if coder != THEORY:
             recovered = _strip(config, dictionary, coder, certificates)
-            write_cell(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
+            write_json(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
             stage.proceeds(total - _left(config))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.evaluation.results import Estimate
+from expander_sae.files import replace_file, write_json
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.tables import Table
-from expander_sae.storage.folder import replace_file
 from expander_sae.version import __version__
 
 HOW_TO_READ, PICTURES = "How to read this", "Pictures"
@@ -47,7 +46,7 @@ class Report:
         """Write NAME.json, .csv and .md and the pictures; the path of the Markdown."""
         flat = [flat_row(row) for row in self.rows]
         content = {"library_version": __version__, **self.facts, "rows": flat}
-        replace_file(folder / f"{self.name}.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+        write_json(folder / f"{self.name}.json", content)
         replace_file(folder / f"{self.name}.csv", csv_of(flat).encode())
         for shown, picture in self.pictures.items():
             picture.save(folder / f"{self.name}_{shown}")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from expander_sae.errors import ExpanderError
+from expander_sae.files import write_json
 from expander_sae.reporting.charts import check_matplotlib
-from expander_sae.storage.folder import replace_file
 
 CONFIG = "config.json"
 """The file of settings in the folder of an experiment."""
@@ -38,7 +38,7 @@ def settled(asked: Settings, what: str, file: str = CONFIG) -> Iterator[None]:
     _refuse_others(path, settings, what)
     yield
     asked.out.mkdir(parents=True, exist_ok=True)
-    replace_file(path, (json.dumps(settings, indent=2) + "\n").encode())
+    write_json(path, settings)
 
 
 def _refuse_others(path: Path, settings: dict[str, object], what: str) -> None:

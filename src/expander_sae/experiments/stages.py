@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import write_json
 
 FILE = "seconds.json"
 """The file of times in the folder of the experiment."""
@@ -57,5 +57,5 @@ class Stages:
             if not found:
                 self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(self._path, (json.dumps(self.seconds, indent=2) + "\n").encode())
+                write_json(self._path, self.seconds)
         self._listener.ends(f"found {stage.outcome}" if found else stage.outcome, elapsed)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import expander_sae as xs
-from expander_sae import storage
+from expander_sae.autoencoder import describe
 from expander_sae.errors import StorageError
-from tests.storage.autoencoders import (
+from tests.autoencoder.autoencoders import (
     autoencoder,
     make_version_1,
     replace_tensor_bytes,
@@ -295,7 +295,7 @@ def test_config_wrong(recipe_folder, changes, sentence):
     rewrite_config(recipe_folder, lambda config: config.update(changes))
     refused(recipe_folder, sentence)
     with pytest.raises(StorageError, match=sentence):
-        storage.describe(recipe_folder)
+        describe(recipe_folder)
 
 
 @pytest.mark.parametrize(

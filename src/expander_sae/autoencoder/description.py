@@ -1,4 +1,4 @@
-"""What a folder holds, told without making the model."""
+"""What a folder holds, told without making the model; and the same folder written again in fewer bits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expander_sae.storage.coders import coder_to_json
-from expander_sae.storage.config import Config, dtype_name
-from expander_sae.storage.loading import read
-from expander_sae.storage.values import BITS, is_values
+from expander_sae.autoencoder.config import BITS, Config, Quantised, coder_to_json, dtype_name
+from expander_sae.autoencoder.model import SparseAutoencoder
+from expander_sae.autoencoder.tensors import read
+from expander_sae.errors import StorageError
 from expander_sae.supports import Support
 from expander_sae.supports.packing import bits_needed
 
@@ -64,16 +64,15 @@ def describe(path: str | PathLike[str]) -> Description:
     """What the folder `path` holds, after both files were verified."""
     stored = read(Path(path))
     config, record = stored.config, stored.config.dictionary
-    degrees = {block.d for _, block in record.blocks_inside()}
-    sizes = {name: config.entries_of(name) or math.prod(shape) for name, shape in config.shapes_of_parameters().items()}
-    biases = sum(size for name, size in sizes.items() if not is_values(name))
+    degrees = {block.d if block.entries is None else None for _, block in record.blocks_inside()}
+    biases = sum(each.size for each in config.learned() if each.rows is None)
     bytes_on_disk, dense = sum(stored.bytes_by_part.values()), _dense_bytes(config, biases)
     bound = sum(_rows_bound(name, tensor, record.m) for name, tensor in stored.tensors.items())
     return Description(
         path=str(path),
         m=record.m,
         n=record.n,
-        d=None if record.uneven_blocks() or len(degrees) > 1 else degrees.pop(),
+        d=degrees.pop() if len(degrees) == 1 else None,
         dictionary=record.to_json(),
         coder=coder_to_json(config.coder),
         tied=config.tied,
@@ -81,7 +80,7 @@ def describe(path: str | PathLike[str]) -> Description:
         scale=config.scale,
         dtype=dtype_name(config.dtype),
         values=config.values,
-        learned_values=sum(sizes.values()),
+        learned_values=sum(each.size for each in config.learned()),
         bytes_on_disk=bytes_on_disk,
         bytes_by_part=stored.bytes_by_part,
         bits_per_column={part: 8 * stored.bytes_by_part[part] / record.n for part in ("values", "scales", "rows")},
@@ -117,3 +116,34 @@ def stored_supports(path: str | PathLike[str]) -> dict[str, Support]:
         for prefix, block in stored.config.dictionary.blocks_inside()
         if block.support is not None
     }
+
+
+@dataclass(frozen=True)
+class Compression:
+    """The folder that was read, the one that was written, and what the values lost on the way."""
+
+    before: Description
+    after: Description
+    error: float
+    """Norm of the change of all values, relative to the norm of the values."""
+
+
+def compress(
+    path: str | PathLike[str], out: str | PathLike[str], values: Quantised, dtype: torch.dtype = torch.float16
+) -> Compression:
+    """Write the autoencoder in `path` to the folder `out`, its values quantised and its biases in `dtype`."""
+    if Path(path).resolve() == Path(out).resolve():
+        raise StorageError(f"{out} would replace the autoencoder by one that knows less; choose another folder.")
+    before = SparseAutoencoder.load(path)
+    before.save(out, dtype=dtype, values=values)
+    return Compression(describe(path), describe(out), _relative_error(before, SparseAutoencoder.load(out)))
+
+
+@torch.no_grad()
+def _relative_error(before: SparseAutoencoder, after: SparseAutoencoder) -> float:
+    """The norm of the change of the values over that of the values, 0 if they are all zero."""
+    changed = dict(after.named_parameters())
+    pairs = [(old, changed[name]) for name, old in before.named_parameters() if name.endswith("values")]
+    change = math.fsum(float((new - old).double().square().sum()) for old, new in pairs)
+    size = math.fsum(float(old.double().square().sum()) for old, _ in pairs)
+    return math.sqrt(change / size) if size else 0.0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
 from expander_sae.errors import ExpanderError
+from expander_sae.interventions.hooks import changing
 
 
 class PatchedModel:
@@ -42,7 +43,7 @@ class PatchedModel:
         return self._run(ids, activations) if self._checked else self._check(ids, activations)
 
     def _run(self, ids: Tensor, activations: Tensor) -> Tensor:
-        with self._replaced(activations), self._handing_on():
+        with changing(self._base, self._hookpoint, lambda _: activations), self._handing_on():
             return self._model(input_ids=ids, use_cache=False).logits
 
     @torch.no_grad()
@@ -76,27 +77,6 @@ class PatchedModel:
             self._rest = tuple(output[1:]) if isinstance(output, tuple | list) else None
 
         handle = self._module.register_forward_hook(look)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def _replaced(self, activations: Tensor) -> Iterator[None]:
-        """Inside, these activations are what goes into the module or comes out of it."""
-
-        def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-            if inputs:
-                return (activations, *inputs[1:]), named
-            return inputs, named | {next(iter(named)): activations}
-
-        def behind(module: nn.Module, inputs: Any, output: Any) -> Any:
-            return (activations, *output[1:]) if isinstance(output, tuple | list) else activations
-
-        if self._hookpoint.at_input:
-            handle = self._module.register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            handle = self._module.register_forward_hook(behind)
         try:
             yield
         finally:

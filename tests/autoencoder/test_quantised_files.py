@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import expander_sae as xs
-from expander_sae import storage
+from expander_sae.autoencoder import compress, describe
 from expander_sae.errors import StorageError
 from expander_sae.supports.packing import bits_needed
-from tests.storage.autoencoders import KINDS, WIDTH, autoencoder, same, tensor_file
+from tests.autoencoder.autoencoders import KINDS, WIDTH, autoencoder, same, tensor_file
 
 QUANTISED = ("int8", "int4")
 
@@ -42,7 +42,7 @@ def test_dtype_is_that_of_the_biases(tmp_path, dtype):
     assert torch.equal(loaded.pre_bias, sae.pre_bias.to(dtype).to(loaded.pre_bias.dtype))
     assert torch.equal(loaded.latent_bias, sae.latent_bias.to(dtype).to(loaded.pre_bias.dtype))
     assert loaded.dictionary.dtype == loaded.pre_bias.dtype
-    assert storage.describe(tmp_path).dtype == str(dtype).removeprefix("torch.")
+    assert describe(tmp_path).dtype == str(dtype).removeprefix("torch.")
 
 
 def test_values_in_int8_are_exact_in_float16(tmp_path):
@@ -67,7 +67,7 @@ def test_bytes_by_part(tmp_path, values):
     ]
     sae = xs.SparseAutoencoder(xs.Union(blocks), xs.TopK(k=2), latent_bias=True)
     sae.save(tmp_path, values=values)
-    description = storage.describe(tmp_path)
+    description = describe(tmp_path)
     parts = description.bytes_by_part
     expected = {"int8": 60 + 3, "int4": 30 + 2, None: 4 * 63}[values]
     assert parts["values"] == expected
@@ -87,7 +87,7 @@ def test_bits_of_a_column(tmp_path):
     rows = xs.Support.make("uniform", m=2048, n=16384, d=7).rows
     sae = xs.SparseAutoencoder(xs.ExpanderDictionary(xs.Support.from_rows(rows, 2048)), xs.OMP(k=32))
     sae.save(tmp_path, values="int4")
-    bits = storage.describe(tmp_path).bits_per_column
+    bits = describe(tmp_path).bits_per_column
     assert (bits["values"], bits["scales"]) == (28, 8)
     assert bits["rows"] < 67.5
 
@@ -95,27 +95,27 @@ def test_bits_of_a_column(tmp_path):
 def test_compress(tmp_path):
     sae = autoencoder("union", tied=False, latent_bias=True)
     sae.save(tmp_path / "large")
-    result = storage.compress(tmp_path / "large", tmp_path / "small", "int4")
+    result = compress(tmp_path / "large", tmp_path / "small", "int4")
     assert same(xs.SparseAutoencoder.load(tmp_path / "large"), sae)
-    assert result.before == storage.describe(tmp_path / "large")
-    assert result.after == storage.describe(tmp_path / "small")
+    assert result.before == describe(tmp_path / "large")
+    assert result.after == describe(tmp_path / "small")
     assert result.before.bytes_by_part["values"] == 2 * 4 * (48 + 27 + 21)
     assert result.after.bytes_by_part["values"] == 2 * (24 + 14 + 11)
     small = xs.SparseAutoencoder.load(tmp_path / "small")
     old = torch.cat([sae.dictionary.to_dense(), sae.encoder.to_dense()])
     new = torch.cat([small.dictionary.to_dense(), small.encoder.to_dense()])
     assert result.error == pytest.approx(float(((new - old).norm() / old.norm()).detach()), rel=1e-4)
-    assert storage.compress(tmp_path / "small", tmp_path / "again", "int4").error == 0
+    assert compress(tmp_path / "small", tmp_path / "again", "int4").error == 0
 
 
 def test_compressing_an_autoencoder_of_zeros(tmp_path):
     sae = autoencoder()
     sae.dictionary.values.data.zero_()
     sae.save(tmp_path / "large")
-    assert storage.compress(tmp_path / "large", tmp_path / "small", "int8").error == 0
+    assert compress(tmp_path / "large", tmp_path / "small", "int8").error == 0
 
 
 def test_compressing_in_place_is_refused(tmp_path):
     autoencoder().save(tmp_path / "sae")
     with pytest.raises(StorageError, match="would replace the autoencoder by one that knows less; choose another"):
-        storage.compress(tmp_path / "sae", tmp_path / "x" / ".." / "sae", "int4")
+        compress(tmp_path / "sae", tmp_path / "x" / ".." / "sae", "int4")

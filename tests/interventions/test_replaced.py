@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from expander_sae import ExpanderError
 from expander_sae.activations.hookpoints import find_hookpoints, read_activations
-from expander_sae.evaluation.patching import PatchedModel
+from expander_sae.interventions.replaced import PatchedModel
 
 IDS = torch.arange(2, 22).reshape(2, 10)
 SIZES = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}

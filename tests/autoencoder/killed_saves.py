@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 import expander_sae as xs
+from expander_sae import files
+from expander_sae.autoencoder import folder
 from expander_sae.errors import StorageError
-from expander_sae.storage import folder
+from tests.autoencoder.autoencoders import autoencoder, same
 from tests.kills import KILLED, die_at_line, die_while_writing, in_child
-from tests.storage.autoencoders import autoencoder, same
 
-WRITERS = (folder,)
-"""The module where files are written and named."""
+WRITERS = (files, folder)
+"""The modules where files are written and named."""
 ROUNDS = 25
 
 
@@ -67,7 +68,7 @@ def check_killed(path, old, new, prepare):
 
 
 def at_every_line(path, old, new):
-    """Outcomes of saves killed before each line of storage/folder.py that they run."""
+    """Outcomes of saves killed before each line of these modules that they run."""
     found = collections.Counter()
     for step in itertools.count():
         result = check_killed(path, old, new, lambda step=step: die_at_line(step, WRITERS))

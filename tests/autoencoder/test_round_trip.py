@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import expander_sae as xs
-from expander_sae import storage
+from expander_sae.autoencoder import describe, folder, stored_supports
+from expander_sae.autoencoder.config import known_coders
 from expander_sae.errors import StorageError
-from expander_sae.storage.coders import known_coders
-from tests.storage.autoencoders import KINDS, WIDTH, autoencoder, rewrite_config, same, tensor_file
+from tests.autoencoder.autoencoders import KINDS, WIDTH, autoencoder, rewrite_config, same, tensor_file
 from tests.uneven import uneven_support
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -85,7 +85,7 @@ def test_stored_rows_reach_the_last_coordinate(tmp_path, m):
 def test_dtype_of_saving_and_loading(tmp_path):
     sae = autoencoder().to(torch.bfloat16)
     sae.save(tmp_path)
-    assert storage.describe(tmp_path).dtype == "bfloat16"
+    assert describe(tmp_path).dtype == "bfloat16"
     assert xs.SparseAutoencoder.load(tmp_path).pre_bias.dtype == torch.float32
     again = xs.SparseAutoencoder.load(tmp_path, dtype=torch.bfloat16, device="cpu")
     assert same(again, sae)
@@ -127,14 +127,14 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
 def test_a_reader_survives_a_save_in_between(tmp_path, monkeypatch):
     autoencoder(seed=1).save(tmp_path)
     new = autoencoder(seed=2)
-    original = storage.folder._read_tensors
+    original = folder._read_tensors
 
-    def replaced_meanwhile(folder, config):
-        monkeypatch.setattr(storage.folder, "_read_tensors", original)
+    def replaced_meanwhile(path, config):
+        monkeypatch.setattr(folder, "_read_tensors", original)
         new.save(tmp_path)
-        return original(folder, config)
+        return original(path, config)
 
-    monkeypatch.setattr(storage.folder, "_read_tensors", replaced_meanwhile)
+    monkeypatch.setattr(folder, "_read_tensors", replaced_meanwhile)
     assert same(xs.SparseAutoencoder.load(tmp_path), new)
 
 
@@ -154,7 +154,7 @@ def test_size_of_a_folder(tmp_path, latent_bias, at_most):
     support = xs.Support.make("uniform", m=2048, n=16384, d=7)
     sae = xs.SparseAutoencoder(xs.ExpanderDictionary(support), xs.TopK(k=32), latent_bias=latent_bias)
     sae.save(tmp_path, dtype=torch.float16)
-    description = storage.describe(tmp_path)
+    description = describe(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == description.bytes_on_disk <= at_most
     assert description.dense_bytes == 2 * (2048 * 16384 + 2048 + 16384 * latent_bias)
     assert description.ratio >= 250
@@ -163,7 +163,7 @@ def test_size_of_a_folder(tmp_path, latent_bias, at_most):
 def test_description(tmp_path):
     provenance = {"model": "m", "layers": [1, 2], "note": None}
     autoencoder("union", xs.OMP(k=3), tied=False, latent_bias=True, provenance=provenance).save(tmp_path)
-    description = storage.describe(tmp_path)
+    description = describe(tmp_path)
     assert (description.m, description.n, description.d) == (WIDTH, 20, None)
     assert description.learned_values == 2 * (4 * WIDTH + 16 * 3) + WIDTH + 20
     assert description.dense_bytes == 4 * (2 * WIDTH * 20 + WIDTH + 20)
@@ -177,23 +177,23 @@ def test_description(tmp_path):
 def test_supports_of_the_blocks(tmp_path):
     sae = autoencoder("union")
     sae.save(tmp_path)
-    supports = storage.stored_supports(tmp_path)
+    supports = stored_supports(tmp_path)
     assert supports == {"blocks.1.": sae.dictionary.blocks[1].support, "blocks.2.": sae.dictionary.blocks[2].support}
 
 
 def test_description_does_not_build_the_support(tmp_path, monkeypatch):
     autoencoder().save(tmp_path)
     monkeypatch.setattr(xs.Support, "make", None)
-    assert storage.describe(tmp_path).d == 3
+    assert describe(tmp_path).d == 3
     tensor_file(tmp_path).unlink()
     with pytest.raises(StorageError, match="is missing"):
-        storage.describe(tmp_path)
+        describe(tmp_path)
 
 
 def test_columns_of_different_lengths_take_no_more_than_they_hold(tmp_path):
     support = uneven_support(2048, 4096, 28)
     xs.SparseAutoencoder(xs.ExpanderDictionary(support), xs.TopK(8)).save(tmp_path / "sae", dtype=torch.float16)
-    found = storage.describe(tmp_path / "sae")
+    found = describe(tmp_path / "sae")
     assert found.learned_values == support.entries + 2048
     assert xs.SparseAutoencoder.load(tmp_path / "sae").learned_values == found.learned_values
     assert found.bytes_by_part["values"] == 2 * support.entries

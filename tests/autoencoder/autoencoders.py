@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 import expander_sae as xs
-from expander_sae.storage.json_fields import checksum
+from expander_sae.files import checksum
 from tests.uneven import uneven_support
 
 WIDTH = 12

@@ -10,12 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from expander_sae.autoencoder.folder import Fields
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary, Union
 from expander_sae.errors import ExpanderError, StorageError
-from expander_sae.storage.json_fields import Fields
 from expander_sae.supports import Support
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -90,18 +88,6 @@ class DictionaryRecord(ABC):
     @abstractmethod
     def build(self, tensors: Mapping[str, Tensor], prefix: str = "") -> Dictionary:
         """The dictionary with the values (and rows) found under this prefix."""
-
-    def shapes_of_values(self) -> Shapes:
-        """The shape of every tensor of values."""
-        return {f"{prefix}values": (block.n, block.d) for prefix, block in self.blocks_inside()}
-
-    def shapes_of_rows(self) -> Shapes:
-        """The shape of every tensor of stored rows."""
-        return {f"{prefix}rows": (block.n, block.d) for prefix, block in self.blocks_inside() if block.rows_are_stored}
-
-    def uneven_blocks(self) -> dict[str, int]:
-        """How many values the blocks hold whose columns differ in length, by the prefix of their tensors."""
-        return {prefix: block.entries for prefix, block in self.blocks_inside() if block.entries is not None}
 
 
 @dataclass(frozen=True)

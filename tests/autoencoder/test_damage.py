@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import expander_sae as xs
-from expander_sae import storage
+from expander_sae.autoencoder import describe
 from expander_sae.errors import StorageError
-from expander_sae.storage.json_fields import checksum
-from tests.storage.autoencoders import autoencoder, same, tensor_file
+from expander_sae.files import checksum
+from tests.autoencoder.autoencoders import autoencoder, same, tensor_file
 
 EXAMPLES = settings(deadline=None, max_examples=250)
 
@@ -38,7 +38,7 @@ def check(sound, tmp_path_factory):
             loaded = xs.SparseAutoencoder.load(damaged)
         except StorageError:
             with pytest.raises(StorageError):
-                storage.describe(damaged)
+                describe(damaged)
             return True
         assert same(loaded, sae)
         return False

@@ -6,16 +6,27 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from expander_sae.autoencoder.config import (
+    Config,
+    Quantised,
+    check_dtype,
+    check_quantised,
+    dtype_name,
+    encoder_name,
+)
+from expander_sae.autoencoder.dictionaries import record_of
+from expander_sae.autoencoder.tensors import convert, read, write
 from expander_sae.coders import Coder, OneShotCoder
-from expander_sae.dictionaries import Codes, Dictionary
+from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.kernels.inputs import check_finite
 
 
@@ -136,28 +147,81 @@ class SparseAutoencoder(nn.Module):
         return other
 
     def save(
-        self,
-        path: str | PathLike[str],
-        *,
-        dtype: torch.dtype | None = None,
-        values: Literal["int8", "int4"] | None = None,
+        self, path: str | PathLike[str], *, dtype: torch.dtype | None = None, values: Quantised | None = None
     ) -> None:
         """Write the folder `path` (config.json and a safetensors file), replacing an autoencoder that is there.
 
         `values` keeps dictionary and encoder in 8 or 4 bits per value; what else there is in `dtype`, then float16.
         """
-        from expander_sae import storage  # the one place that looks down the list of rooms, for the user's comfort
-
-        storage.save(self, path, dtype=dtype, values=values)
+        learned = self._learned()
+        if dtype is None:
+            dtype = _dtype_of(learned) if values is None else torch.float16
+        check_dtype(dtype)
+        if values is not None:
+            check_quantised(values)
+        record = record_of(self.dictionary)
+        if self.untied_encoder is not None and record_of(self.untied_encoder) != record:
+            raise StorageError(
+                "The encoder has another support than the dictionary, which a file cannot say; give both the same one."
+            )
+        latent_bias, kind = self.latent_bias is not None, values or dtype_name(dtype)
+        config = Config(record, self.coder, self.tied, latent_bias, float(self.scale), dtype, kind, self.provenance)
+        blocks = self.dictionary.named_modules(remove_duplicate=False)
+        supports = {
+            f"{prefix}.rows".removeprefix("."): block.support
+            for prefix, block in blocks
+            if isinstance(block, ExpanderDictionary)
+        }
+        write(Path(path), config, learned, supports)
 
     @classmethod
     def load(
         cls, path: str | PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self:
-        """The autoencoder in the folder `path`, checked; in float32 unless `dtype` says otherwise."""
-        from expander_sae import storage
+        """The autoencoder in the folder `path`, checked; in float32 (float64 if stored so) unless `dtype` differs."""
+        stored = read(Path(path))
+        config = stored.config
+        dtype = dtype or (torch.float64 if config.dtype == torch.float64 else torch.float32)
+        check_dtype(dtype)
+        learned = {each.name: convert(each.name, stored.tensors[each.name], dtype, device) for each in config.learned()}
+        sae = cls(
+            config.dictionary.build(stored.tensors | learned),
+            config.coder,
+            tied=config.tied,
+            latent_bias=config.latent_bias,
+            provenance=config.provenance,
+        )
+        with torch.no_grad():
+            for name, parameter in sae._learned().items():
+                parameter.copy_(learned[name])
+            sae.scale.fill_(config.scale)
+        return sae
 
-        return storage.load(path, cls, device=device, dtype=dtype)
+    def _learned(self) -> dict[str, Tensor]:
+        """Every learned tensor by the name it has in the file."""
+        learned: dict[str, Tensor] = dict(self.dictionary.named_parameters(remove_duplicate=False))
+        if self.untied_encoder is not None:
+            for name, tensor in self.untied_encoder.named_parameters(remove_duplicate=False):
+                learned[encoder_name(name)] = tensor
+        learned["pre_bias"] = self.pre_bias
+        if self.latent_bias is not None:
+            learned["latent_bias"] = self.latent_bias
+        named = {id(tensor) for tensor in learned.values()}
+        others = [name for name, tensor in self.named_parameters() if id(tensor) not in named]
+        if others:
+            raise StorageError(
+                f"A file has no place for the parameters {', '.join(others)}; remove them before saving."
+            )
+        return learned
 
     def extra_repr(self) -> str:
         return f"coder={self.coder}, scale={float(self.scale):.4g}"
+
+
+def _dtype_of(learned: Mapping[str, Tensor]) -> torch.dtype:
+    """The one dtype of these tensors."""
+    dtypes = {tensor.dtype for tensor in learned.values()}
+    if len(dtypes) > 1:
+        names = ", ".join(sorted(map(dtype_name, dtypes)))
+        raise StorageError(f"The parameters are of several dtypes ({names}); choose one, such as dtype=torch.float32.")
+    return dtypes.pop()

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import expander_sae as xs
-from expander_sae import storage
+from expander_sae.autoencoder import describe, stored_supports
 from expander_sae.dictionaries.quantised import dequantise, quantise
-from tests.storage.autoencoders import autoencoder, make_version_1, same
-from tests.storage.frozen import frozen_autoencoder
+from tests.autoencoder.autoencoders import autoencoder, make_version_1, same
+from tests.autoencoder.frozen import frozen_autoencoder
 
 FROZEN = Path(__file__).parent / "frozen_folders"
 
@@ -49,8 +49,8 @@ def test_a_folder_of_version_1_is_saved_as_version_2(tmp_path):
 
 
 def test_description_of_version_1():
-    description = storage.describe(FROZEN / "version_1_float16")
+    description = describe(FROZEN / "version_1_float16")
     assert (description.values, description.dtype) == ("float16", "float16")
     assert description.bytes_by_part["rows"] == 2 * 7 * 3
     assert description.bytes_by_part["scales"] == 0
-    assert storage.stored_supports(FROZEN / "version_1_float16").keys() == {"blocks.1.", "blocks.2."}
+    assert stored_supports(FROZEN / "version_1_float16").keys() == {"blocks.1.", "blocks.2."}

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_save_leaves_the_old_or_the_new():
-    command = [sys.executable, "-m", "tests.storage.killed_saves"]
+    command = [sys.executable, "-m", "tests.autoencoder.killed_saves"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     results = json.loads(finished.stdout)
