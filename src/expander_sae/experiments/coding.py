@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from expander_sae.experiments.encoders import keep_largest
+from expander_sae.experiments.records import damaged, read_cell, write_cell
+from expander_sae.experiments.settings import settled
+from expander_sae.experiments.stages import Listener, Stages
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,10 +41,6 @@ from expander_sae.experiments.coding_learning import (
     with_coder,
 )
 from expander_sae.experiments.coding_world import Scores, World, scores_of
-from expander_sae.experiments.encoders import keep_largest
-from expander_sae.experiments.records import damaged, read_cell, write_cell
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.kernels.threads import one_thread
 from expander_sae.training import TrainConfig
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, Expand
 from expander_sae.distribution import current_group
 from expander_sae.experiments.coding_config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.experiments.coding_world import Tokens
-from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
 from expander_sae.training import TensorBatches, TrainConfig
 from expander_sae.training.building import Sample, build

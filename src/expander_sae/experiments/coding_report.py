@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from expander_sae.experiments.report_files import Report
+
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.coding import CodingResult
 from expander_sae.experiments.coding_config import NEITHER, REFINED
 from expander_sae.experiments.coding_rows import Row, rows_of
 from expander_sae.experiments.coding_words import notes, sentences
-from expander_sae.experiments.report_files import Report
 from expander_sae.reporting.charts import Axis, Picture, Point, point_chart, short
 from expander_sae.reporting.tables import Cell, Table, estimate_cell
 

@@ -4,6 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from expander_sae.experiments.records import read_evaluations, write_evaluations
+from expander_sae.experiments.settings import settled
+from expander_sae.experiments.stages import Listener, Stages
+
 from expander_sae.activations.harvest import TextConfig, harvest, plan_harvest
 from expander_sae.activations.models import SMOLLM2, LanguageModel, load_language_model
 from expander_sae.activations.smollm2 import smollm2_folder
@@ -12,9 +16,6 @@ from expander_sae.activations.store.manifest import MANIFEST
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate
 from expander_sae.evaluation.contexts import Context, firing_counts, spread_over_frequency, top_contexts
-from expander_sae.experiments.records import read_evaluations, write_evaluations
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
 from expander_sae.reporting.page import check_installed
 from expander_sae.storage import describe
 from expander_sae.storage.folder import CONFIG as AUTOENCODER

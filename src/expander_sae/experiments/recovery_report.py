@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from expander_sae.experiments.report_files import Report
+
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.recovery import RecoveryResult, Strip
 from expander_sae.experiments.recovery_config import VOTING
 from expander_sae.experiments.recovery_rows import Transition, clopper_pearson, half_of, rows_of, transition_of
 from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold
 from expander_sae.experiments.recovery_words import notes, sentences
-from expander_sae.experiments.report_files import Report
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.heat_maps import Curve, Grid, HeatMap, heat_maps
 from expander_sae.reporting.tables import Cell, Table

@@ -62,7 +62,7 @@ class Report:
     """Of the library that made it."""
 
     def write(self, folder: Path) -> Path:
-        """Write the pictures, NAME.csv, NAME.md, and last NAME.json, by which all is there; the path of the Markdown."""
+        """Write the pictures, NAME.csv, NAME.md, and last NAME.json, when all is there; the path of the Markdown."""
         folder.mkdir(parents=True, exist_ok=True)
         for shown, picture in self.pictures.items():
             picture.save(folder / f"{self.name}_{shown}")

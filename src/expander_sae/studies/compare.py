@@ -15,6 +15,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates.words import count
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
+from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.storage.folder import CONFIG as AUTOENCODER
 from expander_sae.studies.data import ActivationsConfig, Data
 from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of, write_cell
@@ -166,6 +167,23 @@ def measures_of(evaluation: Evaluation) -> dict[str, Interval]:
         **asked,
         "retention": (None if loss is None else loss.retention_mean) or NOTHING,
     }
+
+
+OPTIONAL = {
+    "CE recovered (zeros)": "recovered_zero",
+    "CE recovered (mean)": "recovered_mean",
+    "retention": "retention",
+}
+"""Shares that some runs measure and others do not, by their headings in a table."""
+
+
+def optional_columns(records: Sequence[Record]) -> dict[str | Cell, Callable[[Record], Shown]]:
+    """The columns of a table for those shares that were measured."""
+
+    def column(measure: str) -> Callable[[Record], Shown]:
+        return lambda record: Percent(record[measure])
+
+    return {heading: column(measure) for heading, measure in OPTIONAL.items() if was_asked(records, measure)}
 
 
 def was_asked(records: Sequence[Record], measure: str = "recovered_mean") -> bool:

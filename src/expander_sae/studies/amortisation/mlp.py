@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from expander_sae.experiments.encoders import MLPEncoder
-from expander_sae.experiments.records import damaged
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
@@ -22,6 +20,8 @@ from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.distribution import current_group
 from expander_sae.storage.folder import replace_file
+from expander_sae.studies.encoders import MLPEncoder
+from expander_sae.studies.study import damaged
 from expander_sae.training import TrainConfig
 from expander_sae.training.losses import batch_statistics, fvu
 from expander_sae.training.sources import open_source

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 
 import pytest
-from expander_sae.experiments.frontier_contestants import EXPANDER, FEWER, PRUNED
 
-from expander_sae.evaluation.results import Estimate
-from expander_sae.experiments.frontier_rows import NOTHING, Row, measures_of
-from expander_sae.experiments.frontier_words import sentences, verdict_table, verdicts
-
-
-def around(value: float, half: float = 0.02) -> Estimate:
-    return Estimate(value, value - half, value + half)
+from expander_sae.evaluation.results import NOTHING, Interval, Kind
+from expander_sae.studies.compare import Record
+from expander_sae.studies.frontier.contestants import EXPANDER, FEWER, PRUNED
+from expander_sae.studies.frontier.report import findings, measures_of, verdict_table, verdicts
 
 
-def row(family: str, name: str, values: int, size: int, fvu: Estimate, recovered: Estimate = NOTHING) -> Row:
-    return Row(family, name, "omp", values, size, fvu, around(0.1, 0), recovered, recovered, recovered)
+def around(value: float, half: float = 0.02) -> Interval:
+    return Interval(value, value - half, value + half, Kind.HULL)
+
+
+def row(family: str, name: str, values: int, size: int, fvu: Interval, recovered: Interval = NOTHING) -> Record:
+    shares = {"recovered_zero": recovered, "recovered_mean": recovered, "retention": recovered}
+    return Record(
+        {"family": family, "name": name, "coder": "omp"},
+        {"fvu": fvu, "never_fired": around(0.1, 0), **shares},
+        {"learned_values": values, "bytes_on_disk": size},
+    )
 
 
 OURS = row(EXPANDER, "expander d=7", 1000, 4000, around(0.40))
@@ -31,11 +36,11 @@ OURS = row(EXPANDER, "expander d=7", 1000, 4000, around(0.40))
         (row(FEWER, "dense n=9", 1000, 1500, around(0.43)), "unclear", "unclear"),
         (row(FEWER, "dense n=9", 1050, 4201, around(0.60)), "expander", "no rival as small"),
         (row(PRUNED, "pruned d=7", 1051, 4200, around(0.30)), "no rival as small", "rival"),
-        (row(FEWER, "dense n=9", 1000, 1500, Estimate(0.43, math.nan, math.nan)), "expander", "expander"),
+        (row(FEWER, "dense n=9", 1000, 1500, Interval(0.43, math.nan, math.nan, Kind.HULL)), "expander", "expander"),
     ],
 )
 def test_the_verdict_is_that_of_the_intervals_at_no_more_than_the_size(
-    rival: Row, of_values: str, of_bytes: str
+    rival: Record, of_values: str, of_bytes: str
 ) -> None:
     found = verdicts([OURS, rival])
     assert [(each.budget, each.outcome) for each in found] == [("learned values", of_values), ("bytes", of_bytes)]
@@ -49,7 +54,7 @@ def test_the_best_of_the_rivals_is_compared_by_either_measure() -> None:
         row(PRUNED, "pruned d=7", 1000, 4000, around(0.30), around(0.60)),
     ]
     by_values = [each for each in verdicts(rows) if each.budget == "learned values"]
-    assert [(each.measure.name, each.rival.name if each.rival else "") for each in by_values] == [
+    assert [(each.measure.name, each.rival.labels["name"] if each.rival else "") for each in by_values] == [
         ("fvu", "pruned d=7"),
         ("recovered", "dense n=9"),
     ]
@@ -63,7 +68,7 @@ def test_sentences_name_who_wins_where() -> None:
         row(FEWER, "dense n=9", 1000, 1500, around(0.60)),
         row(PRUNED, "pruned d=32", 4000, 9000, around(0.25)),
     ]
-    of_values, of_bytes = sentences(rows)
+    of_values, of_bytes = findings(rows)
     assert of_values.startswith("At equal learned values")
     assert "the expander dictionary wins at d=7; another wins at d=32 (pruned)." in of_values
     assert of_bytes.endswith("the expander dictionary wins at d=7; another wins at d=32 (pruned).")
