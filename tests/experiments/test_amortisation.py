@@ -32,7 +32,7 @@ from expander_sae.experiments.amortisation_report import RECOVERED, picture_of, 
 from expander_sae.experiments.amortisation_rows import Row, rows_of
 from expander_sae.experiments.amortisation_words import sentences
 from expander_sae.experiments.report_reading import read_chapters
-from tests.experiments.notebook import Notebook
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from expander_sae.experiments.amortisation_mlp import (
 from expander_sae.experiments.encoders import MLPEncoder
 from expander_sae.experiments.frontier_data import planted_activations
 from expander_sae.training import TrainConfig, train
-from tests.experiments.notebook import Notebook
+from tests.studies.notebook import Notebook
 
 HIDDEN = 24
 

@@ -23,7 +23,7 @@ from expander_sae.experiments.controls_report import overlap_table, table_of, wr
 from expander_sae.experiments.controls_rows import Row, rows_of
 from expander_sae.experiments.controls_words import sentences
 from expander_sae.storage import describe
-from tests.experiments.notebook import Notebook
+from tests.studies.notebook import Notebook
 
 CLUSTERED = ("clustered:4", "clustered:8")
 

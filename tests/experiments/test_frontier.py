@@ -22,7 +22,7 @@ from expander_sae.experiments.frontier_config import FrontierConfig
 from expander_sae.experiments.frontier_contestants import FAMILIES, REFERENCE
 from expander_sae.experiments.frontier_report import write_report
 from expander_sae.experiments.frontier_rows import rows_of
-from tests.experiments.notebook import Notebook
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

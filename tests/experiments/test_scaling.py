@@ -35,7 +35,7 @@ from expander_sae.experiments.scaling_config import Grid, ScalingConfig
 from expander_sae.experiments.scaling_report import write_report
 from expander_sae.experiments.scaling_rows import Row, study_of
 from expander_sae.experiments.scaling_trials import Trials
-from tests.experiments.notebook import Notebook
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from expander_sae.cli.announcing import Announcer, wide_console
-from expander_sae.experiments.coding_config import CodingConfig
+from expander_sae.studies.coding.config import CodingConfig
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,8 @@ class Coding(CodingConfig):
 
     def run(self) -> None:
         """Announce the stages, print the table and what it says, say where the report is."""
-        from expander_sae.experiments.coding import run_coding
-        from expander_sae.experiments.coding_report import table_of, write_report
-        from expander_sae.experiments.coding_rows import rows_of
-        from expander_sae.experiments.coding_words import sentences
+        from expander_sae.studies.coding.report import rows_of, sentences, table_of, write_report
+        from expander_sae.studies.coding.run import run_coding
 
         console = wide_console()
         with Announcer(console) as announcer:

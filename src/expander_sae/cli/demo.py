@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from expander_sae.cli.announcing import Announcer, wide_console
-from expander_sae.experiments.demo import DemoConfig
+from expander_sae.studies.demo.config import DemoConfig
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,8 @@ class Demo(DemoConfig):
 
     def run(self) -> None:
         """Announce the stages, then print the table and say where the page is."""
-        from expander_sae.experiments.demo import run_demo
-        from expander_sae.experiments.demo_report import table_of, write_report
-        from expander_sae.experiments.demo_words import summary
+        from expander_sae.studies.demo.report import summary, table_of, write_report
+        from expander_sae.studies.demo.run import run_demo
 
         console = wide_console()
         with Announcer(console) as announcer:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from expander_sae.experiments.planted import PlantedConfig, Recovery, recover_planted
+from expander_sae.studies.planted import PlantedConfig, Recovery, recover_planted
 
 
 @dataclass(frozen=True)

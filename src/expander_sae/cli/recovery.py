@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from expander_sae.cli.announcing import Announcer, wide_console
-from expander_sae.experiments.recovery_config import RecoveryConfig
+from expander_sae.studies.recovery.config import RecoveryConfig
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,8 @@ class Recovery(RecoveryConfig):
 
     def run(self) -> None:
         """Announce the stages, print how far every coder gets, say where the report is."""
-        from expander_sae.experiments.recovery import run_recovery
-        from expander_sae.experiments.recovery_report import transition_table, write_report
-        from expander_sae.experiments.recovery_rows import transition_of
-        from expander_sae.experiments.recovery_words import sentences
+        from expander_sae.studies.recovery.report import sentences, transition_of, transition_table, write_report
+        from expander_sae.studies.recovery.run import run_recovery
 
         console = wide_console()
         with Announcer(console) as announcer:

@@ -18,10 +18,10 @@ from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, Voting
 from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.experiments.records import damaged, read_cell, write_cell
-from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig
-from expander_sae.experiments.recovery_theory import sets_with_condition
 from expander_sae.experiments.settings import settled
 from expander_sae.experiments.stages import Listener, Stage, Stages
+from expander_sae.studies.recovery.config import DENSE, RecoveryConfig
+from expander_sae.studies.recovery.theory import sets_with_condition
 from expander_sae.supports import Support
 from expander_sae.supports.construction import SupportError
 from expander_sae.supports.statistics import max_overlap

@@ -1,22 +1,22 @@
-"""The report of a study of recovery: where every coder stops, all cells, and one picture of small multiples."""
+"""The report of recovery: where every coder stops, every strip of cells, and one picture of small multiples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expander_sae.certificates.sampling import Rate
 from expander_sae.evaluation.results import Estimate
-from expander_sae.experiments.recovery import RecoveryResult, Strip
-from expander_sae.experiments.recovery_config import VOTING
-from expander_sae.experiments.recovery_rows import Transition, clopper_pearson, half_of, rows_of, transition_of
-from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold
-from expander_sae.experiments.recovery_words import notes, sentences
 from expander_sae.experiments.report_files import Report
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.heat_maps import Curve, Grid, HeatMap, heat_maps
 from expander_sae.reporting.tables import Cell, Table
+from expander_sae.studies.recovery.config import VOTING, RecoveryConfig
+from expander_sae.studies.recovery.run import ITERATIONS, STEPS_OF_MP, RecoveryResult, Strip
+from expander_sae.studies.recovery.theory import l1_threshold, voting_threshold
 
 NAME = "recovery"
 """What the files of the report are called, the ending aside."""
@@ -26,6 +26,81 @@ CONDITION = "measured: half of random sets, every code on them proved (exact rec
 LIMIT = "no dictionary of this size has a coherence certificate beyond (Welch)"
 EVOLUTION = "predicted for large m: rounds of votes (density evolution)"
 POLYTOPE = "predicted for large m: l1 with Gaussian columns (Donoho and Tanner)"
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell."""
+
+    dictionary: str
+    coder: str
+    n_over_m: float
+    k_over_m: float
+    n: int
+    k: int
+    tokens: int
+    recovered: int
+    exact: Estimate
+    """Share of the tokens whose features were found exactly, with a Clopper-Pearson interval of 95 %."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Where a coder no longer recovers half of the tokens."""
+
+    dictionary: str
+    coder: str
+    n_over_m: float
+    k_over_m: Estimate
+    """0 where the fewest features are too many already, inf where the most are not."""
+
+
+def rows_of(result: RecoveryResult) -> list[Row]:
+    """Every cell that was tried, strip after strip."""
+    config = result.config
+    return [
+        Row(strip.dictionary, strip.coder, strip.n / config.m, k / config.m, strip.n, k, config.tokens, recovered,
+            clopper_pearson(recovered, config.tokens))
+        for strip in result.strips
+        for k, recovered in zip(config.active, strip.recovered, strict=False)
+    ]  # fmt: skip
+
+
+def clopper_pearson(successes: int, trials: int) -> Estimate:
+    """The share, and the 95 % interval that holds whatever the true one is."""
+    rate = Rate.counted(successes, trials)
+    return Estimate(rate.share, rate.low, rate.high)
+
+
+def transition_of(result: RecoveryResult, strip: Strip) -> Transition:
+    """Where a strip falls through one half, and where the ends of its intervals do."""
+    config = result.config
+    found = half_of(config, strip.recovered, config.tokens)
+    return Transition(strip.dictionary, strip.coder, strip.n / config.m, found)
+
+
+def half_of(config: RecoveryConfig, counts: Sequence[int], trials: int) -> Estimate:
+    """The k / m where counts of so many trials, for ever more active features, fall through one half."""
+    shares = [clopper_pearson(count, trials) for count in counts]
+    places = [k / config.m for k, _ in zip(config.active, shares, strict=False)]
+    return Estimate(
+        falls_through(HALF, places, [each.value for each in shares]),
+        falls_through(HALF, places, [each.low for each in shares]),
+        falls_through(HALF, places, [each.high for each in shares]),
+    )
+
+
+def falls_through(level: float, places: Sequence[float], shares: Sequence[float]) -> float:
+    """The first place where the shares fall below a level, between two places by logarithms; 0 or inf if outside."""
+    number = next((number for number, share in enumerate(shares) if share < level), None)
+    if number is None:
+        return math.inf
+    if number == 0:
+        return 0.0
+    before, after = shares[number - 1], shares[number]
+    way = (before - level) / (before - after)
+    return math.exp((1 - way) * math.log(places[number - 1]) + way * math.log(places[number]))
 
 
 def write_report(result: RecoveryResult) -> Path:
@@ -175,3 +250,74 @@ def _ends(place: Estimate) -> dict[str, float | None]:
     """Where something falls through one half, for JSON; None outside what was tried."""
     ends = {"k_over_m": place.value, "low": place.low, "high": place.high}
     return {name: None if end in (0, math.inf) else end for name, end in ends.items()}
+
+
+def sentences(result: RecoveryResult, transitions: Sequence[Transition]) -> list[str]:
+    """How far every coder gets, at the size in the middle of those that all dictionaries have."""
+    m = result.config.m
+    common = [n for n in result.config.features if all((name, n) not in result.absent for name in _present(result))]
+    if not common:
+        return ["No size is there for all dictionaries; see the table."]
+    n = common[len(common) // 2]
+    lines = []
+    for coder in result.config.coders:
+        places = [each for each in transitions if (each.coder, each.n_over_m) == (coder, n / m)]
+        said = ", ".join(f"{each.dictionary} {_words(result, each.k_over_m.value)}" for each in places)
+        if said:
+            lines.append(f"n = {n / m:g} m, {coder}: half of the tokens are recovered up to k / m of {said}.")
+    return [*lines, _condition(result, n)]
+
+
+def _condition(result: RecoveryResult, n: int) -> str:
+    """How far recovery is proved for half of the random sets of features."""
+    config, found = result.config, {name: known for (name, size), known in result.certificates.items() if size == n}
+    halves = {name: half_of(config, known.condition, config.sets).value for name, known in found.items()}
+    said = ", ".join(f"{name} {_words(result, half)}" for name, half in halves.items())
+    return (
+        f"n = {n / config.m:g} m, exact recovery condition: on half of the random sets of features OMP and l1 "
+        f"minimisation are proved to find every code, whatever its coefficients, up to k / m of {said}."
+    )
+
+
+def _present(result: RecoveryResult) -> list[str]:
+    """Dictionaries that exist at some size."""
+    return list(dict.fromkeys(name for name, _ in result.certificates))
+
+
+def _words(result: RecoveryResult, place: float) -> str:
+    shares = [k / result.config.m for k in result.config.active]
+    if place == 0:
+        return f"below {shares[0]:.3f}"
+    return f"above {shares[-1]:.3f}" if math.isinf(place) else f"{place:.3f}"
+
+
+def notes(result: RecoveryResult) -> list[str]:
+    """How to read the table and the picture, and what must not be concluded."""
+    config = result.config
+    sizes = {"flat": "all 1", "uniform": "uniform between 0.5 and 1.5", "gaussian": "normally distributed"}
+    signs = "of either sign" if config.signed else "all positive"
+    return [
+        f"m = {config.m}, d = {config.d}, {config.columns} columns of unit norm (dense ones are Gaussian); k features "
+        f"drawn at random, coefficients {sizes[config.coefficients]}, {signs}, no noise; {config.tokens} tokens a "
+        "cell, the same supports and coefficients for every dictionary and coder.",
+        "Recovered: the k largest codes are exactly the planted features. Intervals are Clopper-Pearson, 95 %, over "
+        "tokens; the dictionary is one draw. Once no token of a cell is recovered, larger k are not tried; they are "
+        "drawn as none and missing from the numbers.",
+        f"OMP takes k steps, so a single wrong pick counts against it; MP takes {STEPS_OF_MP} k, and the k largest of "
+        f"its codes are read off. The lasso has a penalty of {config.penalty:g} of the largest useful one, at most "
+        f"{ITERATIONS} iterations of FISTA, and is read off the same way.",
+        "The voting decoder accepts a code once enough coordinates agree on it: by default one more than any two "
+        "columns share, because weights of equal size add up to the same wrong vote on all coordinates that two "
+        "features share. So its reach depends on the largest overlap. It is for noise-free data, and there is nothing "
+        "to vote on where every feature touches every coordinate.",
+        "Proved lines hold for every support of that size, predicted ones for most supports as m grows. Certificates "
+        "from coherence end far below what happens to random supports: that is what such proofs cost, not what coders "
+        "do.",
+        f"Exact recovery condition (Tropp): decided on {config.sets} random sets of features of every size. Where it "
+        "holds, OMP with signs, and l1 minimisation, find every code on that set, the worst one too, so it ends before "
+        "what ordinary coefficients allow. Matching pursuit then never takes a wrong column, but need not have taken "
+        "all after so many steps; it has no such line.",
+        "Exactly sparse, noise-free codes over a known dictionary: nothing here says what activations of a language "
+        "model allow.",
+        *(f"{name} has no n = {n / config.m:g} m: {why}" for (name, n), why in result.absent.items()),
+    ]

@@ -12,8 +12,12 @@ from torch import Tensor
 
 from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
-from expander_sae.experiments.coding_coders import GradientCodes, descended
-from expander_sae.experiments.coding_config import (
+from expander_sae.experiments.encoders import keep_largest
+from expander_sae.experiments.records import damaged, read_cell, write_cell
+from expander_sae.experiments.settings import settled
+from expander_sae.experiments.stages import Listener, Stages
+from expander_sae.kernels.threads import one_thread
+from expander_sae.studies.coding.config import (
     DENSE,
     KNOWN_CODES,
     LASSO,
@@ -26,9 +30,11 @@ from expander_sae.experiments.coding_config import (
     TOPK,
     CodingConfig,
 )
-from expander_sae.experiments.coding_costs import Sizes, counted_lasso
-from expander_sae.experiments.coding_learning import (
+from expander_sae.studies.coding.costs import Sizes, counted_lasso
+from expander_sae.studies.coding.learning import (
+    GradientCodes,
     Learned,
+    descended,
     first_dictionary,
     from_codes,
     new_encoder,
@@ -36,29 +42,22 @@ from expander_sae.experiments.coding_learning import (
     trained,
     with_coder,
 )
-from expander_sae.experiments.coding_world import Scores, World, scores_of
-from expander_sae.experiments.encoders import keep_largest
-from expander_sae.experiments.records import damaged, read_cell, write_cell
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
-from expander_sae.kernels.threads import one_thread
+from expander_sae.studies.coding.world import Scores, World, scores_of
 from expander_sae.training import TrainConfig
 
 CELLS = "cells"
-"""What the folder of a study holds, besides the report."""
+"""The folder of finished measurements in that of the study."""
 LEARNERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO)
-"""Who learns; TopK codes are refined afterwards as well."""
+"""The coders that are trained, or train a dictionary, by themselves; the refined one starts from the codes of TopK."""
 WIDTH = 4
-"""Codes per active feature that dictionaries learn from under l1, which spreads them out."""
-
-
+"""Codes per active feature that dictionaries learn from under l1, which spreads codes out."""
 LEARNING_GAP = 1e-2
-"""How exactly the lasso is solved while a dictionary learns from it."""
+"""The duality gap at which the lasso stops while a dictionary learns from its codes."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one coder made of one world."""
+    """The scores and the price of one coder in one world."""
 
     scores: Scores
     inference: float
@@ -68,8 +67,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A coder in a world, under a setting."""
+class Measured:
+    """An outcome with its labels: a coder in the world of a seed, with what was known while it learned."""
 
     truth: str
     setting: str
@@ -83,13 +82,13 @@ class CodingResult:
     """Everything that the report is made of."""
 
     config: CodingConfig
-    cells: list[Cell]
+    measured: list[Measured]
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Somebody who has to learn, what it may know, and what the truth is."""
+    """One learner in the world of a seed, with what it is told: what is learned at once and kept in one file."""
 
     config: CodingConfig
     truth: str
@@ -99,13 +98,13 @@ class Task:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The file of its outcomes."""
         words = f"{self.truth}-{self.setting}-{self.learner}-seed{self.seed}"
         return self.config.out / CELLS / f"{words.replace(' ', '-')}.json"
 
     @property
     def sizes(self) -> Sizes:
-        """What costs depend on."""
+        """The sizes that its costs are computed from."""
         config = self.config
         return Sizes(config.m, config.n, config.entries(self.truth), config.k, config.hidden)
 
@@ -130,16 +129,16 @@ def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
             found = measure(task)
             write_cell(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})
             stage.proceeds((number + 1) * config.test_tokens)
-        cells = [cell for task in tasks for cell in _read(task)]
-        stage.outcome = f"{len(cells)} coders in their worlds, {config.test_tokens:,} tokens each"
-    return CodingResult(config, cells, stages.seconds)
+        measured = [each for task in tasks for each in _read(task)]
+        stage.outcome = f"{len(measured)} coders in their worlds, {config.test_tokens:,} tokens each"
+    return CodingResult(config, measured, stages.seconds)
 
 
-def _read(task: Task) -> list[Cell]:
-    """What is on disk of a task."""
+def _read(task: Task) -> list[Measured]:
+    """The outcomes on disk."""
     try:
         return [
-            Cell(task.truth, task.setting, coder, task.seed,
+            Measured(task.truth, task.setting, coder, task.seed,
                  Outcome(Scores(**content["scores"]), content["inference"], content["training"]))
             for coder, content in read_cell(task.path).items()
         ]  # fmt: skip
@@ -148,7 +147,7 @@ def _read(task: Task) -> list[Cell]:
 
 
 def measure(task: Task) -> dict[str, Outcome]:
-    """What comes of a task, by coder."""
+    """Learn and score; the outcomes by coder, which are two where codes are refined."""
     world = World.draw(task.config, task.truth, task.seed)
     if task.learner == TOPK and task.setting == NEITHER:
         return _library_topk(task, world)
@@ -158,7 +157,7 @@ def measure(task: Task) -> dict[str, Outcome]:
 
 
 def _encoded(task: Task, world: World) -> dict[str, Outcome]:
-    """By an encoder that is trained here."""
+    """An encoder trained by the study, on the dictionary that is known or learned with it."""
     config, setting, learner = task.config, task.setting, task.learner
     learned, cost = _known(task, world)
     if setting == NEITHER:
@@ -175,7 +174,7 @@ def _encoded(task: Task, world: World) -> dict[str, Outcome]:
 
 
 def _library_topk(task: Task, world: World) -> dict[str, Outcome]:
-    """By the library's own autoencoder with an encoder of its own."""
+    """The library's own TopK autoencoder, which learns an encoder beside its dictionary."""
     config, d = task.config, None if task.truth == DENSE else task.config.d
     settings = TrainConfig(
         n=config.n, d=d, k=config.k, coder="topk", tied=False, unit_norm=True, stretch=1, seed=task.seed,
@@ -194,7 +193,7 @@ def _library_topk(task: Task, world: World) -> dict[str, Outcome]:
 def _refined(
     task: Task, world: World, learned: Learned, codes: Float[Tensor, "tokens n"], cost: float
 ) -> dict[str, Outcome]:
-    """Gradient steps from where an encoder left off."""
+    """Codes after gradient steps from those of an encoder."""
     config, sizes = task.config, task.sizes
     x = world.test.x - learned.offset
     better = descended(learned.dictionary, x, codes, config.refining_steps, config.penalty)
@@ -203,7 +202,7 @@ def _refined(
 
 
 def _solved(task: Task, world: World) -> dict[str, Outcome]:
-    """By a coder that needs the dictionary alone."""
+    """A coder that solves for the codes of each token; with nothing known, the dictionary learned from its codes."""
     config, sizes, width = task.config, task.sizes, min(task.config.n, WIDTH * task.config.k)
     learned, cost = _known(task, world)
     if task.setting == NEITHER:
@@ -234,7 +233,7 @@ def _code(task: Task, learned: Learned, x: Float[Tensor, "tokens m"]) -> tuple[F
 
 
 def _known(task: Task, world: World) -> tuple[Learned, float]:
-    """The dictionary that follows from what is known, and what finding it cost; the true one if it is given."""
+    """The dictionary that follows from what is known, and its cost: least squares from codes, or the true one, free."""
     config = task.config
     if task.setting == KNOWN_CODES:
         return from_codes(config, task.truth, world.train), task.sizes.least_squares(config.samples)

@@ -10,18 +10,18 @@ from expander_sae.supports import constructions
 
 DENSE: Literal["dense"] = "dense"
 EXPANDER: Literal["expander"] = "expander"
-"""Kinds of dictionaries."""
+"""The two kinds of true dictionary."""
 KNOWN_CODES, KNOWN_DICTIONARY, NEITHER = "known codes", "known dictionary", "neither"
 SETTINGS = {"codes": KNOWN_CODES, "dictionary": KNOWN_DICTIONARY, "neither": NEITHER}
-"""What is known while learning, by the names on the command line."""
+"""What is known while learning, by the words of the command line."""
 TOPK, RELU, MLP, OPTIMISED, REFINED, OMP, LASSO = "topk", "relu", "mlp", "optimised", "topk+optimised", "omp", "lasso"
 CODERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO, REFINED)
-"""Who codes, in the order of the tables."""
+"""All coders, in the order of the tables."""
 
 
 @dataclass(frozen=True)
 class CodingConfig:
-    """Planted activations, what is known of them, and how long everybody may learn."""
+    """Planted activations, what is known of them while learning, and how long learning takes."""
 
     m: int = 32
     """Width of an activation."""
@@ -40,27 +40,27 @@ class CodingConfig:
     known: tuple[Literal["codes", "dictionary", "neither"], ...] = ("codes", "dictionary", "neither")
     """What is known while learning."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Everything is drawn and learned once with each."""
+    """Seeds; each draws another world, and everything is learned in it anew."""
     samples: int = 16_384
     """Activations to learn from."""
     tokens: int = 262_144
     """Tokens to learn from; more than there are samples means several passes."""
     solver_tokens: int = 32_768
-    """The same for dictionaries that learn from codes solved for each token, which take longer and need fewer."""
+    """Tokens for dictionaries that learn from solved codes, which take longer per token and need fewer."""
     batch: int = 256
     """Tokens per step of learning."""
     learning_rate: float = 0.003
-    """Of the encoders; dictionaries that learn with a pursuit take the library's rule."""
+    """Learning rate of the encoders; dictionaries that learn from solved codes take the library's rule."""
     hidden: int = 256
     """Hidden units of the MLP, beside which it has a linear shortcut."""
     penalty: float = 0.1
-    """Of the l1 norm, wherever there is one, as a share of what makes the codes of a token zero."""
+    """Weight of the l1 norm, where there is one, as a share of the weight at which a token's codes become zero."""
     steps: int = 50
     """Gradient steps of optimised codes from zero."""
     refining_steps: int = 10
     """Gradient steps from where the TopK encoder left off."""
     test_tokens: int = 2048
-    """Tokens that nobody learned from, to measure on."""
+    """Tokens to measure on, which nothing learned from."""
     out: Path = Path("runs/coding")
     """The folder for everything that is made; a second run goes on there."""
 
@@ -102,11 +102,11 @@ class CodingConfig:
 
     @property
     def settings(self) -> list[str]:
-        """What is known, in words."""
+        """What is known in each setting, in words."""
         return [SETTINGS[name] for name in self.known]
 
     def entries(self, truth: str) -> int:
-        """Values of a column of a dictionary of this kind."""
+        """Values per column of a dictionary of this kind."""
         return self.m if truth == DENSE else self.d
 
     def to_json(self) -> dict[str, object]:

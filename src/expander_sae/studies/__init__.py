@@ -1,0 +1,1 @@
+"""Studies: a question each, asked of dictionaries on this machine and answered in a report."""

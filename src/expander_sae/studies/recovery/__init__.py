@@ -1,0 +1,1 @@
+"""Recovery: how many of how many features can be active before a coder no longer finds exactly them."""
