@@ -1,10 +1,10 @@
 """What a study of sparse coding is asked for: the true dictionary and codes, what is known of them, and who codes."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from expander_sae.checks import at_least, different, distinct, one_of
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions
 
@@ -17,11 +17,20 @@ SETTINGS = {"codes": KNOWN_CODES, "dictionary": KNOWN_DICTIONARY, "neither": NEI
 TOPK, RELU, MLP, OPTIMISED, REFINED, OMP, LASSO = "topk", "relu", "mlp", "optimised", "topk+optimised", "omp", "lasso"
 CODERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO, REFINED)
 """All coders, in the order of the tables."""
+WIDTH = 4
+"""Codes per active feature that dictionaries learn from under l1, which spreads codes out."""
+LEARNING_GAP = 1e-2
+"""The duality gap at which the lasso stops while a dictionary learns from its codes."""
 
 
 @dataclass(frozen=True)
 class CodingConfig:
-    """Planted activations, what is known of them while learning, and how long learning takes."""
+    """Compare encoders with coders that solve for each token, where the true codes and dictionary are known.
+
+    Linear encoders (TopK, ReLU), an MLP, codes optimised by gradient from zero or from an encoder, OMP and the lasso;
+    given the codes, the dictionary, or neither; dense and expander truths. Scores with intervals over seeds, costs in
+    multiply-adds. Run it again to go on where it was stopped.
+    """
 
     m: int = 32
     """Width of an activation."""
@@ -65,35 +74,19 @@ class CodingConfig:
     """The folder for everything that is made; a second run goes on there."""
 
     def __post_init__(self) -> None:
-        for name, known in (("truths", (DENSE, EXPANDER)), ("known", tuple(SETTINGS))):
-            given = getattr(self, name)
-            if not given or len(set(given)) < len(given) or not set(given) <= set(known):
-                raise ExpanderError(f"{name} must be different ones of {', '.join(known)}, not {given}.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ExpanderError(f"seeds must be different numbers of at least 0, not {self.seeds}.")
-        for name in (
-            "m",
-            "d",
-            "k",
-            "samples",
-            "tokens",
-            "solver_tokens",
-            "batch",
-            "hidden",
-            "steps",
-            "refining_steps",
-            "test_tokens",
-        ):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        different("truths", self.truths, (DENSE, EXPANDER))
+        different("known", self.known, tuple(SETTINGS))
+        distinct("seeds", self.seeds, 0)
+        counts = "m d k samples tokens solver_tokens batch hidden steps refining_steps test_tokens"
+        for name in counts.split():
+            at_least(name, getattr(self, name), 1)
         if self.k > self.n or self.d > self.m:
             raise ExpanderError(
                 f"k must be at most n = {self.n} and d at most m = {self.m}, not {self.k} and {self.d}."
             )
         if self.batch > min(self.samples, self.tokens, self.solver_tokens):
             raise ExpanderError(f"samples, tokens and solver_tokens must be at least one batch of {self.batch}.")
-        if self.construction not in constructions():
-            raise ExpanderError(f"construction must be one of {', '.join(constructions())}, not {self.construction!r}.")
+        one_of("construction", self.construction, constructions())
         if self.noise < 0 or not self.learning_rate > 0 or not 0 < self.penalty <= 1:
             raise ExpanderError(
                 "noise must be at least 0, learning_rate above 0 and penalty above 0 and at most 1, not "
@@ -108,8 +101,3 @@ class CodingConfig:
     def entries(self, truth: str) -> int:
         """Values per column of a dictionary of this kind."""
         return self.m if truth == DENSE else self.d
-
-    def to_json(self) -> dict[str, object]:
-        """What makes one study differ from another, as JSON holds it."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "out"}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

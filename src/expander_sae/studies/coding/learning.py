@@ -15,23 +15,28 @@ from expander_sae.coders.lasso import largest_penalty
 from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
-from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.studies.coding.config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.studies.coding.world import Tokens
+from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
-from expander_sae.training import TensorBatches, TrainConfig
-from expander_sae.training.building import Sample, build
-from expander_sae.training.dead_features import FiringRecord
-from expander_sae.training.learned_rows import high_loss_tokens, rows_of_largest
-from expander_sae.training.losses import batch_statistics
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import (
+    FiringRecord,
+    Sample,
+    TensorBatches,
+    TrainConfig,
+    Trainee,
+    high_loss_tokens,
+    learn,
+    new_autoencoder,
+    rows_of_largest,
+)
 
 RESTART_EVERY, RESTART_UNTIL = 50, 0.7
-"""Steps between restarts of dead features, and the share of the tokens after which they rest."""
+"""Steps between restarts of dead features, and the share of all steps after which there are none any more."""
 DEAD_AFTER = 5_000
 """Tokens without firing after which a feature of an encoder counts as dead."""
 RIDGE = 1e-4
-"""Of the least squares for columns, as a share of the mean energy of a feature."""
+"""Ridge of the least squares for columns, as a share of the mean energy of a feature."""
 _ARRAYS = 6  # [tokens, n] that gradient steps hold at a time
 
 
@@ -63,8 +68,8 @@ def from_codes(config: CodingConfig, truth: str, tokens: Tokens) -> Learned:
 
 
 def with_coder(config: CodingConfig, truth: str, seed: int, tokens: Tokens, coder: Coder, width: int) -> Learned:
-    """A dictionary trained with any coder in the loop, whose codes have at most this width, by the library's steps."""
-    settings = TrainConfig(
+    """A dictionary that the library trains on the codes of any coder, which are at most `width` per token."""
+    settings = TrainConfig(  # its own coder is a pursuit too, since that decides what a solver's dictionary is like
         n=config.n, d=None if truth == DENSE else config.d, k=width, coder="omp", stretch=1, seed=seed,
         tokens=config.solver_tokens, batch=config.batch,
     )  # fmt: skip
@@ -73,22 +78,16 @@ def with_coder(config: CodingConfig, truth: str, seed: int, tokens: Tokens, code
 
 
 def trained(settings: TrainConfig, tokens: Tokens, coder: Coder | None = None) -> SparseAutoencoder:
-    """What `train` makes of the tokens, under another coder if one is given."""
-    group = current_group()
+    """The library's autoencoder trained on the tokens, with another coder in the loop if one is given."""
     batches = TensorBatches(tokens.x, batch=settings.batch, seed=settings.seed)
-    sample = Sample.of(batches, settings.batch, group, torch.device("cpu"))
-    sae = build(settings, sample, group)
-    if coder is not None:
-        sae.coder = coder
-    trainee = Trainee(settings, sae, group, sample)
-    while trainee.tokens < settings.tokens:
-        x = next(batches)
-        trainee.step(x, batch_statistics(x, group))
+    sample = Sample.of(batches, settings.batch)
+    trainee = Trainee(settings, new_autoencoder(settings, sample, coder=coder), sample)
+    learn(trainee, batches, settings.tokens)
     return trainee.finished()
 
 
 def first_dictionary(config: CodingConfig, truth: str, seed: int, tokens: Tokens) -> Dictionary:
-    """Where learning starts if nothing is known: random columns, or tokens where they are largest."""
+    """The dictionary that learning starts from if nothing is known: random columns, or tokens where they are largest."""
     generator = torch.Generator().manual_seed(seed)
     if truth == DENSE:
         return DenseDictionary(config.m, config.n, generator=generator)
@@ -97,7 +96,7 @@ def first_dictionary(config: CodingConfig, truth: str, seed: int, tokens: Tokens
 
 
 def new_encoder(config: CodingConfig, coder: str, dictionary: Dictionary, seed: int) -> AnyEncoder:
-    """An encoder that nobody has trained yet."""
+    """An untrained encoder of the kind that the coder needs, which starts from the dictionary."""
     return MLPEncoder(dictionary, config.hidden, seed) if coder == MLP else LinearEncoder(dictionary)
 
 
@@ -105,33 +104,53 @@ def train_encoder(
     config: CodingConfig, setting: str, coder: str, encoder: AnyEncoder, dictionary: Dictionary, tokens: Tokens
 ) -> None:
     """Train an encoder, and the dictionary with it where neither is known; both change in place."""
-    learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
-    optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=True)
     batches = TensorBatches(torch.cat([tokens.x, tokens.codes], dim=1), batch=config.batch)
-    record = FiringRecord(config.n, DEAD_AFTER, tokens.x.device)
-    steps, l1 = config.tokens // config.batch, l1_weight(config, setting, coder, dictionary, tokens)
-    for step in range(steps):
-        for options in optimizer.param_groups:
-            options["lr"] = config.learning_rate * min(1.0, 2 * (1 - step / steps))
-        batch = next(batches)
-        x, true = batch[:, : config.m], batch[:, config.m :]
-        optimizer.zero_grad()
-        codes, residual = forward(config, setting, coder, encoder, dictionary, x)
-        missed = codes - true if setting == KNOWN_CODES else residual
-        loss = (missed.square().sum() / 2 + l1 * codes.sum()) / len(x)
+    learner = EncoderLearner(config, setting, coder, encoder, dictionary, tokens)
+    learn(learner, batches, learner.steps * config.batch)
+
+
+class EncoderLearner:
+    """An encoder that learns, and the dictionary with it where neither is known."""
+
+    def __init__(
+        self, config: CodingConfig, setting: str, coder: str, encoder: AnyEncoder, dictionary: Dictionary, known: Tokens
+    ) -> None:
+        self.config, self.setting, self.coder = config, setting, coder
+        self.encoder, self.dictionary, self.known = encoder, dictionary, known
+        self.tokens, self.steps = 0, config.tokens // config.batch
+        learned = [*encoder.parameters(), *(dictionary.parameters() if setting == NEITHER else ())]
+        self.optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=True)
+        self.record = FiringRecord(config.n, DEAD_AFTER, known.x.device)
+        self.l1 = l1_weight(config, setting, coder, dictionary, known)
+
+    def step(self, batch: Float[Tensor, "tokens m_and_n"]) -> dict[str, float]:
+        """Learn from activations and, behind them, their codes; the rate is flat, then falls to zero in a line."""
+        step, x, true = self.tokens // self.config.batch, batch[:, : self.config.m], batch[:, self.config.m :]
+        for options in self.optimizer.param_groups:
+            options["lr"] = self.config.learning_rate * min(1.0, 2 * (1 - step / self.steps))
+        self.optimizer.zero_grad()
+        codes, residual = forward(self.config, self.setting, self.coder, self.encoder, self.dictionary, x)
+        missed = codes - true if self.setting == KNOWN_CODES else residual
+        loss = (missed.square().sum() / 2 + self.l1 * codes.sum()) / len(x)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if setting == NEITHER:
-            dictionary.normalise_columns()
-            record.update(Codes.from_dense(codes.detach()), len(x), current_group())
-            if (step + 1) % RESTART_EVERY == 0 and step < RESTART_UNTIL * steps:
-                dead = record.dead.nonzero()[:, 0]
-                restart(dictionary, encoder, dead, residual.detach(), tokens, step)
-                record.silent_for[dead] = 0
+        self.optimizer.step()
+        self.tokens += len(batch)
+        if self.setting == NEITHER:
+            self._keep_alive(step, codes.detach(), residual.detach())
+        return {}
+
+    def _keep_alive(self, step: int, codes: Float[Tensor, "tokens n"], residual: Float[Tensor, "tokens m"]) -> None:
+        """Give columns unit norm again, and dead ones now and then a new beginning."""
+        self.dictionary.normalise_columns()
+        self.record.update(Codes.from_dense(codes), len(codes), current_group())
+        if (step + 1) % RESTART_EVERY == 0 and step < RESTART_UNTIL * self.steps:
+            dead = self.record.dead.nonzero()[:, 0]
+            restart(self.dictionary, self.encoder, dead, residual, self.known, step)
+            self.record.silent_for[dead] = 0
 
 
 def l1_weight(config: CodingConfig, setting: str, coder: str, dictionary: Dictionary, tokens: Tokens) -> float:
-    """Of the l1 norm of the codes: a share of the largest correlation of an ordinary token, and 0 without one."""
+    """Weight of the l1 norm of the codes: a share of the largest correlation of an ordinary token; 0 without a penalty."""
     if coder != RELU or setting == KNOWN_CODES:
         return 0.0
     return config.penalty * float((tokens.x @ dictionary.to_dense().detach()).amax(dim=1).mean())
@@ -177,7 +196,7 @@ def descended(
     steps: int,
     penalty: float,
 ) -> Float[Tensor, "tokens n"]:
-    """Non-negative codes after so many accelerated gradient steps on 1/2 |x - W codes|^2 + penalty * sum of the codes.
+    """Non-negative codes after accelerated gradient steps on 1/2 |x - W codes|^2 + penalty * sum of the codes.
 
     The penalty is a share of the one that makes a token's codes zero. A step takes a product with the dictionary in
     either direction.
@@ -196,7 +215,7 @@ def descended(
 
 @dataclass(frozen=True)
 class GradientCodes(Coder):
-    """The k largest codes after so many gradient steps from zero."""
+    """The k largest codes after accelerated gradient steps from zero."""
 
     k: int
     steps: int

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
-from expander_sae.experiments.encoders import keep_largest
-from expander_sae.experiments.records import damaged, read_cell, write_cell
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
+from expander_sae.evaluation.results import NOTHING, Interval
 from expander_sae.kernels.threads import one_thread
+from expander_sae.reporting.report import Report
 from expander_sae.studies.coding.config import (
     DENSE,
     KNOWN_CODES,
+    KNOWN_DICTIONARY,
     LASSO,
+    LEARNING_GAP,
     MLP,
     NEITHER,
     OMP,
@@ -28,6 +28,7 @@ from expander_sae.studies.coding.config import (
     REFINED,
     RELU,
     TOPK,
+    WIDTH,
     CodingConfig,
 )
 from expander_sae.studies.coding.costs import Sizes, counted_lasso
@@ -42,17 +43,17 @@ from expander_sae.studies.coding.learning import (
     trained,
     with_coder,
 )
+from expander_sae.studies.coding.report import report_of
 from expander_sae.studies.coding.world import Scores, World, scores_of
+from expander_sae.studies.compare import Record
+from expander_sae.studies.encoders import keep_largest
+from expander_sae.studies.study import Listener, Study, begun, damaged, read_cell, write_cell
 from expander_sae.training import TrainConfig
 
 CELLS = "cells"
 """The folder of finished measurements in that of the study."""
 LEARNERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO)
 """The coders that are trained, or train a dictionary, by themselves; the refined one starts from the codes of TopK."""
-WIDTH = 4
-"""Codes per active feature that dictionaries learn from under l1, which spreads codes out."""
-LEARNING_GAP = 1e-2
-"""The duality gap at which the lasso stops while a dictionary learns from its codes."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,11 @@ class Outcome:
     training: float
     """Multiply-adds in all to learn what it uses."""
 
-
-@dataclass(frozen=True)
-class Measured:
-    """An outcome with its labels: a coder in the world of a seed, with what was known while it learned."""
-
-    truth: str
-    setting: str
-    coder: str
-    seed: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class CodingResult:
-    """Everything that the report is made of."""
-
-    config: CodingConfig
-    measured: list[Measured]
-    seconds: dict[str, float]
+    def measures(self, setting: str) -> dict[str, Interval]:
+        """All numbers by name; how near the columns are says nothing where the dictionary was given."""
+        numbers = {**vars(self.scores), "inference": self.inference, "training": self.training}
+        measures = {name: Interval.bare(number) for name, number in numbers.items()}
+        return {**measures, "features": NOTHING} if setting == KNOWN_DICTIONARY else measures
 
 
 @dataclass(frozen=True)
@@ -108,10 +95,31 @@ class Task:
         config = self.config
         return Sizes(config.m, config.n, config.entries(self.truth), config.k, config.hidden)
 
+    def write(self, outcomes: dict[str, Outcome]) -> None:
+        """Put the outcomes on disk, by coder."""
+        write_cell(self.path, {coder: dataclasses.asdict(outcome) for coder, outcome in outcomes.items()})
 
-def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
-    """Do what an earlier run in the same folder has not done yet."""
-    with settled(config, "a study of sparse coding"):
+    def read(self) -> list[Record]:
+        """A record of every coder on disk."""
+        try:
+            outcomes = {
+                coder: Outcome(Scores(**content["scores"]), content["inference"], content["training"])
+                for coder, content in read_cell(self.path).items()
+            }
+        except (TypeError, KeyError) as error:
+            raise damaged(self.path) from error
+        labels = {"truth": self.truth, "setting": self.setting, "seed": self.seed}
+        return [Record({**labels, "coder": coder}, each.measures(self.setting)) for coder, each in outcomes.items()]
+
+
+def run(config: CodingConfig, listener: Listener) -> Report:
+    """Learn and score what an earlier run in the same folder has not, and say what came of it."""
+    return report_of(config, *measured(config, listener))
+
+
+def measured(config: CodingConfig, listener: Listener) -> tuple[list[Record], dict[str, int]]:
+    """A record for every coder, world, setting and seed, and the seconds of every stage."""
+    with begun(config, listener, "a study of sparse coding") as stages:
         for truth in config.truths:  # refuses a support that cannot be
             World.draw(dataclasses.replace(config, samples=config.batch, test_tokens=1), truth, 0)
         (config.out / CELLS).mkdir(parents=True, exist_ok=True)
@@ -122,31 +130,18 @@ def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
         for learner in LEARNERS
         for seed in config.seeds
     ]
-    stages, missing = Stages(config.out, listener), [task for task in tasks if not task.path.exists()]
+    missing = [task for task in tasks if not task.path.exists()]
     total, what = len(missing) * config.test_tokens, f"{len(tasks)} times learn and code"
     with stages.stage("code", what, total=total or None, found=not missing) as stage, one_thread():
         for number, task in enumerate(missing):
-            found = measure(task)
-            write_cell(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})
+            task.write(outcomes_of(task))
             stage.proceeds((number + 1) * config.test_tokens)
-        measured = [each for task in tasks for each in _read(task)]
-        stage.outcome = f"{len(measured)} coders in their worlds, {config.test_tokens:,} tokens each"
-    return CodingResult(config, measured, stages.seconds)
+        records = [record for task in tasks for record in task.read()]
+        stage.outcome = f"{len(records)} coders in their worlds, {config.test_tokens:,} tokens each"
+    return records, stages.rounded
 
 
-def _read(task: Task) -> list[Measured]:
-    """The outcomes on disk."""
-    try:
-        return [
-            Measured(task.truth, task.setting, coder, task.seed,
-                 Outcome(Scores(**content["scores"]), content["inference"], content["training"]))
-            for coder, content in read_cell(task.path).items()
-        ]  # fmt: skip
-    except (TypeError, KeyError) as error:
-        raise damaged(task.path) from error
-
-
-def measure(task: Task) -> dict[str, Outcome]:
+def outcomes_of(task: Task) -> dict[str, Outcome]:
     """Learn and score; the outcomes by coder, which are two where codes are refined."""
     world = World.draw(task.config, task.truth, task.seed)
     if task.learner == TOPK and task.setting == NEITHER:
@@ -242,3 +237,6 @@ def _known(task: Task, world: World) -> tuple[Learned, float]:
 
 def _scores(world: World, learned: Learned, codes: Float[Tensor, "tokens n"]) -> Scores:
     return scores_of(world, learned.dictionary.to_dense().detach().T, learned.offset, codes)
+
+
+STUDY = Study(CodingConfig, run)

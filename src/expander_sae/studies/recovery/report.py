@@ -1,25 +1,22 @@
-"""The report of recovery: where every coder stops, every strip of cells, and one picture of small multiples."""
+"""The report of recovery: where every coder stops, every cell, and one picture of small multiples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from expander_sae.certificates.sampling import Rate
-from expander_sae.evaluation.results import Estimate
-from expander_sae.experiments.report_files import Report
+from expander_sae.evaluation.results import Interval, Kind
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.heat_maps import Curve, Grid, HeatMap, heat_maps
+from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.studies.recovery.config import VOTING, RecoveryConfig
-from expander_sae.studies.recovery.run import ITERATIONS, STEPS_OF_MP, RecoveryResult, Strip
-from expander_sae.studies.recovery.theory import l1_threshold, voting_threshold
+from expander_sae.studies.recovery.config import ITERATIONS, STEPS_OF_MP, VOTING, RecoveryConfig
+from expander_sae.studies.recovery.theory import Certificates, l1_threshold, voting_threshold
+from expander_sae.studies.study import notes_of, settings_of
 
-NAME = "recovery"
-"""What the files of the report are called, the ending aside."""
 MEASURED = "measured: half of the tokens"
 PROVED = "proved: every support, by this dictionary's coherence sums (TopK: with these coefficients)"
 CONDITION = "measured: half of random sets, every code on them proved (exact recovery condition)"
@@ -27,22 +24,32 @@ LIMIT = "no dictionary of this size has a coherence certificate beyond (Welch)"
 EVOLUTION = "predicted for large m: rounds of votes (density evolution)"
 POLYTOPE = "predicted for large m: l1 with Gaussian columns (Donoho and Tanner)"
 HALF = 0.5
+"""The share of tokens that says where recovery ends."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A cell."""
+class Strip:
+    """A dictionary of one size under one coder: a row of cells in its picture."""
 
     dictionary: str
-    coder: str
-    n_over_m: float
-    k_over_m: float
     n: int
-    k: int
-    tokens: int
-    recovered: int
-    exact: Estimate
-    """Share of the tokens whose features were found exactly, with a Clopper-Pearson interval of 95 %."""
+    coder: str
+    recovered: list[int]
+    """Tokens whose features were found exactly, for every k up to the first at which there are none."""
+
+
+@dataclass(frozen=True)
+class RecoveryResult:
+    """Everything that the report is made of."""
+
+    config: RecoveryConfig
+    strips: list[Strip]
+    certificates: dict[tuple[str, int], Certificates]
+    """By dictionary and n."""
+    absent: dict[tuple[str, int], str]
+    """Dictionaries that do not exist at a size, and why."""
+    seconds: Mapping[str, float]
+    """Of every stage."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +59,53 @@ class Transition:
     dictionary: str
     coder: str
     n_over_m: float
-    k_over_m: Estimate
+    k_over_m: Interval
     """0 where the fewest features are too many already, inf where the most are not."""
 
 
-def rows_of(result: RecoveryResult) -> list[Row]:
+def report_of(result: RecoveryResult) -> Report:
+    """The report of all strips."""
+    transitions = [transition_of(result, strip) for strip in result.strips]
+    return Report(
+        name="recovery",
+        title="Recovery: how many active features can be found exactly",
+        findings=findings(result, transitions),
+        tables={
+            "Where half of the tokens are recovered exactly, as k / m": transition_table(result, transitions),
+            "What is known beforehand, as k / m": theory_table(result),
+        },
+        notes=notes(result),
+        pictures={"phases": picture_of(result, transitions)},
+        facts=_facts(result, transitions),
+        rows=rows_of(result),
+        further={"Every cell: tokens recovered": cell_table(result)},
+    )
+
+
+def rows_of(result: RecoveryResult) -> list[dict[str, Any]]:
     """Every cell that was tried, strip after strip."""
     config = result.config
     return [
-        Row(strip.dictionary, strip.coder, strip.n / config.m, k / config.m, strip.n, k, config.tokens, recovered,
-            clopper_pearson(recovered, config.tokens))
+        {
+            "dictionary": strip.dictionary,
+            "coder": strip.coder,
+            "n_over_m": strip.n / config.m,
+            "k_over_m": k / config.m,
+            "n": strip.n,
+            "k": k,
+            "tokens": config.tokens,
+            "recovered": recovered,
+            "exact": clopper_pearson(recovered, config.tokens),
+        }
         for strip in result.strips
         for k, recovered in zip(config.active, strip.recovered, strict=False)
-    ]  # fmt: skip
+    ]
 
 
-def clopper_pearson(successes: int, trials: int) -> Estimate:
+def clopper_pearson(successes: int, trials: int) -> Interval:
     """The share, and the 95 % interval that holds whatever the true one is."""
     rate = Rate.counted(successes, trials)
-    return Estimate(rate.share, rate.low, rate.high)
+    return Interval(rate.share, rate.low, rate.high, Kind.BINOMIAL)
 
 
 def transition_of(result: RecoveryResult, strip: Strip) -> Transition:
@@ -80,14 +115,15 @@ def transition_of(result: RecoveryResult, strip: Strip) -> Transition:
     return Transition(strip.dictionary, strip.coder, strip.n / config.m, found)
 
 
-def half_of(config: RecoveryConfig, counts: Sequence[int], trials: int) -> Estimate:
-    """The k / m where counts of so many trials, for ever more active features, fall through one half."""
+def half_of(config: RecoveryConfig, counts: Sequence[int], trials: int) -> Interval:
+    """The k / m where counts out of so many trials, at growing k, fall through one half."""
     shares = [clopper_pearson(count, trials) for count in counts]
     places = [k / config.m for k, _ in zip(config.active, shares, strict=False)]
-    return Estimate(
+    return Interval(
         falls_through(HALF, places, [each.value for each in shares]),
         falls_through(HALF, places, [each.low for each in shares]),
         falls_through(HALF, places, [each.high for each in shares]),
+        Kind.CROSSING,
     )
 
 
@@ -103,27 +139,8 @@ def falls_through(level: float, places: Sequence[float], shares: Sequence[float]
     return math.exp((1 - way) * math.log(places[number - 1]) + way * math.log(places[number]))
 
 
-def write_report(result: RecoveryResult) -> Path:
-    """Write recovery.json, .csv and .md and the picture into the folder; the path of the Markdown."""
-    transitions = [transition_of(result, strip) for strip in result.strips]
-    return Report(
-        name=NAME,
-        title="Recovery: how many active features can be found exactly",
-        findings=sentences(result, transitions),
-        tables={
-            "Where half of the tokens are recovered, as k / m": transition_table(result, transitions),
-            "What is known beforehand, as k / m": theory_table(result),
-        },
-        notes=notes(result),
-        pictures={"phases": picture_of(result, transitions)},
-        facts=_facts(result, transitions),
-        rows=rows_of(result),
-        further={"Every cell: tokens recovered, and 95 % intervals": cell_table(result)},
-    ).write(result.config.out)
-
-
 def transition_table(result: RecoveryResult, transitions: Sequence[Transition]) -> Table:
-    """A line for every dictionary of every size, a column for every coder."""
+    """Where every coder stops: a line for every dictionary of every size, a column for every coder."""
     found = {(each.dictionary, each.n_over_m, each.coder): each for each in transitions}
     coders, config = result.config.coders, result.config
     lines = []
@@ -134,7 +151,7 @@ def transition_table(result: RecoveryResult, transitions: Sequence[Transition]) 
     return Table([Cell(heading) for heading in ("dictionary", "n / m", *coders)], lines)
 
 
-def _place(result: RecoveryResult, where: Estimate | None) -> Cell:
+def _place(result: RecoveryResult, where: Interval | None) -> Cell:
     if where is None:
         return Cell("–")
     first, last = result.config.active[0] / result.config.m, result.config.active[-1] / result.config.m
@@ -161,7 +178,7 @@ def theory_table(result: RecoveryResult) -> Table:
 
 
 def cell_table(result: RecoveryResult) -> Table:
-    """A line for every strip."""
+    """A line for every dictionary of every size under every coder."""
     config = result.config
     headings = ["dictionary", "coder", "n / m", *(f"k / m = {k / config.m:.3f}" for k in config.active)]
     lines = []
@@ -198,7 +215,7 @@ def _shares(result: RecoveryResult, strip: Strip | None) -> list[float]:
 
 
 def curves_of(result: RecoveryResult, transitions: Sequence[Transition], name: str, coder: str) -> Iterator[Curve]:
-    """What was measured, and the theory that speaks of this coder."""
+    """The curves over a heat map: where half of the tokens are recovered, and the theory of this coder."""
     m, signed, d = result.config.m, result.config.signed, result.config.d
     known = {n: each for (dictionary, n), each in result.certificates.items() if dictionary == name}
     found = [each for each in transitions if (each.dictionary, each.coder) == (name, coder)]
@@ -224,7 +241,7 @@ def _facts(result: RecoveryResult, transitions: Sequence[Transition]) -> dict[st
     """What made the numbers, what is known beforehand, and where half of the tokens are recovered."""
     config = result.config
     return {
-        "settings": config.to_json(),
+        "settings": settings_of(config),
         "seconds": {stage: round(seconds) for stage, seconds in result.seconds.items()},
         "absent": [{"dictionary": name, "n": n, "why": why} for (name, n), why in result.absent.items()],
         "certificates": [
@@ -246,14 +263,14 @@ def _half(transition: Transition) -> dict[str, Any]:
     return {**names, **_ends(transition.k_over_m)}
 
 
-def _ends(place: Estimate) -> dict[str, float | None]:
+def _ends(place: Interval) -> dict[str, float | None]:
     """Where something falls through one half, for JSON; None outside what was tried."""
     ends = {"k_over_m": place.value, "low": place.low, "high": place.high}
     return {name: None if end in (0, math.inf) else end for name, end in ends.items()}
 
 
-def sentences(result: RecoveryResult, transitions: Sequence[Transition]) -> list[str]:
-    """How far every coder gets, at the size in the middle of those that all dictionaries have."""
+def findings(result: RecoveryResult, transitions: Sequence[Transition]) -> list[str]:
+    """How far every coder gets, at the middle one of the sizes that all dictionaries have."""
     m = result.config.m
     common = [n for n in result.config.features if all((name, n) not in result.absent for name in _present(result))]
     if not common:
@@ -292,32 +309,16 @@ def _words(result: RecoveryResult, place: float) -> str:
 
 
 def notes(result: RecoveryResult) -> list[str]:
-    """How to read the table and the picture, and what must not be concluded."""
+    """How to read the tables and the picture, and which dictionaries do not exist."""
     config = result.config
     sizes = {"flat": "all 1", "uniform": "uniform between 0.5 and 1.5", "gaussian": "normally distributed"}
-    signs = "of either sign" if config.signed else "all positive"
+    words = {
+        "sizes": sizes[config.coefficients],
+        "signs": "of either sign" if config.signed else "all positive",
+        "steps_of_mp": STEPS_OF_MP,
+        "iterations": ITERATIONS,
+    }
     return [
-        f"m = {config.m}, d = {config.d}, {config.columns} columns of unit norm (dense ones are Gaussian); k features "
-        f"drawn at random, coefficients {sizes[config.coefficients]}, {signs}, no noise; {config.tokens} tokens a "
-        "cell, the same supports and coefficients for every dictionary and coder.",
-        "Recovered: the k largest codes are exactly the planted features. Intervals are Clopper-Pearson, 95 %, over "
-        "tokens; the dictionary is one draw. Once no token of a cell is recovered, larger k are not tried; they are "
-        "drawn as none and missing from the numbers.",
-        f"OMP takes k steps, so a single wrong pick counts against it; MP takes {STEPS_OF_MP} k, and the k largest of "
-        f"its codes are read off. The lasso has a penalty of {config.penalty:g} of the largest useful one, at most "
-        f"{ITERATIONS} iterations of FISTA, and is read off the same way.",
-        "The voting decoder accepts a code once enough coordinates agree on it: by default one more than any two "
-        "columns share, because weights of equal size add up to the same wrong vote on all coordinates that two "
-        "features share. So its reach depends on the largest overlap. It is for noise-free data, and there is nothing "
-        "to vote on where every feature touches every coordinate.",
-        "Proved lines hold for every support of that size, predicted ones for most supports as m grows. Certificates "
-        "from coherence end far below what happens to random supports: that is what such proofs cost, not what coders "
-        "do.",
-        f"Exact recovery condition (Tropp): decided on {config.sets} random sets of features of every size. Where it "
-        "holds, OMP with signs, and l1 minimisation, find every code on that set, the worst one too, so it ends before "
-        "what ordinary coefficients allow. Matching pursuit then never takes a wrong column, but need not have taken "
-        "all after so many steps; it has no such line.",
-        "Exactly sparse, noise-free codes over a known dictionary: nothing here says what activations of a language "
-        "model allow.",
+        *notes_of(__package__, **settings_of(config), **words),
         *(f"{name} has no n = {n / config.m:g} m: {why}" for (name, n), why in result.absent.items()),
     ]

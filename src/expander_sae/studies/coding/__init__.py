@@ -1,1 +1,0 @@
-"""Sparse coding, encoders and dictionaries apart: who finds planted codes, at what price, given what is known."""
