@@ -4,6 +4,8 @@
 class Notebook:
     """What was announced, counted and ended."""
 
+    live = False
+
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.total: int | None = None

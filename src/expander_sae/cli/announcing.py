@@ -20,6 +20,8 @@ def wide_console() -> Console:
 class Announcer:
     """Says what begins and what came of it, with a live line between where there is something to count."""
 
+    live = True
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: tuple[Progress, TaskID] | None = None

@@ -6,25 +6,18 @@ from typing import Annotated
 
 import tyro
 
-from expander_sae.cli.amortisation import Amortisation
+from expander_sae.cli import study
 from expander_sae.cli.bench import Bench
 from expander_sae.cli.certify import Certify
-from expander_sae.cli.coding import Coding
 from expander_sae.cli.compress import Compress
-from expander_sae.cli.controls import Controls
 from expander_sae.cli.cut import Cut
 from expander_sae.cli.demo import Demo
 from expander_sae.cli.eval import Eval
 from expander_sae.cli.finetune import Finetune
-from expander_sae.cli.frontier import Frontier
 from expander_sae.cli.harvest import Harvest
 from expander_sae.cli.info import Info
 from expander_sae.cli.memory import keep_memory
 from expander_sae.cli.model import Model
-from expander_sae.cli.planted import Planted
-from expander_sae.cli.recovery import Recovery
-from expander_sae.cli.report import Report
-from expander_sae.cli.scaling import Scaling
 from expander_sae.cli.train import Train
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -40,14 +33,6 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
     | Annotated[Certify, tyro.conf.subcommand("certify", prefix_name=False)]
     | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
-    | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
-    | Annotated[Controls, tyro.conf.subcommand("controls", prefix_name=False)]
-    | Annotated[Amortisation, tyro.conf.subcommand("amortisation", prefix_name=False)]
-    | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
-    | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
-    | Annotated[Scaling, tyro.conf.subcommand("scaling", prefix_name=False)]
-    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
-    | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
     | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
 )
 
@@ -60,7 +45,10 @@ Each command explains itself: expander COMMAND --help"""
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure that a user can cause is one sentence and exit status 1."""
     keep_memory()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if arguments[:1] == ["study"]:
+            return study.main(arguments[1:])
         command = tyro.cli(Command, prog="expander", description=DESCRIPTION, args=arguments)
         command.run()
     except ExpanderError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -74,15 +75,26 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished chart in both forms."""
+    """A finished chart in both forms, and what to see in it."""
 
     svg: str
     png: bytes
+    title: str = ""
+    caption: str = ""
+
+    def titled(self, title: str, caption: str) -> Picture:
+        """The same chart with these words."""
+        return dataclasses.replace(self, title=title, caption=caption)
 
     def save(self, path: Path) -> None:
         """Write path.svg and path.png."""
         path.with_suffix(".svg").write_text(self.svg, encoding="utf-8")
         path.with_suffix(".png").write_bytes(self.png)
+
+    @classmethod
+    def load(cls, path: Path) -> Picture:
+        """What `save` wrote, without words."""
+        return cls(path.with_suffix(".svg").read_text(encoding="utf-8"), path.with_suffix(".png").read_bytes())
 
 
 def check_matplotlib() -> None:

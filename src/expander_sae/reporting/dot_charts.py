@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.results import Estimate
+from expander_sae.evaluation.results import Interval
 from expander_sae.reporting.charts import MARKERS, PALETTE, Axis, Picture, drawing_style, finished, percent, short
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Dot(NamedTuple):
     """A thing, and what is measured of it in every panel."""
 
     label: str
-    values: Sequence[Estimate]
+    values: Sequence[Interval]
 
 
 class DotGroup(NamedTuple):
