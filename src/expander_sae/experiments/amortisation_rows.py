@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.amortisation import Cell
+
+from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.frontier_rows import NOTHING, over_seeds
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from expander_sae.experiments.amortisation import AmortisationResult
 from expander_sae.experiments.amortisation_config import CODERS, LASSO_GAP, MLP
+
 from expander_sae.experiments.amortisation_rows import Row
 
 DENSE = "dense"

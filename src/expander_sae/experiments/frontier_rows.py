@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.frontier import Cell
+
+from expander_sae.evaluation.results import Estimate
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.filesize import decimal
-
 from expander_sae.experiments.frontier import FrontierResult
 from expander_sae.experiments.frontier_contestants import EXPANDER, REFERENCE
+from rich.filesize import decimal
+
 from expander_sae.experiments.frontier_rows import FVU, RECOVERED, Measure, Row, measures_of
 from expander_sae.reporting.tables import Cell, Table, estimate_cell
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-
-from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.scaling_config import Grid
 from expander_sae.experiments.scaling_fit import Places
+
+from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.scaling_rows import Row
 from expander_sae.experiments.scaling_trials import Trials
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
+from expander_sae.experiments.scaling import Cell, ScalingResult
+from expander_sae.experiments.scaling_config import FACTORS
 
 from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.frontier_rows import over_seeds
-from expander_sae.experiments.scaling import Cell, ScalingResult
-from expander_sae.experiments.scaling_config import FACTORS
 from expander_sae.experiments.scaling_trials import Trials, put_on_trial
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
-
 from expander_sae.experiments.scaling_fit import Form, Law, Logs, Places, fit, forms_of
+from jaxtyping import Bool, Float64
 
 DRAWS = 400
 """Of the bootstrap over cells."""

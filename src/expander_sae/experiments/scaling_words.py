@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments.scaling import ScalingResult
 from expander_sae.experiments.scaling_config import FACTORS, Grid
-from expander_sae.experiments.scaling_effects import Shape, Shapes, choices, corner, shapes, twice
 from expander_sae.experiments.scaling_fit import Law
+
+from expander_sae.evaluation.results import Estimate
+from expander_sae.experiments.scaling_effects import Shape, Shapes, choices, corner, shapes, twice
 from expander_sae.experiments.scaling_rows import Row
 from expander_sae.experiments.scaling_trials import CORNER, DRAWS, Trials
 

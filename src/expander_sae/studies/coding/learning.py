@@ -87,7 +87,7 @@ def trained(settings: TrainConfig, tokens: Tokens, coder: Coder | None = None) -
 
 
 def first_dictionary(config: CodingConfig, truth: str, seed: int, tokens: Tokens) -> Dictionary:
-    """The dictionary that learning starts from if nothing is known: random columns, or tokens where they are largest."""
+    """The dictionary to start from if nothing is known: random columns, or tokens where they are largest."""
     generator = torch.Generator().manual_seed(seed)
     if truth == DENSE:
         return DenseDictionary(config.m, config.n, generator=generator)
@@ -150,7 +150,7 @@ class EncoderLearner:
 
 
 def l1_weight(config: CodingConfig, setting: str, coder: str, dictionary: Dictionary, tokens: Tokens) -> float:
-    """Weight of the l1 norm of the codes: a share of the largest correlation of an ordinary token; 0 without a penalty."""
+    """Weight of the l1 norm of the codes: a share of the largest correlation of an ordinary token, or 0."""
     if coder != RELU or setting == KNOWN_CODES:
         return 0.0
     return config.penalty * float((tokens.x @ dictionary.to_dense().detach()).amax(dim=1).mean())

@@ -45,8 +45,7 @@ def report_of(config: CodingConfig, records: Sequence[Record], seconds: Mapping[
         pictures=pictures_of(config, rows),
         facts={"settings": settings, "seconds": seconds},
         rows=[
-            {**row.row(*SCORES), "inference": row["inference"].value, "training": row["training"].value}
-            for row in rows
+            {**row.row(*SCORES), "inference": row["inference"].value, "training": row["training"].value} for row in rows
         ],
     )
 
@@ -72,7 +71,9 @@ def findings(rows: Sequence[Record]) -> list[str]:
     found = []
     for (truth, setting), here in grouped(rows, ("truth", "setting")).items():
         encoder, solver = (
-            max((row for row in here if (row.labels["coder"] in ENCODERS) == one_go), key=lambda row: row["codes"].value)
+            max(
+                (row for row in here if (row.labels["coder"] in ENCODERS) == one_go), key=lambda row: row["codes"].value
+            )
             for one_go in (True, False)
         )
         found.append(
@@ -112,7 +113,9 @@ def pictures_of(config: CodingConfig, rows: Sequence[Record]) -> dict[str, Pictu
 
 def _picture(rows: Sequence[Record], score: str, label: str, cost: str, cost_label: str) -> Picture:
     points = [
-        Point(str(row.labels["coder"]), row[cost].value, row[score].value, row[score].low, _at_most_one(row[score].high))
+        Point(
+            str(row.labels["coder"]), row[cost].value, row[score].value, row[score].low, _at_most_one(row[score].high)
+        )
         for row in rows
     ]
     return point_chart(points, Axis(cost_label, log=True), Axis(label))

@@ -1,14 +1,16 @@
 """What the demo is asked for: a model, a layer, and the dictionaries to compare."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from expander_sae.activations.models import SMOLLM2
+from expander_sae.checks import at_least
 from expander_sae.errors import ExpanderError
 from expander_sae.training import TrainConfig, width_matched
 from expander_sae.training.config import check_width
 
+ACTIVATIONS, DICTIONARIES = "acts", "dictionaries"
+"""The store and the trained dictionaries in the folder of the demo."""
 DENSE = "dense"
 """The name of the dense dictionary, which the others are compared with."""
 _ROWS_OF_METRICS = 60  # points of a curve
@@ -16,7 +18,10 @@ _ROWS_OF_METRICS = 60  # points of a curve
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """A model, a layer, and the dictionaries to compare."""
+    """Take apart a layer of a real language model with expander and dense dictionaries, and write a report about them.
+
+    Everything lands in one folder; run it again to go on where it was stopped.
+    """
 
     model: str = SMOLLM2
     """smollm2, the folder of a model, or a name on the Hugging Face hub."""
@@ -49,16 +54,20 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         for name in ("harvest_tokens", "train_tokens", "evaluation_tokens", "batch", "features", "contexts"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         if not self.degrees or len(set(self.degrees)) < len(self.degrees):
             raise ExpanderError(f"degrees must be different numbers, at least one, not {self.degrees}.")
         self._train_config(None)  # which checks n and k
 
+    @property
+    def first(self) -> str:
+        """The name of the expander dictionary that features are shown of."""
+        return _name(self.degrees[0])
+
     def train_configs(self, m: int) -> dict[str, TrainConfig]:
         """The dictionaries for activations of width m, by the names that they have in the report."""
-        expanders = {f"expander d={d}": self._train_config(d) for d in self.degrees}
-        matched = width_matched(next(iter(expanders.values())), m)
+        expanders = {_name(d): self._train_config(d) for d in self.degrees}
+        matched = width_matched(expanders[self.first], m)
         for config in expanders.values():
             check_width(config, m)
         return {**expanders, DENSE: self._train_config(None), f"dense n={matched.n}": matched}
@@ -75,7 +84,7 @@ class DemoConfig:
             log_every=max(1, steps // _ROWS_OF_METRICS),
         )
 
-    def to_json(self) -> dict[str, object]:
-        """What makes one demo differ from another, as JSON holds it."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "out"}
-        return {**fields, "degrees": list(self.degrees)}
+
+def _name(d: int) -> str:
+    """The name of an expander dictionary in the report."""
+    return f"expander d={d}"

@@ -6,142 +6,173 @@ import math
 import os
 import platform
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from rich.filesize import decimal
 
+from expander_sae.activations.models import LanguageModel
+from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import ExpanderDictionary
-from expander_sae.evaluation.results import Estimate, LanguageModelLoss
-from expander_sae.reporting.charts import Point, Series
+from expander_sae.evaluation.contexts import Context
+from expander_sae.evaluation.results import Interval, Scope
+from expander_sae.reporting.charts import Picture, Point, Series
 from expander_sae.reporting.figures import dead_features, loss_curves, storage_fidelity
 from expander_sae.reporting.highlights import FeatureCard, highlighted
-from expander_sae.reporting.page import Figure, Page, render
-from expander_sae.reporting.tables import Cell, Table, estimate_cell
-from expander_sae.studies.demo.config import DemoConfig
-from expander_sae.studies.demo.run import ACTIVATIONS, DICTIONARIES, Contestant, DemoResult, SampleFeature
-from expander_sae.version import __version__
+from expander_sae.reporting.report import Features, Report
+from expander_sae.reporting.tables import Cell, Percent, Table
+from expander_sae.studies.compare import Record, was_asked
+from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.study import notes_of, settings_of
+from expander_sae.training import TrainConfig
 
-REPORT = "report.html"
-"""The page in the folder of the demo."""
 COORDINATES = 8
 """Coordinates of a column that are shown at most."""
 
 
-def write_report(result: DemoResult) -> Path:
-    """Write the page, and every picture beside it as SVG and PNG; the path of the page."""
-    figures = _figures(result)
-    for name, figure in figures.items():
-        figure.picture.save(result.config.out / name)
-    path = result.config.out / REPORT
-    path.write_text(render(_page(result, list(figures.values()))), encoding="utf-8")
-    return path
+@dataclass(frozen=True)
+class Compared:
+    """One of the dictionaries, trained and measured."""
+
+    config: TrainConfig
+    record: Record
+    metrics: Sequence[Mapping[str, float]]
+    """Rows of what was measured while it was trained."""
+    bytes_on_disk: int
+
+    @property
+    def learned_values(self) -> int:
+        """All learned numbers, dictionary and biases."""
+        return self.record.counts["learned_values"]
+
+
+@dataclass(frozen=True)
+class SampleFeature:
+    """A feature of the first dictionary, and where it fires most strongly."""
+
+    feature: int
+    firings: int
+    contexts: list[Context]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything that the report is made of."""
+
+    config: DemoConfig
+    language_model: LanguageModel
+    store: Store
+    compared: dict[str, Compared]
+    """By name: the expander dictionaries, the dense one, and the one of few columns."""
+    scope: Scope
+    """What they were measured on."""
+    sae: SparseAutoencoder
+    """The first expander dictionary, of which features are shown."""
+    samples: list[SampleFeature]
+    seconds: dict[str, int]
+    """Of every stage."""
+
+    @property
+    def first(self) -> Compared:
+        """The expander dictionary with the first of the degrees."""
+        return self.compared[self.config.first]
+
+    @property
+    def dense(self) -> Compared:
+        """The dictionary that the others are compared with."""
+        return self.compared[DENSE]
+
+    @property
+    def matched(self) -> Compared:
+        """The dense dictionary with as many learned values as the first."""
+        return next(each for name, each in self.compared.items() if each.config.d is None and name != DENSE)
+
+
+def report_of(result: DemoResult) -> Report:
+    """The report of everything."""
+    config = result.config
+    measures = ("fvu", "never_fired", "recovered_zero", "recovered_mean", "retention")
+    return Report(
+        name="demo",
+        title=f"{config.model}, {config.hookpoint}: dictionaries of few values, beside a dense one",
+        findings=[summary(result)],
+        tables={"The dictionaries compared": table_of(result)},
+        notes=notes(result),
+        pictures=_pictures(result),
+        facts={"made": _made(result), "settings": settings_of(config), "seconds": result.seconds},
+        rows=[{**each.record.row(*measures), "bytes_on_disk": each.bytes_on_disk} for each in result.compared.values()],
+        features=Features(
+            f"Features of {config.first}, from rare to frequent, chosen by frequency alone. Each is shown in the "
+            f"{config.contexts} training documents in which it fires most strongly: the deeper a token's colour, the "
+            "more strongly; the strongest is underlined.",
+            [_card(sample, result) for sample in result.samples],
+        ),
+        cautions=cautions(result),
+        commands=_commands(config),
+    )
 
 
 def table_of(result: DemoResult) -> Table:
-    """The comparison, one row per dictionary."""
-    headings = [
-        Cell("dictionary"),
-        Cell("learned values"),
-        Cell("times fewer"),
-        Cell("on disk"),
-        Cell("FVU"),
-        Cell("never fired"),
-        Cell("CE recovered", "against zeros", "(zeros)"),
-        Cell("CE recovered", "against the mean", "(mean)"),
-        Cell("retention"),
-    ]
-    most = result.dense.evaluation.learned_values
-    return Table(headings, [_row(name, contestant, most) for name, contestant in result.contestants.items()])
+    """The comparison, a line for every dictionary."""
+    most, m = result.dense.learned_values, result.store.width
+    return Table.of(result.compared.items(), {
+        "dictionary": lambda each: Cell(each[0], _shape(each[1].config, m)),
+        "learned values": lambda each: each[1].learned_values,
+        "times fewer": lambda each: f"{most / each[1].learned_values:.1f}",
+        "on disk": lambda each: decimal(each[1].bytes_on_disk),
+        "FVU": lambda each: each[1].record["fvu"],
+        "never fired": lambda each: Percent(each[1].record["never_fired"]),
+        Cell("CE recovered", "against zeros", "(zeros)"): lambda each: Percent(each[1].record["recovered_zero"]),
+        Cell("CE recovered", "against the mean", "(mean)"): lambda each: Percent(each[1].record["recovered_mean"]),
+        "retention": lambda each: Percent(each[1].record["retention"]),
+    })  # fmt: skip
 
 
-def _row(name: str, contestant: Contestant, most: int) -> list[Cell]:
-    evaluation, loss = contestant.evaluation, contestant.evaluation.language_model
-    return [
-        Cell(name, _shape(contestant)),
-        Cell(f"{evaluation.learned_values:,}"),
-        Cell(f"{most / evaluation.learned_values:.1f}"),
-        Cell(decimal(contestant.bytes_on_disk)),
-        estimate_cell(evaluation.fvu),
-        Cell(f"{evaluation.never_fired:.1%}"),
-        estimate_cell(None if loss is None else loss.recovered_zero, percent=True),
-        estimate_cell(None if loss is None else loss.recovered_mean, percent=True),
-        estimate_cell(None if loss is None else loss.retention_mean, percent=True),
-    ]
-
-
-def _shape(contestant: Contestant) -> str:
-    config, m = contestant.run.config, contestant.run.sae.m
+def _shape(config: TrainConfig, m: int) -> str:
     on_average = " on average" if config.learns_rows and config.longest(m) != config.d else ""
     return f"{config.n:,} columns of {config.d or m} values{on_average}"
 
 
-def _figures(result: DemoResult) -> dict[str, Figure]:
-    """The pictures by the names of their files."""
-    curves = {name: contestant.run.metrics for name, contestant in result.contestants.items()}
-    evaluations = {name: contestant.evaluation for name, contestant in result.contestants.items()}
-    recovered = {name: _recovered(each.language_model) for name, each in evaluations.items()}
+def _pictures(result: DemoResult) -> dict[str, Picture]:
+    """Learning, dead features, and storage against what a dictionary achieves."""
+    compared = result.compared
 
     def series(measure: str) -> list[Series]:
-        return [Series(name, [row["tokens"] for row in rows], [row[measure] for row in rows])
-                for name, rows in curves.items()]  # fmt: skip
+        return [
+            Series(name, [row["tokens"] for row in each.metrics], [row[measure] for row in each.metrics])
+            for name, each in compared.items()
+        ]
 
-    def points(estimates: dict[str, Estimate]) -> list[Point]:
-        return [Point(name, evaluations[name].learned_values, each.value, each.low, each.high)
-                for name, each in estimates.items() if each.value == each.value]  # fmt: skip
+    def points(measure: str) -> list[Point]:
+        found = {name: (each.learned_values, each.record[measure]) for name, each in compared.items()}
+        return [Point(name, values, number.value, number.low, number.high)
+                for name, (values, number) in found.items() if not math.isnan(number.value)]  # fmt: skip
 
-    figures = {
-        "loss_curves": Figure(
-            loss_curves(series("fvu")),
-            "Learning",
-            "Lower is better. A curve that still falls at its end would have come lower with more tokens.",
+    pictures = {
+        "loss_curves": loss_curves(series("fvu")).titled(
+            "Learning", "Lower is better. A curve that still falls at its end would have come lower with more tokens."
         ),
-        "dead_features": Figure(
-            dead_features(series("dead")),
+        "dead_features": dead_features(series("dead")).titled(
             "Dead features",
-            f"Dead: silent for the last {result.first.run.config.dead_tokens:,} tokens. Dead columns are storage that "
-            "does nothing.",
+            f"Dead: silent for the last {result.first.config.dead_tokens:,} tokens. Dead columns are storage that does "
+            "nothing.",
         ),
-        "storage_fvu": Figure(
-            storage_fidelity(points({name: each.fvu for name, each in evaluations.items()}), "FVU on held-out text"),
+        "storage_fvu": storage_fidelity(points("fvu"), "FVU on held-out text").titled(
             "Storage against error",
             "Lower is better, further left is smaller. Bars: 95 % intervals over documents.",
         ),
     }
-    shown = points({name: each for name, each in recovered.items() if each is not None})
-    if shown:
-        figures["storage_recovered"] = Figure(
-            storage_fidelity(shown, "cross-entropy recovered, against the mean", percent=True),
+    if was_asked([each.record for each in compared.values()]):
+        pictures["storage_recovered"] = storage_fidelity(
+            points("recovered_mean"), "cross-entropy recovered, against the mean", percent=True
+        ).titled(
             "Storage against what the model keeps",
             "Higher is better, further left is smaller: how far a point lies below the dense one is what its "
             "compression costs.",
         )
-    return figures
-
-
-def _recovered(loss: LanguageModelLoss | None) -> Estimate | None:
-    return None if loss is None else loss.recovered_mean
-
-
-def _page(result: DemoResult, figures: list[Figure]) -> Page:
-    config = result.config
-    return Page(
-        title=f"{config.model}, {config.hookpoint}: dictionaries of few values, beside a dense one",
-        summary=summary(result),
-        table=table_of(result),
-        notes=notes(result),
-        figures=figures,
-        features_of=(
-            f"Features of {next(iter(result.contestants))}, from rare to frequent, chosen by frequency alone. Each is "
-            f"shown in the {config.contexts} training documents in which it fires most strongly: the deeper "
-            "a token's colour, the more strongly; the strongest is underlined."
-        ),
-        features=[_card(sample, result) for sample in result.samples],
-        facts=_facts(result),
-        commands=_commands(result),
-        cautions=cautions(result),
-    )
+    return pictures
 
 
 def _card(sample: SampleFeature, result: DemoResult) -> FeatureCard:
@@ -149,7 +180,7 @@ def _card(sample: SampleFeature, result: DemoResult) -> FeatureCard:
     return FeatureCard(
         feature=sample.feature,
         frequency=f"Fires on {sample.firings / tokens:.2%} of {tokens:,} tokens.",
-        touches=_touched(result.first.run.sae, sample.feature),
+        touches=_touched(result.sae, sample.feature),
         contexts=highlighted(result.language_model.tokenizer, sample.contexts),
     )
 
@@ -165,42 +196,35 @@ def _touched(sae: SparseAutoencoder, feature: int) -> str:
     return f"Touches {len(rows)} of {sae.m} coordinates: {listed}{rest}."
 
 
-def _facts(result: DemoResult) -> list[tuple[str, str]]:
-    config, store, evaluation = result.config, result.store, result.dense.evaluation
-    left = " and ".join(f"{count:,} {kind}" for kind, count in evaluation.passed_through.items())
-    seconds = ", ".join(f"{stage} {time:,.0f}" for stage, time in result.seconds.items())
+def _made(result: DemoResult) -> dict[str, str]:
+    """What the numbers were made with, beside the settings."""
+    config, store, scope = result.config, result.store, result.scope
+    left = " and ".join(f"{count:,} {kind}" for kind, count in scope.passed_through.items())
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "numpy"))
-    system = f"{platform.machine()}, {platform.system()}; Python {platform.python_version()}"
-    return [
-        ("Model", f"{config.model}, revision {(result.language_model.revision or 'not known')[:12]}"),
-        (
-            "Activations",
-            f"{store.tokens:,} tokens of {store.documents:,} documents at {config.hookpoint}, width {store.width}",
+    return {
+        "Model": f"{config.model}, revision {(result.language_model.revision or 'not known')[:12]}",
+        "Activations": (
+            f"{store.tokens:,} tokens of {store.documents:,} documents at {config.hookpoint}, width {store.width}"
         ),
-        ("Text", f"{config.text}; one document in twenty is held out for the evaluation"),
-        (
-            "Training",
-            f"{config.train_tokens:,} tokens in batches of {config.batch:,}, k={config.k}, all dictionaries on "
-            f"the same batches; {store.norms.massive:,} massive tokens of the store left out",
+        "Text": f"{config.text}; one document in twenty is held out for the evaluation",
+        "Training": (
+            f"{config.train_tokens:,} tokens in batches of {config.batch:,}, k={config.k}, all dictionaries on the "
+            f"same batches; {store.norms.massive:,} massive tokens of the store left out"
         ),
-        (
-            "Evaluation",
-            f"{evaluation.tokens:,} tokens of {evaluation.documents:,} documents; passed through unchanged: {left}",
-        ),
-        ("Seconds", f"{seconds}, over all runs in this folder"),
-        ("Machine", f"{os.cpu_count()} cores, {system}"),
-        ("Versions", f"expander-sae {__version__}, {versions}"),
-    ]
+        "Evaluation": f"{scope.tokens:,} tokens of {scope.documents:,} documents; passed through unchanged: {left}",
+        "Machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "Versions": f"Python {platform.python_version()}, {versions}",
+    }
 
 
-def _commands(result: DemoResult) -> list[str]:
+def _commands(config: DemoConfig) -> list[str]:
     """The demo again, and the same by single commands."""
-    config, rest = result.config, [str(degree) for degree in result.config.degrees[1:]]
+    rest, usual = [str(degree) for degree in config.degrees[1:]], settings_of(DemoConfig())
     acts, dictionaries = str(config.out / ACTIVATIONS), str(config.out / DICTIONARIES)
     changed = [
         word
-        for name, value in config.to_json().items()
-        if value != DemoConfig().to_json()[name]
+        for name, value in settings_of(config).items()
+        if value != usual[name]
         for word in (f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, list) else [str(value)]))
     ]
     sizes = ["--n", str(config.n), "--d", str(config.degrees[0]), "--k", str(config.k), "--batch", str(config.batch)]
@@ -218,39 +242,25 @@ def _commands(result: DemoResult) -> list[str]:
 def summary(result: DemoResult) -> str:
     """What the compression costs, in three sentences."""
     first, dense, matched = result.first, result.dense, result.matched
-    few, many = first.evaluation.learned_values, dense.evaluation.learned_values
+    few, many, kept = first.learned_values, dense.learned_values, first.record["retention"]
     return (
-        f"With {first.run.config.d} learned values per column the dictionary of {result.config.hookpoint} is "
+        f"With {first.config.d} learned values per column the dictionary of {result.config.hookpoint} is "
         f"{many / few:.0f} times smaller than the dense one ({few:,} learned values against {many:,}). "
-        f"It explains {_percent(first.evaluation.explained_variance)} of the variance of held-out activations, the "
-        f"dense one {_percent(dense.evaluation.explained_variance)}; put into the model, it retains "
-        f"{_percent(_retention(first))} of the loss that the dense one recovers. "
-        f"A dense dictionary cut down to {matched.run.config.n} columns, {_size(matched, first)}, retains "
-        f"{_percent(_retention(matched))}{_verdict(_retention(first), _retention(matched))}."
+        f"It explains {_explained(first)} of the variance of held-out activations, the dense one {_explained(dense)}; "
+        f"put into the model, it retains {_percent(kept)} of the loss that the dense one recovers. "
+        f"A dense dictionary cut down to {matched.config.n} columns, {_size(matched, first)}, retains "
+        f"{_percent(matched.record['retention'])}{_verdict(kept, matched.record['retention'])}."
     )
 
 
 def notes(result: DemoResult) -> list[str]:
     """How to read the table."""
-    evaluation = result.dense.evaluation
-    found = [
-        "Learned values: all learned numbers, dictionary and biases. On disk: the folder, in float32.",
-        "FVU: the share of the variance of held-out activations that is left unexplained; 0 is perfect, 1 is no better "
-        "than their mean.",
-        f"Never fired: features that fire on none of the {evaluation.tokens:,} evaluated tokens (rare ones may fire on "
-        "others).",
-        "CE recovered: how much of the cross-entropy that is lost when activations are replaced by zeros, or by their "
-        "mean, comes back with the reconstruction. Against the mean it is the stricter measure.",
-        "Retention: CE recovered against the mean, as a share of the dense dictionary's.",
-        f"Small print under a number: its 95 % interval over the {evaluation.documents:,} evaluated documents.",
-    ]
-    if evaluation.language_model is not None:
-        loss = evaluation.language_model
-        found.append(
-            f"The model's own cross-entropy is {loss.clean.value:.3f} nats a token; {loss.zero.value:.3f} with zeros "
-            f"and {loss.mean.value:.3f} with the mean in place of the activations."
-        )
-    return found
+    scope, dense = result.scope, result.dense.record
+    losses = {name: f"{dense[name].value:.3f}" for name in ("clean", "zero", "mean")}
+    sections = ["Loss"] * was_asked([dense], "clean")
+    return notes_of(
+        __package__, *sections, tokens=f"{scope.tokens:,}", documents=f"{scope.documents:,}", **losses
+    )  # fmt: skip
 
 
 def cautions(result: DemoResult) -> list[str]:
@@ -273,29 +283,30 @@ def cautions(result: DemoResult) -> list[str]:
     ]
 
 
-def _retention(contestant: Contestant) -> Estimate | None:
-    loss: LanguageModelLoss | None = contestant.evaluation.language_model
-    return None if loss is None else loss.retention_mean
+def _explained(compared: Compared) -> str:
+    """The share of the variance that is explained, 1 - FVU."""
+    fvu = compared.record["fvu"]
+    return _percent(Interval(1 - fvu.value, 1 - fvu.high, 1 - fvu.low, fvu.kind))
 
 
-def _percent(estimate: Estimate | None) -> str:
-    if estimate is None or math.isnan(estimate.value):
+def _percent(share: Interval) -> str:
+    if math.isnan(share.value):
         return "an unknown share"
-    interval = "" if math.isnan(estimate.low) else f" ({100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
-    return f"{100 * estimate.value:.0f} %{interval}"
+    ends = "" if math.isnan(share.low) else f" ({100 * share.low:.0f} to {100 * share.high:.0f})"
+    return f"{100 * share.value:.0f} %{ends}"
 
 
-def _size(contestant: Contestant, first: Contestant) -> str:
+def _size(compared: Compared, first: Compared) -> str:
     """How its size compares with the first one's; rounding to whole columns may leave it larger or smaller."""
-    ratio = contestant.evaluation.learned_values / first.evaluation.learned_values
+    ratio = compared.learned_values / first.learned_values
     if 0.75 <= ratio <= 1.25:
         return "about as few values"
     return f"{ratio:.1f} times as many values as the expander one"
 
 
-def _verdict(first: Estimate | None, matched: Estimate | None) -> str:
+def _verdict(first: Interval, matched: Interval) -> str:
     """Whether the support, or only the size, made the difference."""
-    if first is None or matched is None or any(math.isnan(end) for end in (first.low, matched.low)):
+    if math.isnan(first.low) or math.isnan(matched.low):
         return ""
     if first.low > matched.high:
         return ": at this size, sparse columns keep more"

@@ -148,7 +148,8 @@ def transition_table(result: RecoveryResult, transitions: Sequence[Transition]) 
         there = [found.get((name, n / config.m, coder)) for coder in coders]
         cells = [None if each is None else each.k_over_m for each in there]
         lines.append([Cell(name), Cell(f"{n / config.m:g}"), *(_place(result, cell) for cell in cells)])
-    return Table([Cell(heading) for heading in ("dictionary", "n / m", *coders)], lines)
+    caption = f"Intervals: {Kind.CROSSING}."
+    return Table([Cell(heading) for heading in ("dictionary", "n / m", *coders)], lines, caption)
 
 
 def _place(result: RecoveryResult, where: Interval | None) -> Cell:
@@ -187,7 +188,7 @@ def cell_table(result: RecoveryResult) -> Table:
         cells = [f"{share.value:.0%} ({100 * share.low:.0f} to {100 * share.high:.0f})" for share in shares]
         cells += ["–"] * (len(config.active) - len(cells))
         lines.append([Cell(each) for each in (strip.dictionary, strip.coder, f"{strip.n / config.m:g}", *cells)])
-    return Table([Cell(heading) for heading in headings], lines)
+    return Table([Cell(heading) for heading in headings], lines, f"Intervals: {Kind.BINOMIAL}.")
 
 
 def picture_of(result: RecoveryResult, transitions: Sequence[Transition]) -> Picture:

@@ -24,7 +24,6 @@ CELLS, THEORY = "cells", "theory"
 """The folder of cells in that of the study, and the name of the cell of a dictionary's certificates."""
 
 
-
 def run(config: RecoveryConfig, listener: Listener) -> Report:
     """Decode what an earlier run in the same folder has not, and say what came of it."""
     return report_of(decoded(config, listener))
