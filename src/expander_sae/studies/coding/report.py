@@ -70,12 +70,9 @@ def findings(rows: Sequence[Record]) -> list[str]:
 
     found = []
     for (truth, setting), here in grouped(rows, ("truth", "setting")).items():
-        encoder, solver = (
-            max(
-                (row for row in here if (row.labels["coder"] in ENCODERS) == one_go), key=lambda row: row["codes"].value
-            )
-            for one_go in (True, False)
-        )
+        ranked = sorted(here, key=lambda row: -row["codes"].value)
+        encoder = next(row for row in ranked if row.labels["coder"] in ENCODERS)
+        solver = next(row for row in ranked if row.labels["coder"] not in ENCODERS)
         found.append(
             f"{str(truth).capitalize()} truth, {setting}: the best encoder by its codes is {said(encoder)}, the best "
             f"solver {said(solver)}: a gap of {solver['codes'].value - encoder['codes'].value:.3f}."
@@ -112,12 +109,10 @@ def pictures_of(config: CodingConfig, rows: Sequence[Record]) -> dict[str, Pictu
 
 
 def _picture(rows: Sequence[Record], score: str, label: str, cost: str, cost_label: str) -> Picture:
-    points = [
-        Point(
-            str(row.labels["coder"]), row[cost].value, row[score].value, row[score].low, _at_most_one(row[score].high)
-        )
-        for row in rows
-    ]
+    points = []
+    for row in rows:
+        name, shown = str(row.labels["coder"]), row[score]
+        points.append(Point(name, row[cost].value, shown.value, shown.low, _at_most_one(shown.high)))
     return point_chart(points, Axis(cost_label, log=True), Axis(label))
 
 

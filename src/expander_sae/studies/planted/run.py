@@ -82,9 +82,7 @@ def run(config: PlantedConfig, listener: Listener) -> Report:
     with begun(config, listener, "a study of planted codes") as stages:
         support = Support.make(config.construction, m=config.m, n=config.n, d=config.d, seed=config.seed)
     found = list[Found]()
-    what = (
-        f"{config.k} of {config.n:,} columns in each of {config.tokens:,} activations; the first run compiles kernels"
-    )
+    what = f"{config.k} of {config.n:,} columns in {config.tokens:,} activations; the first run compiles kernels"
     with stages.stage("recover", what, total=RUNS * config.tokens) as stage:
         for each in recover_planted(config, support):
             found.append(each)
