@@ -29,3 +29,9 @@ def one_of(name: str, value: str, choices: Collection[str]) -> None:
     """Refuse a word that is none of the choices."""
     if value not in choices:
         raise ExpanderError(f"{name} must be one of {', '.join(choices)}, not {value}.")
+
+
+def different(name: str, given: Sequence[str], choices: Collection[str]) -> None:
+    """Refuse a list of words that is empty, names one of them twice, or holds one that is none of the choices."""
+    if not given or len(set(given)) < len(given) or not set(given) <= set(choices):
+        raise ExpanderError(f"{name} must be different ones of {', '.join(choices)}, not {given}.")

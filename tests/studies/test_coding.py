@@ -12,17 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
-from tests.experiments.notebook import Notebook
 
 from expander_sae.cli.main import main
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
-from expander_sae.experiments import coding
-from expander_sae.experiments.coding import CELLS, CodingResult, Task, run_coding
-from expander_sae.experiments.coding_coders import GradientCodes, descended
-from expander_sae.experiments.coding_config import (
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
+from expander_sae.studies.coding import run as coding
+from expander_sae.studies.coding.config import (
     CODERS,
     DENSE,
     EXPANDER,
@@ -37,7 +34,9 @@ from expander_sae.experiments.coding_config import (
     TOPK,
     CodingConfig,
 )
-from expander_sae.experiments.coding_learning import (
+from expander_sae.studies.coding.learning import (
+    GradientCodes,
+    descended,
     first_dictionary,
     from_codes,
     new_encoder,
@@ -45,9 +44,10 @@ from expander_sae.experiments.coding_learning import (
     train_encoder,
     with_coder,
 )
-from expander_sae.experiments.coding_report import write_report
-from expander_sae.experiments.coding_rows import over_seeds, rows_of
-from expander_sae.experiments.coding_world import World, scores_of
+from expander_sae.studies.coding.report import over_seeds, rows_of, write_report
+from expander_sae.studies.coding.run import CELLS, CodingResult, Task, run_coding
+from expander_sae.studies.coding.world import World, scores_of
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,9 @@ def result(config: CodingConfig) -> CodingResult:
 
 
 def test_everybody_is_there_in_every_world_and_setting(config: CodingConfig, result: CodingResult) -> None:
-    found = [(cell.truth, cell.setting, cell.coder, cell.seed) for cell in result.cells]
+    found = [(cell.truth, cell.setting, cell.coder, cell.seed) for cell in result.measured]
     assert len(found) == len(set(found)) == 2 * 3 * 7 * 2
-    for cell in result.cells:
+    for cell in result.measured:
         assert all(0 <= number <= 1.0001 for name, number in vars(cell.outcome.scores).items() if name != "error")
         assert cell.outcome.inference > 0
         assert (cell.outcome.training > 0) == (
@@ -175,14 +175,16 @@ def test_a_second_run_learns_only_what_is_missing(config: CodingConfig, result: 
     here = dataclasses.replace(config, out=tmp_path / "copy")
     shutil.copytree(config.out, here.out)
     notebook = Notebook()
-    assert run_coding(here, notebook).cells == result.cells
+    assert run_coding(here, notebook).measured == result.measured
     assert notebook.outcomes[0].startswith("found ")
     assert notebook.total is None
 
     path = here.out / CELLS / "expander-neither-topk-seed1.json"
     path.unlink()
     notebook = Notebook()
-    assert run_coding(here, notebook).cells == result.cells  # to the last bit, the codes that start from it as well
+    assert (
+        run_coding(here, notebook).measured == result.measured
+    )  # to the last bit, refined codes as well
     assert notebook.counted == [notebook.total] == [200]
 
     path.write_text('{"topk": {"scores": {}, "inference": 1, "training": 1}}')

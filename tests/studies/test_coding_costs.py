@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP, CoordinateDescent, TopK
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.experiments.coding_coders import descended
-from expander_sae.experiments.coding_config import (
+from expander_sae.studies.coding.config import (
     DENSE,
     EXPANDER,
     KNOWN_CODES,
@@ -24,9 +23,9 @@ from expander_sae.experiments.coding_config import (
     TOPK,
     CodingConfig,
 )
-from expander_sae.experiments.coding_costs import CountingDictionary, Sizes, Tally, counted_lasso
-from expander_sae.experiments.coding_learning import forward, new_encoder
-from expander_sae.experiments.coding_world import World
+from expander_sae.studies.coding.costs import CountingDictionary, Sizes, Tally, counted_lasso
+from expander_sae.studies.coding.learning import descended, forward, new_encoder
+from expander_sae.studies.coding.world import World
 
 CONFIG = CodingConfig(
     m=12, n=30, d=4, k=3, hidden=20, samples=64, batch=16, tokens=64, solver_tokens=64, test_tokens=24

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.experiments.notebook import Notebook
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.experiments import demo as module
-from expander_sae.experiments.demo import DemoConfig, DemoResult, run_demo
-from expander_sae.experiments.demo_report import table_of, write_report
-from expander_sae.experiments.demo_words import summary
+from expander_sae.studies.demo import run as module
+from expander_sae.studies.demo.config import DemoConfig
+from expander_sae.studies.demo.report import summary, table_of, write_report
+from expander_sae.studies.demo.run import DemoResult, run_demo
 from expander_sae.training import StoppedError
 from expander_sae.training.trainee import Trainee
+from tests.studies.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features"]
 

@@ -12,12 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from tests.experiments.notebook import Notebook
 
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
-from expander_sae.experiments import recovery
-from expander_sae.experiments.recovery import (
+from expander_sae.studies.recovery import run as recovery
+from expander_sae.studies.recovery.config import CODERS, RecoveryConfig
+from expander_sae.studies.recovery.report import (
+    CONDITION,
+    clopper_pearson,
+    curves_of,
+    falls_through,
+    rows_of,
+    write_report,
+)
+from expander_sae.studies.recovery.run import (
     CELLS,
     Certificates,
     RecoveryResult,
@@ -27,9 +35,7 @@ from expander_sae.experiments.recovery import (
     planted_codes,
     run_recovery,
 )
-from expander_sae.experiments.recovery_config import CODERS, RecoveryConfig
-from expander_sae.experiments.recovery_report import CONDITION, curves_of, write_report
-from expander_sae.experiments.recovery_rows import clopper_pearson, falls_through, rows_of
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from expander_sae.certificates.streaming import silent
 from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
-from expander_sae.experiments.recovery_theory import l1_threshold, sets_with_condition, voting_threshold
+from expander_sae.studies.recovery.theory import l1_threshold, sets_with_condition, voting_threshold
 from expander_sae.supports import Support
 
 

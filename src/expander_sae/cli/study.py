@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
@@ -12,6 +13,10 @@ from rich.console import Console
 from expander_sae.cli.announcing import Announcer, wide_console
 from expander_sae.errors import ExpanderError
 from expander_sae.studies import STUDIES, load_study
+
+if TYPE_CHECKING:
+    from expander_sae.reporting.report import Report
+    from expander_sae.studies.study import Config, Listener
 
 PAGE = "page"
 """What binds reports; no study may be called so."""
@@ -66,14 +71,21 @@ def _list_studies() -> None:
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:
-    """Announce the stages, print the first table and the findings, say where the report is."""
+    """Carry out a study and say where its report is."""
     study = load_study(name)
     config = tyro.cli(study.config, prog=f"expander study {name}", args=arguments)
     console = wide_console()
+    report = answer(study.run, config, console)
+    path = config.out / f"{report.name}.md"
+    console.print(f"The report is {path}, beside it the numbers and the pictures.", highlight=False, soft_wrap=True)
+
+
+def answer(run: Callable[[Config, Listener], Report], config: Config, console: Console) -> Report:
+    """Announce the stages, write the report, and print its first table and the findings."""
     with Announcer(console) as announcer:
-        report = study.run(config, announcer)
-    path = report.write(config.out)
+        report = run(config, announcer)
+    report.write(config.out)
     console.print(next(iter(report.tables.values())).to_rich())
     for finding in report.findings:
         console.print(finding, highlight=False)
-    console.print(f"The report is {path}, beside it the numbers and the pictures.", highlight=False, soft_wrap=True)
+    return report

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     LEAST_AND_MOST = "least and most over seeds"
     HULL = "hull of the 95 % intervals over documents of all seeds"
     BINOMIAL = "95 % of a binomial share (Clopper-Pearson)"
+    CROSSING = "where 95 % binomial intervals (Clopper-Pearson) fall through one half"
     FIT = "95 % of fits to redrawn cells"
 
 

@@ -258,7 +258,7 @@ def over_many_seeds(numbers: Sequence[Interval]) -> Interval:
     """The mean, and where that of many seeds lies with 95 % confidence by Student; one seed alone does not say."""
     values = [number.value for number in numbers]
     mean = fmean(values)
-    if len(values) < 2:
+    if len(values) < 2 or math.isnan(mean):
         return Interval(mean, math.nan, math.nan, Kind.SEEDS)
     half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half, Kind.SEEDS)

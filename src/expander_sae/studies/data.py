@@ -122,11 +122,13 @@ class Data(Protocol):
 class StoreData:
     """A store, measured inside its language model or on a second store."""
 
-    def __init__(self, path: str, held_out: str | None, tokens: int) -> None:
+    def __init__(
+        self, path: str, held_out: str | None, tokens: int, language_model: LanguageModel | None = None
+    ) -> None:
         self.source, self._evaluation_tokens = Store.open(path), tokens
         self.width, self.tokens, self.origin = self.source.width, self.source.norms.count, dict(self.source.origin)
         self._held_out = None if held_out is None else Store.open(held_out)
-        self._language_model: LanguageModel | None = None
+        self._language_model = language_model
         if self._held_out is not None and self._held_out.width != self.width:
             raise ExpanderError(f"{held_out} has activations of width {self._held_out.width}, not {self.width}.")
         if self._held_out is None and not {"model", "revision", "hookpoint", "text"} <= self.origin.keys():

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.experiments.coding_config import DENSE, CodingConfig
+from expander_sae.studies.coding.config import DENSE, CodingConfig
 from expander_sae.supports import Support
 
 USED = 0.1
@@ -19,7 +19,7 @@ USED = 0.1
 
 @dataclass(frozen=True)
 class Tokens:
-    """Activations and the codes that made them."""
+    """Activations, and the codes that made them."""
 
     x: Float[Tensor, "tokens m"]
     codes: Float[Tensor, "tokens n"]
@@ -35,7 +35,7 @@ class World:
 
     @classmethod
     def draw(cls, config: CodingConfig, truth: str, seed: int) -> World:
-        """The world of a seed."""
+        """Draw the dictionary and all tokens from a seed."""
         generator = torch.Generator().manual_seed(seed)
         dictionary = true_dictionary(config, truth, seed, generator)
         return cls(
@@ -66,14 +66,14 @@ def _tokens(config: CodingConfig, dictionary: Dictionary, count: int, generator:
 
 @dataclass(frozen=True)
 class Scores:
-    """How near codes and columns come to the true ones."""
+    """How near codes and columns come to the true ones, after matching features one to one."""
 
     features: float
     """Mean cosine between true and learned columns, matched one to one so that it is largest."""
     codes: float
     """Mean correlation over tokens between true and found codes of a feature, matched the same way by themselves."""
     precision: float
-    """Share of the features used by a token that are true, after that matching."""
+    """Share of the features a token uses that are true, after the matching by codes."""
     recall: float
     """Share of the true features of a token that it uses."""
     error: float
@@ -86,7 +86,7 @@ def scores_of(
     offset: Float[Tensor, " m"],
     codes: Float[Tensor, "tokens n"],
 ) -> Scores:
-    """Of codes of the test tokens, over columns of unit norm and an offset that all tokens share."""
+    """Score codes of the test tokens, over columns of unit norm and an offset that all tokens share."""
     test = world.test
     alike = torch.nn.functional.normalize(world.dictionary.to_dense().detach().T, dim=1) @ columns.T
     together = _correlations(test.codes, codes)
@@ -104,15 +104,16 @@ def scores_of(
 
 
 def _correlations(one: Float[Tensor, "tokens n"], other: Float[Tensor, "tokens n"]) -> Float[Tensor, "n n"]:
-    """Between every feature of one and every feature of the other; zero for one that never changes."""
+    """Correlations over tokens of every feature of one with every feature of the other; zero for a constant one."""
     parts = [torch.nn.functional.normalize(each - each.mean(dim=0), dim=0) for each in (one, other)]
     return parts[0].T @ parts[1]
 
 
 def _matching(alike: Float[Tensor, "n n"]) -> Int[Tensor, " n"]:
-    """The column for every row that makes the sum of their entries largest."""
+    """The one-to-one assignment of columns to rows with the largest sum."""
     return torch.from_numpy(linear_sum_assignment(alike.double().numpy(), maximize=True)[1])
 
 
 def _matched(alike: Float[Tensor, "n n"]) -> float:
+    """Mean similarity of the matched pairs."""
     return float(alike.gather(1, _matching(alike)[:, None]).mean())

@@ -1,25 +1,37 @@
 """What a study of recovery is asked for: sizes, dictionaries, coders, and the codes that are planted."""
 
-import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from expander_sae.checks import at_least, different
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions
 
 DENSE = "dense"
-"""The dictionary that is no support: Gaussian columns of all m coordinates."""
+"""The dictionary without a support: Gaussian columns of all m coordinates."""
 VOTING = "voting"
+"""The coder that needs coordinates which few features touch."""
 CODERS = ("topk", "mp", "omp", "lasso", VOTING)
-"""What can be compared, in the order of the pictures."""
+"""The coders that can be compared, in the order of the pictures."""
+STEPS_OF_MP = 4
+"""Steps of matching pursuit for every active feature, since it may take a column several times."""
+SMALLEST, LARGEST = 0.5, 1.5
+"""The ends of uniform coefficients."""
+ITERATIONS = 300
+"""Iterations of the lasso, at most."""
 Shape = Literal["flat", "uniform", "gaussian"]
 
 
 @dataclass(frozen=True)
 class RecoveryConfig:
-    """Dictionaries, how many features, how many of them active, and who has to find them."""
+    """Plant random sparse codes, look for them, and draw where recovery ends, beside what theory says.
+
+    A heat map over k/m and n/m for every dictionary and coder, with the share of tokens whose features are found
+    exactly, the line of one half, proved certificates and predicted thresholds. Run it again to go on where it was
+    stopped.
+    """
 
     m: int = 256
     """Width of an activation."""
@@ -34,7 +46,7 @@ class RecoveryConfig:
     dictionaries: tuple[str, ...] = ("uniform", "lines", "clustered", DENSE)
     """Constructions of supports (see `xs.Support.make`), and `dense` for Gaussian columns of all m coordinates."""
     coders: tuple[Literal["topk", "mp", "omp", "lasso", "voting"], ...] = ("topk", "mp", "omp", "lasso", "voting")
-    """Who looks for the active features; the k largest codes count as found."""
+    """Coders that look for the active features; the k largest codes count as found."""
     columns: Literal["flat", "gaussian"] = "flat"
     """Values of expander columns: of equal size and random sign, or normally distributed."""
     coefficients: Shape = "uniform"
@@ -46,26 +58,26 @@ class RecoveryConfig:
     sets: int = 100
     """Random sets of features for every k on which the exact recovery condition is decided."""
     penalty: float = 0.01
-    """Of the lasso, as a share of the one at which a token's codes become zero."""
+    """Penalty of the lasso, as a share of the one at which a token's codes become zero."""
     agree: int | None = None
     """Equal votes that the voting decoder needs: by default one more than two columns share, which is safe, or 2 where
     columns are Gaussian."""
     seed: int = 0
-    """Of the supports, the columns and the codes."""
+    """Seed of the supports, the columns and the codes."""
     out: Path = Path("runs/recovery")
     """The folder for everything that is made; a second run goes on there."""
 
     def __post_init__(self) -> None:
-        self._check_names()
+        different("dictionaries", self.dictionaries, (*constructions(), DENSE))
+        different("coders", self.coders, CODERS)
         for name in ("m", "d", "tokens", "sets"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         if self.d > self.m:
             raise ExpanderError(f"d must be at most m = {self.m}, not {self.d}.")
         if not 0 < self.penalty <= 1:
             raise ExpanderError(f"penalty must be above 0 and at most 1, not {self.penalty}.")
-        if self.agree is not None and self.agree < 2:
-            raise ExpanderError(f"agree must be at least 2, not {self.agree}.")
+        if self.agree is not None:
+            at_least("agree", self.agree, 2)
         for name in ("n_over_m", "k_over_m"):
             shares = getattr(self, name)
             if not shares or shares[0] <= 0 or not all(low < high for low, high in pairwise(shares)):
@@ -75,13 +87,6 @@ class RecoveryConfig:
                 f"k_over_m goes up to k = {self.active[-1]}, but the smallest dictionary has only {self.features[0]} "
                 "features."
             )
-
-    def _check_names(self) -> None:
-        known = {"dictionaries": (*constructions(), DENSE), "coders": CODERS}
-        for name, all_of_them in known.items():
-            given = getattr(self, name)
-            if not given or len(set(given)) < len(given) or not set(given) <= set(all_of_them):
-                raise ExpanderError(f"{name} must be different ones of {', '.join(all_of_them)}, not {given}.")
 
     @property
     def features(self) -> list[int]:
@@ -96,8 +101,3 @@ class RecoveryConfig:
     def coders_of(self, dictionary: str) -> list[str]:
         """The coders that make sense there: votes need coordinates that few features touch."""
         return [coder for coder in self.coders if not (coder == VOTING and dictionary == DENSE)]
-
-    def to_json(self) -> dict[str, object]:
-        """What makes one study differ from another, as JSON holds it."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "out"}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

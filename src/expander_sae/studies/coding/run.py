@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from expander_sae.experiments.encoders import keep_largest
-from expander_sae.experiments.records import damaged, read_cell, write_cell
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
 from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
-from expander_sae.experiments.coding_coders import GradientCodes, descended
-from expander_sae.experiments.coding_config import (
+from expander_sae.evaluation.results import NOTHING, Interval
+from expander_sae.kernels.threads import one_thread
+from expander_sae.reporting.report import Report
+from expander_sae.studies.coding.config import (
     DENSE,
     KNOWN_CODES,
+    KNOWN_DICTIONARY,
     LASSO,
+    LEARNING_GAP,
     MLP,
     NEITHER,
     OMP,
@@ -28,11 +28,14 @@ from expander_sae.experiments.coding_config import (
     REFINED,
     RELU,
     TOPK,
+    WIDTH,
     CodingConfig,
 )
-from expander_sae.experiments.coding_costs import Sizes, counted_lasso
-from expander_sae.experiments.coding_learning import (
+from expander_sae.studies.coding.costs import Sizes, counted_lasso
+from expander_sae.studies.coding.learning import (
+    GradientCodes,
     Learned,
+    descended,
     first_dictionary,
     from_codes,
     new_encoder,
@@ -40,25 +43,22 @@ from expander_sae.experiments.coding_learning import (
     trained,
     with_coder,
 )
-from expander_sae.experiments.coding_world import Scores, World, scores_of
-from expander_sae.kernels.threads import one_thread
+from expander_sae.studies.coding.report import report_of
+from expander_sae.studies.coding.world import Scores, World, scores_of
+from expander_sae.studies.compare import Record
+from expander_sae.studies.encoders import keep_largest
+from expander_sae.studies.study import Listener, Study, begun, damaged, read_cell, write_cell
 from expander_sae.training import TrainConfig
 
 CELLS = "cells"
-"""What the folder of a study holds, besides the report."""
+"""The folder of finished measurements in that of the study."""
 LEARNERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO)
-"""Who learns; TopK codes are refined afterwards as well."""
-WIDTH = 4
-"""Codes per active feature that dictionaries learn from under l1, which spreads them out."""
-
-
-LEARNING_GAP = 1e-2
-"""How exactly the lasso is solved while a dictionary learns from it."""
+"""The coders that are trained, or train a dictionary, by themselves; the refined one starts from the codes of TopK."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one coder made of one world."""
+    """The scores and the price of one coder in one world."""
 
     scores: Scores
     inference: float
@@ -66,30 +66,16 @@ class Outcome:
     training: float
     """Multiply-adds in all to learn what it uses."""
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A coder in a world, under a setting."""
-
-    truth: str
-    setting: str
-    coder: str
-    seed: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class CodingResult:
-    """Everything that the report is made of."""
-
-    config: CodingConfig
-    cells: list[Cell]
-    seconds: dict[str, float]
+    def measures(self, setting: str) -> dict[str, Interval]:
+        """All numbers by name; how near the columns are says nothing where the dictionary was given."""
+        numbers = {**vars(self.scores), "inference": self.inference, "training": self.training}
+        measures = {name: Interval.bare(number) for name, number in numbers.items()}
+        return {**measures, "features": NOTHING} if setting == KNOWN_DICTIONARY else measures
 
 
 @dataclass(frozen=True)
 class Task:
-    """Somebody who has to learn, what it may know, and what the truth is."""
+    """One learner in the world of a seed, with what it is told: what is learned at once and kept in one file."""
 
     config: CodingConfig
     truth: str
@@ -99,20 +85,41 @@ class Task:
 
     @property
     def path(self) -> Path:
-        """Its file."""
+        """The file of its outcomes."""
         words = f"{self.truth}-{self.setting}-{self.learner}-seed{self.seed}"
         return self.config.out / CELLS / f"{words.replace(' ', '-')}.json"
 
     @property
     def sizes(self) -> Sizes:
-        """What costs depend on."""
+        """The sizes that its costs are computed from."""
         config = self.config
         return Sizes(config.m, config.n, config.entries(self.truth), config.k, config.hidden)
 
+    def write(self, outcomes: dict[str, Outcome]) -> None:
+        """Put the outcomes on disk, by coder."""
+        write_cell(self.path, {coder: dataclasses.asdict(outcome) for coder, outcome in outcomes.items()})
 
-def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
-    """Do what an earlier run in the same folder has not done yet."""
-    with settled(config, "a study of sparse coding"):
+    def read(self) -> list[Record]:
+        """A record of every coder on disk."""
+        try:
+            outcomes = {
+                coder: Outcome(Scores(**content["scores"]), content["inference"], content["training"])
+                for coder, content in read_cell(self.path).items()
+            }
+        except (TypeError, KeyError) as error:
+            raise damaged(self.path) from error
+        labels = {"truth": self.truth, "setting": self.setting, "seed": self.seed}
+        return [Record({**labels, "coder": coder}, each.measures(self.setting)) for coder, each in outcomes.items()]
+
+
+def run(config: CodingConfig, listener: Listener) -> Report:
+    """Learn and score what an earlier run in the same folder has not, and say what came of it."""
+    return report_of(config, *measured(config, listener))
+
+
+def measured(config: CodingConfig, listener: Listener) -> tuple[list[Record], dict[str, int]]:
+    """A record for every coder, world, setting and seed, and the seconds of every stage."""
+    with begun(config, listener, "a study of sparse coding") as stages:
         for truth in config.truths:  # refuses a support that cannot be
             World.draw(dataclasses.replace(config, samples=config.batch, test_tokens=1), truth, 0)
         (config.out / CELLS).mkdir(parents=True, exist_ok=True)
@@ -123,32 +130,19 @@ def run_coding(config: CodingConfig, listener: Listener) -> CodingResult:
         for learner in LEARNERS
         for seed in config.seeds
     ]
-    stages, missing = Stages(config.out, listener), [task for task in tasks if not task.path.exists()]
+    missing = [task for task in tasks if not task.path.exists()]
     total, what = len(missing) * config.test_tokens, f"{len(tasks)} times learn and code"
     with stages.stage("code", what, total=total or None, found=not missing) as stage, one_thread():
         for number, task in enumerate(missing):
-            found = measure(task)
-            write_cell(task.path, {coder: dataclasses.asdict(outcome) for coder, outcome in found.items()})
+            task.write(outcomes_of(task))
             stage.proceeds((number + 1) * config.test_tokens)
-        cells = [cell for task in tasks for cell in _read(task)]
-        stage.outcome = f"{len(cells)} coders in their worlds, {config.test_tokens:,} tokens each"
-    return CodingResult(config, cells, stages.seconds)
+        records = [record for task in tasks for record in task.read()]
+        stage.outcome = f"{len(records)} coders in their worlds, {config.test_tokens:,} tokens each"
+    return records, stages.rounded
 
 
-def _read(task: Task) -> list[Cell]:
-    """What is on disk of a task."""
-    try:
-        return [
-            Cell(task.truth, task.setting, coder, task.seed,
-                 Outcome(Scores(**content["scores"]), content["inference"], content["training"]))
-            for coder, content in read_cell(task.path).items()
-        ]  # fmt: skip
-    except (TypeError, KeyError) as error:
-        raise damaged(task.path) from error
-
-
-def measure(task: Task) -> dict[str, Outcome]:
-    """What comes of a task, by coder."""
+def outcomes_of(task: Task) -> dict[str, Outcome]:
+    """Learn and score; the outcomes by coder, which are two where codes are refined."""
     world = World.draw(task.config, task.truth, task.seed)
     if task.learner == TOPK and task.setting == NEITHER:
         return _library_topk(task, world)
@@ -158,7 +152,7 @@ def measure(task: Task) -> dict[str, Outcome]:
 
 
 def _encoded(task: Task, world: World) -> dict[str, Outcome]:
-    """By an encoder that is trained here."""
+    """An encoder trained by the study, on the dictionary that is known or learned with it."""
     config, setting, learner = task.config, task.setting, task.learner
     learned, cost = _known(task, world)
     if setting == NEITHER:
@@ -175,7 +169,7 @@ def _encoded(task: Task, world: World) -> dict[str, Outcome]:
 
 
 def _library_topk(task: Task, world: World) -> dict[str, Outcome]:
-    """By the library's own autoencoder with an encoder of its own."""
+    """The library's own TopK autoencoder, which learns an encoder beside its dictionary."""
     config, d = task.config, None if task.truth == DENSE else task.config.d
     settings = TrainConfig(
         n=config.n, d=d, k=config.k, coder="topk", tied=False, unit_norm=True, stretch=1, seed=task.seed,
@@ -194,7 +188,7 @@ def _library_topk(task: Task, world: World) -> dict[str, Outcome]:
 def _refined(
     task: Task, world: World, learned: Learned, codes: Float[Tensor, "tokens n"], cost: float
 ) -> dict[str, Outcome]:
-    """Gradient steps from where an encoder left off."""
+    """Codes after gradient steps from those of an encoder."""
     config, sizes = task.config, task.sizes
     x = world.test.x - learned.offset
     better = descended(learned.dictionary, x, codes, config.refining_steps, config.penalty)
@@ -203,7 +197,7 @@ def _refined(
 
 
 def _solved(task: Task, world: World) -> dict[str, Outcome]:
-    """By a coder that needs the dictionary alone."""
+    """A coder that solves for the codes of each token; with nothing known, the dictionary learned from its codes."""
     config, sizes, width = task.config, task.sizes, min(task.config.n, WIDTH * task.config.k)
     learned, cost = _known(task, world)
     if task.setting == NEITHER:
@@ -234,7 +228,7 @@ def _code(task: Task, learned: Learned, x: Float[Tensor, "tokens m"]) -> tuple[F
 
 
 def _known(task: Task, world: World) -> tuple[Learned, float]:
-    """The dictionary that follows from what is known, and what finding it cost; the true one if it is given."""
+    """The dictionary that follows from what is known, and its cost: least squares from codes, or the true one, free."""
     config = task.config
     if task.setting == KNOWN_CODES:
         return from_codes(config, task.truth, world.train), task.sizes.least_squares(config.samples)
@@ -243,3 +237,6 @@ def _known(task: Task, world: World) -> tuple[Learned, float]:
 
 def _scores(world: World, learned: Learned, codes: Float[Tensor, "tokens n"]) -> Scores:
     return scores_of(world, learned.dictionary.to_dense().detach().T, learned.offset, codes)
+
+
+STUDY = Study(CodingConfig, run)

@@ -1,27 +1,36 @@
 """What a study of sparse coding is asked for: the true dictionary and codes, what is known of them, and who codes."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from expander_sae.checks import at_least, different, distinct, one_of
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions
 
 DENSE: Literal["dense"] = "dense"
 EXPANDER: Literal["expander"] = "expander"
-"""Kinds of dictionaries."""
+"""The two kinds of true dictionary."""
 KNOWN_CODES, KNOWN_DICTIONARY, NEITHER = "known codes", "known dictionary", "neither"
 SETTINGS = {"codes": KNOWN_CODES, "dictionary": KNOWN_DICTIONARY, "neither": NEITHER}
-"""What is known while learning, by the names on the command line."""
+"""What is known while learning, by the words of the command line."""
 TOPK, RELU, MLP, OPTIMISED, REFINED, OMP, LASSO = "topk", "relu", "mlp", "optimised", "topk+optimised", "omp", "lasso"
 CODERS = (TOPK, RELU, MLP, OPTIMISED, OMP, LASSO, REFINED)
-"""Who codes, in the order of the tables."""
+"""All coders, in the order of the tables."""
+WIDTH = 4
+"""Codes per active feature that dictionaries learn from under l1, which spreads codes out."""
+LEARNING_GAP = 1e-2
+"""The duality gap at which the lasso stops while a dictionary learns from its codes."""
 
 
 @dataclass(frozen=True)
 class CodingConfig:
-    """Planted activations, what is known of them, and how long everybody may learn."""
+    """Compare encoders with coders that solve for each token, where the true codes and dictionary are known.
+
+    Linear encoders (TopK, ReLU), an MLP, codes optimised by gradient from zero or from an encoder, OMP and the lasso;
+    given the codes, the dictionary, or neither; dense and expander truths. Scores with intervals over seeds, costs in
+    multiply-adds. Run it again to go on where it was stopped.
+    """
 
     m: int = 32
     """Width of an activation."""
@@ -40,60 +49,44 @@ class CodingConfig:
     known: tuple[Literal["codes", "dictionary", "neither"], ...] = ("codes", "dictionary", "neither")
     """What is known while learning."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Everything is drawn and learned once with each."""
+    """Seeds; each draws another world, and everything is learned in it anew."""
     samples: int = 16_384
     """Activations to learn from."""
     tokens: int = 262_144
     """Tokens to learn from; more than there are samples means several passes."""
     solver_tokens: int = 32_768
-    """The same for dictionaries that learn from codes solved for each token, which take longer and need fewer."""
+    """Tokens for dictionaries that learn from solved codes, which take longer per token and need fewer."""
     batch: int = 256
     """Tokens per step of learning."""
     learning_rate: float = 0.003
-    """Of the encoders; dictionaries that learn with a pursuit take the library's rule."""
+    """Learning rate of the encoders; dictionaries that learn from solved codes take the library's rule."""
     hidden: int = 256
     """Hidden units of the MLP, beside which it has a linear shortcut."""
     penalty: float = 0.1
-    """Of the l1 norm, wherever there is one, as a share of what makes the codes of a token zero."""
+    """Weight of the l1 norm, where there is one, as a share of the weight at which a token's codes become zero."""
     steps: int = 50
     """Gradient steps of optimised codes from zero."""
     refining_steps: int = 10
     """Gradient steps from where the TopK encoder left off."""
     test_tokens: int = 2048
-    """Tokens that nobody learned from, to measure on."""
+    """Tokens to measure on, which nothing learned from."""
     out: Path = Path("runs/coding")
     """The folder for everything that is made; a second run goes on there."""
 
     def __post_init__(self) -> None:
-        for name, known in (("truths", (DENSE, EXPANDER)), ("known", tuple(SETTINGS))):
-            given = getattr(self, name)
-            if not given or len(set(given)) < len(given) or not set(given) <= set(known):
-                raise ExpanderError(f"{name} must be different ones of {', '.join(known)}, not {given}.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ExpanderError(f"seeds must be different numbers of at least 0, not {self.seeds}.")
-        for name in (
-            "m",
-            "d",
-            "k",
-            "samples",
-            "tokens",
-            "solver_tokens",
-            "batch",
-            "hidden",
-            "steps",
-            "refining_steps",
-            "test_tokens",
-        ):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        different("truths", self.truths, (DENSE, EXPANDER))
+        different("known", self.known, tuple(SETTINGS))
+        distinct("seeds", self.seeds, 0)
+        counts = "m d k samples tokens solver_tokens batch hidden steps refining_steps test_tokens"
+        for name in counts.split():
+            at_least(name, getattr(self, name), 1)
         if self.k > self.n or self.d > self.m:
             raise ExpanderError(
                 f"k must be at most n = {self.n} and d at most m = {self.m}, not {self.k} and {self.d}."
             )
         if self.batch > min(self.samples, self.tokens, self.solver_tokens):
             raise ExpanderError(f"samples, tokens and solver_tokens must be at least one batch of {self.batch}.")
-        if self.construction not in constructions():
-            raise ExpanderError(f"construction must be one of {', '.join(constructions())}, not {self.construction!r}.")
+        one_of("construction", self.construction, constructions())
         if self.noise < 0 or not self.learning_rate > 0 or not 0 < self.penalty <= 1:
             raise ExpanderError(
                 "noise must be at least 0, learning_rate above 0 and penalty above 0 and at most 1, not "
@@ -102,14 +95,9 @@ class CodingConfig:
 
     @property
     def settings(self) -> list[str]:
-        """What is known, in words."""
+        """What is known in each setting, in words."""
         return [SETTINGS[name] for name in self.known]
 
     def entries(self, truth: str) -> int:
-        """Values of a column of a dictionary of this kind."""
+        """Values per column of a dictionary of this kind."""
         return self.m if truth == DENSE else self.d
-
-    def to_json(self) -> dict[str, object]:
-        """What makes one study differ from another, as JSON holds it."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "out"}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

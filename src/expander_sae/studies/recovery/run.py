@@ -3,97 +3,48 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from expander_sae.experiments.records import damaged, read_cell, write_cell
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stage, Stages
 from jaxtyping import Bool
 from torch import Tensor
 
-from expander_sae.certificates.coherence import coherence_of
-from expander_sae.certificates.streaming import silent
-from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.experiments.recovery_config import DENSE, RecoveryConfig
-from expander_sae.experiments.recovery_theory import sets_with_condition
+from expander_sae.reporting.report import Report
+from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
+from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
+from expander_sae.studies.recovery.theory import Certificates, certificates_of
+from expander_sae.studies.study import Listener, Stage, Study, begun, damaged, read_cell, write_cell
 from expander_sae.supports import Support
 from expander_sae.supports.construction import SupportError
-from expander_sae.supports.statistics import max_overlap
 
 CELLS, THEORY = "cells", "theory"
-"""What the folder of a study holds, besides the report; and what the cell of a dictionary's certificates is called."""
-STEPS_OF_MP = 4
-"""Steps of matching pursuit for every active feature, since it may take a column several times."""
-ITERATIONS = 300
-"""Of the lasso at most."""
-SMALLEST, LARGEST = 0.5, 1.5
-"""Coefficients of uniform size lie between."""
+"""The folder of cells in that of the study, and the name of the cell of a dictionary's certificates."""
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """What is known about a dictionary before it is tried."""
-
-    coherence: float
-    omp_k: int
-    """The largest k at which OMP and l1 minimisation recover every support, by the Babel function."""
-    topk_k: int
-    """The same of TopK, with coefficients of these sizes."""
-    welch_k: int
-    """The largest k that the coherence of any dictionary of this size could prove."""
-    agree: int | None
-    """Equal votes that the voting decoder was told to need; None for a dense dictionary."""
-    condition: list[int]
-    """Random sets of k features that satisfy the exact recovery condition, for every k up to the first of which none
-    does: OMP and l1 minimisation find every code on these sets."""
+def run(config: RecoveryConfig, listener: Listener) -> Report:
+    """Decode what an earlier run in the same folder has not, and say what came of it."""
+    return report_of(decoded(config, listener))
 
 
-@dataclass(frozen=True)
-class Strip:
-    """A dictionary of one size under one coder: a line of cells in a picture."""
-
-    dictionary: str
-    n: int
-    coder: str
-    recovered: list[int]
-    """Tokens whose features were found exactly, for every k up to the first at which there are none."""
-
-
-@dataclass(frozen=True)
-class RecoveryResult:
-    """Everything that the report is made of."""
-
-    config: RecoveryConfig
-    strips: list[Strip]
-    certificates: dict[tuple[str, int], Certificates]
-    """By dictionary and n."""
-    absent: dict[tuple[str, int], str]
-    """Dictionaries that do not exist at a size, and why."""
-    seconds: dict[str, float]
-
-
-def run_recovery(config: RecoveryConfig, listener: Listener) -> RecoveryResult:
-    """Do what an earlier run in the same folder has not done yet."""
-    with settled(config, "a study of recovery"):
+def decoded(config: RecoveryConfig, listener: Listener) -> RecoveryResult:
+    """Every dictionary under every coder."""
+    with begun(config, listener, "a study of recovery") as stages:
         (config.out / CELLS).mkdir(parents=True, exist_ok=True)
-    stages, result = Stages(config.out, listener), RecoveryResult(config, [], {}, {}, {})
+    result = RecoveryResult(config, [], {}, {}, stages.seconds)
     missing = [(name, n) for name, n in _sizes(config) if _missing(config, name, n)]
-    decoded = sum(coder != THEORY for each in missing for coder in _missing(config, *each))
+    strips = sum(coder != THEORY for each in missing for coder in _missing(config, *each))
     what = f"{len(config.dictionaries)} dictionaries of {len(config.features)} sizes under their coders"
-    total = decoded * len(config.active) * config.tokens
+    total = strips * len(config.active) * config.tokens
     with stages.stage("decode", what, total=total or None, found=not missing) as stage, torch.no_grad():
         for name, n in missing:
             _fill(config, name, n, stage, total)
         for name, n in _sizes(config):
             _read(result, name, n)
         stage.outcome = f"{sum(len(strip.recovered) for strip in result.strips):,} cells of {config.tokens} tokens"
-    return dataclasses.replace(result, seconds=stages.seconds)
+    return result
 
 
 def _sizes(config: RecoveryConfig) -> list[tuple[str, int]]:
@@ -132,7 +83,7 @@ def _fill(config: RecoveryConfig, name: str, n: int, stage: Stage, total: int) -
 
 
 def _strip(config: RecoveryConfig, dictionary: Dictionary, coder: str, certificates: Certificates) -> list[int]:
-    """Tokens recovered with ever more features, until there are none: failing takes longest, and teaches nothing."""
+    """Tokens recovered at every k, up to the first of none: cells that fail take longest, and teach nothing."""
     recovered = list[int]()
     if coder == "lasso":  # solved to a gap far above the rounding of float32, which takes half the time
         dictionary = copy.deepcopy(dictionary).float()
@@ -150,7 +101,7 @@ def _left(config: RecoveryConfig) -> int:
 
 
 def _read(result: RecoveryResult, name: str, n: int) -> None:
-    """Add what is on disk of a dictionary."""
+    """Add the cells of a dictionary to the result, as they are on disk."""
     config = result.config
     theory = _file(config, name, n, THEORY)
     try:
@@ -183,22 +134,6 @@ def make_dictionary(config: RecoveryConfig, name: str, n: int) -> Dictionary:
     dictionary = ExpanderDictionary(support, values, dtype=torch.float64, generator=generator)
     dictionary.normalise_columns()
     return dictionary
-
-
-def certificates_of(config: RecoveryConfig, dictionary: Dictionary) -> Certificates:
-    """What the overlaps of the columns prove, and how many votes are safe."""
-    columns = columns_of(dictionary, 0.0)
-    coherence = coherence_of(columns, config.m, silent)
-    ratio = {"flat": 1.0, "uniform": SMALLEST / LARGEST, "gaussian": 0.0}[config.coefficients]
-    agree = config.agree
-    if agree is None and isinstance(dictionary, ExpanderDictionary):
-        # Codes of several features, seen through weights of equal size, sum up to the same vote on all they share.
-        agree = max(2, max_overlap(dictionary.support) + 1) if config.columns == "flat" else 2
-    voted = agree if isinstance(dictionary, ExpanderDictionary) else None
-    return Certificates(
-        coherence.mu, coherence.babel_k, coherence.certified_k(ratio), coherence.welch_k or dictionary.n, voted,
-        sets_with_condition(columns, config.active, config.sets, config.seed),
-    )  # fmt: skip
 
 
 def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificates) -> Coder:
@@ -239,5 +174,8 @@ def exact_tokens(config: RecoveryConfig, dictionary: Dictionary, k: int, coder: 
 
 
 def _used(codes: Codes) -> Bool[Tensor, "tokens n"]:
-    """Which features every token uses."""
+    """Whether every token uses every feature."""
     return codes.to_dense() != 0
+
+
+STUDY = Study(RecoveryConfig, run)

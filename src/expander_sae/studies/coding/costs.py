@@ -14,13 +14,13 @@ from torch import Tensor
 
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import Codes, Dictionary
-from expander_sae.experiments.coding_config import KNOWN_CODES, MLP, NEITHER, TOPK
 from expander_sae.kernels.columns import SparseColumns
+from expander_sae.studies.coding.config import KNOWN_CODES, MLP, NEITHER, TOPK
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What costs depend on."""
+    """The sizes that a price is computed from."""
 
     m: int
     n: int
@@ -30,15 +30,15 @@ class Sizes:
 
     @property
     def product(self) -> int:
-        """Of an activation with all columns, or of codes of all features with them."""
+        """One product of an activation, or of the codes of all features, with the whole dictionary."""
         return self.n * self.entries
 
     def encoding(self, coder: str) -> int:
-        """Codes of a token by an encoder."""
+        """An encoder's codes of a token."""
         return self.product + (self.m * self.hidden + self.hidden * self.n if coder == MLP else 0)
 
     def descending(self, steps: int) -> int:
-        """Gradient steps: a product in either direction each."""
+        """Gradient steps on a token's codes: a product in either direction each."""
         return 2 * steps * self.product
 
     def pursuing(self) -> int:
@@ -83,7 +83,7 @@ class Tally:
 
 
 class CountingDictionary(Dictionary):
-    """A dictionary that counts what is asked of it; zero codes cost nothing."""
+    """A dictionary that counts the multiply-adds of what it is asked; codes of zero cost nothing."""
 
     def __init__(self, dictionary: Dictionary, entries: int, tally: Tally) -> None:
         super().__init__()
@@ -128,11 +128,11 @@ class CountingDictionary(Dictionary):
 
 @dataclass(frozen=True)
 class CountedDescent(CoordinateDescent):
-    """Coordinate descent that counts its passes over the working set as well."""
+    """Coordinate descent that counts its sweeps over the working set as well."""
 
     tally: Tally = field(default_factory=Tally)
 
-    def _pass(
+    def sweep(
         self,
         codes: Float[Tensor, "batch w"],
         slopes: Float[Tensor, "batch w"],
@@ -141,7 +141,7 @@ class CountedDescent(CoordinateDescent):
         penalty: Float[Tensor, " batch"],
     ) -> None:
         self.tally.total += gram.numel()
-        super()._pass(codes, slopes, gram, curvature, penalty)
+        super().sweep(codes, slopes, gram, curvature, penalty)
 
 
 def counted_lasso(

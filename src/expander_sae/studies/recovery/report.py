@@ -1,55 +1,146 @@
-"""The report of a study of recovery: where every coder stops, all cells, and one picture of small multiples."""
+"""The report of recovery: where every coder stops, every cell, and one picture of small multiples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from expander_sae.experiments.report_files import Report
-
-from expander_sae.evaluation.results import Estimate
-from expander_sae.experiments.recovery import RecoveryResult, Strip
-from expander_sae.experiments.recovery_config import VOTING
-from expander_sae.experiments.recovery_rows import Transition, clopper_pearson, half_of, rows_of, transition_of
-from expander_sae.experiments.recovery_theory import l1_threshold, voting_threshold
-from expander_sae.experiments.recovery_words import notes, sentences
+from expander_sae.certificates.sampling import Rate
+from expander_sae.evaluation.results import Interval, Kind
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.heat_maps import Curve, Grid, HeatMap, heat_maps
+from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
+from expander_sae.studies.recovery.config import ITERATIONS, STEPS_OF_MP, VOTING, RecoveryConfig
+from expander_sae.studies.recovery.theory import Certificates, l1_threshold, voting_threshold
+from expander_sae.studies.study import notes_of, settings_of
 
-NAME = "recovery"
-"""What the files of the report are called, the ending aside."""
 MEASURED = "measured: half of the tokens"
 PROVED = "proved: every support, by this dictionary's coherence sums (TopK: with these coefficients)"
 CONDITION = "measured: half of random sets, every code on them proved (exact recovery condition)"
 LIMIT = "no dictionary of this size has a coherence certificate beyond (Welch)"
 EVOLUTION = "predicted for large m: rounds of votes (density evolution)"
 POLYTOPE = "predicted for large m: l1 with Gaussian columns (Donoho and Tanner)"
+HALF = 0.5
+"""The share of tokens that says where recovery ends."""
 
 
-def write_report(result: RecoveryResult) -> Path:
-    """Write recovery.json, .csv and .md and the picture into the folder; the path of the Markdown."""
+@dataclass(frozen=True)
+class Strip:
+    """A dictionary of one size under one coder: a row of cells in its picture."""
+
+    dictionary: str
+    n: int
+    coder: str
+    recovered: list[int]
+    """Tokens whose features were found exactly, for every k up to the first at which there are none."""
+
+
+@dataclass(frozen=True)
+class RecoveryResult:
+    """Everything that the report is made of."""
+
+    config: RecoveryConfig
+    strips: list[Strip]
+    certificates: dict[tuple[str, int], Certificates]
+    """By dictionary and n."""
+    absent: dict[tuple[str, int], str]
+    """Dictionaries that do not exist at a size, and why."""
+    seconds: Mapping[str, float]
+    """Of every stage."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Where a coder no longer recovers half of the tokens."""
+
+    dictionary: str
+    coder: str
+    n_over_m: float
+    k_over_m: Interval
+    """0 where the fewest features are too many already, inf where the most are not."""
+
+
+def report_of(result: RecoveryResult) -> Report:
+    """The report of all strips."""
     transitions = [transition_of(result, strip) for strip in result.strips]
     return Report(
-        name=NAME,
+        name="recovery",
         title="Recovery: how many active features can be found exactly",
-        findings=sentences(result, transitions),
+        findings=findings(result, transitions),
         tables={
-            "Where half of the tokens are recovered, as k / m": transition_table(result, transitions),
+            "Where half of the tokens are recovered exactly, as k / m": transition_table(result, transitions),
             "What is known beforehand, as k / m": theory_table(result),
         },
         notes=notes(result),
         pictures={"phases": picture_of(result, transitions)},
         facts=_facts(result, transitions),
         rows=rows_of(result),
-        further={"Every cell: tokens recovered, and 95 % intervals": cell_table(result)},
-    ).write(result.config.out)
+        further={"Every cell: tokens recovered": cell_table(result)},
+    )
+
+
+def rows_of(result: RecoveryResult) -> list[dict[str, Any]]:
+    """Every cell that was tried, strip after strip."""
+    config = result.config
+    return [
+        {
+            "dictionary": strip.dictionary,
+            "coder": strip.coder,
+            "n_over_m": strip.n / config.m,
+            "k_over_m": k / config.m,
+            "n": strip.n,
+            "k": k,
+            "tokens": config.tokens,
+            "recovered": recovered,
+            "exact": clopper_pearson(recovered, config.tokens),
+        }
+        for strip in result.strips
+        for k, recovered in zip(config.active, strip.recovered, strict=False)
+    ]
+
+
+def clopper_pearson(successes: int, trials: int) -> Interval:
+    """The share, and the 95 % interval that holds whatever the true one is."""
+    rate = Rate.counted(successes, trials)
+    return Interval(rate.share, rate.low, rate.high, Kind.BINOMIAL)
+
+
+def transition_of(result: RecoveryResult, strip: Strip) -> Transition:
+    """Where a strip falls through one half, and where the ends of its intervals do."""
+    config = result.config
+    found = half_of(config, strip.recovered, config.tokens)
+    return Transition(strip.dictionary, strip.coder, strip.n / config.m, found)
+
+
+def half_of(config: RecoveryConfig, counts: Sequence[int], trials: int) -> Interval:
+    """The k / m where counts out of so many trials, at growing k, fall through one half."""
+    shares = [clopper_pearson(count, trials) for count in counts]
+    places = [k / config.m for k, _ in zip(config.active, shares, strict=False)]
+    return Interval(
+        falls_through(HALF, places, [each.value for each in shares]),
+        falls_through(HALF, places, [each.low for each in shares]),
+        falls_through(HALF, places, [each.high for each in shares]),
+        Kind.CROSSING,
+    )
+
+
+def falls_through(level: float, places: Sequence[float], shares: Sequence[float]) -> float:
+    """The first place where the shares fall below a level, between two places by logarithms; 0 or inf if outside."""
+    number = next((number for number, share in enumerate(shares) if share < level), None)
+    if number is None:
+        return math.inf
+    if number == 0:
+        return 0.0
+    before, after = shares[number - 1], shares[number]
+    way = (before - level) / (before - after)
+    return math.exp((1 - way) * math.log(places[number - 1]) + way * math.log(places[number]))
 
 
 def transition_table(result: RecoveryResult, transitions: Sequence[Transition]) -> Table:
-    """A line for every dictionary of every size, a column for every coder."""
+    """Where every coder stops: a line for every dictionary of every size, a column for every coder."""
     found = {(each.dictionary, each.n_over_m, each.coder): each for each in transitions}
     coders, config = result.config.coders, result.config
     lines = []
@@ -57,10 +148,11 @@ def transition_table(result: RecoveryResult, transitions: Sequence[Transition]) 
         there = [found.get((name, n / config.m, coder)) for coder in coders]
         cells = [None if each is None else each.k_over_m for each in there]
         lines.append([Cell(name), Cell(f"{n / config.m:g}"), *(_place(result, cell) for cell in cells)])
-    return Table([Cell(heading) for heading in ("dictionary", "n / m", *coders)], lines)
+    caption = f"Intervals: {Kind.CROSSING}."
+    return Table([Cell(heading) for heading in ("dictionary", "n / m", *coders)], lines, caption)
 
 
-def _place(result: RecoveryResult, where: Estimate | None) -> Cell:
+def _place(result: RecoveryResult, where: Interval | None) -> Cell:
     if where is None:
         return Cell("–")
     first, last = result.config.active[0] / result.config.m, result.config.active[-1] / result.config.m
@@ -87,7 +179,7 @@ def theory_table(result: RecoveryResult) -> Table:
 
 
 def cell_table(result: RecoveryResult) -> Table:
-    """A line for every strip."""
+    """A line for every dictionary of every size under every coder."""
     config = result.config
     headings = ["dictionary", "coder", "n / m", *(f"k / m = {k / config.m:.3f}" for k in config.active)]
     lines = []
@@ -96,7 +188,7 @@ def cell_table(result: RecoveryResult) -> Table:
         cells = [f"{share.value:.0%} ({100 * share.low:.0f} to {100 * share.high:.0f})" for share in shares]
         cells += ["–"] * (len(config.active) - len(cells))
         lines.append([Cell(each) for each in (strip.dictionary, strip.coder, f"{strip.n / config.m:g}", *cells)])
-    return Table([Cell(heading) for heading in headings], lines)
+    return Table([Cell(heading) for heading in headings], lines, f"Intervals: {Kind.BINOMIAL}.")
 
 
 def picture_of(result: RecoveryResult, transitions: Sequence[Transition]) -> Picture:
@@ -124,7 +216,7 @@ def _shares(result: RecoveryResult, strip: Strip | None) -> list[float]:
 
 
 def curves_of(result: RecoveryResult, transitions: Sequence[Transition], name: str, coder: str) -> Iterator[Curve]:
-    """What was measured, and the theory that speaks of this coder."""
+    """The curves over a heat map: where half of the tokens are recovered, and the theory of this coder."""
     m, signed, d = result.config.m, result.config.signed, result.config.d
     known = {n: each for (dictionary, n), each in result.certificates.items() if dictionary == name}
     found = [each for each in transitions if (each.dictionary, each.coder) == (name, coder)]
@@ -150,7 +242,7 @@ def _facts(result: RecoveryResult, transitions: Sequence[Transition]) -> dict[st
     """What made the numbers, what is known beforehand, and where half of the tokens are recovered."""
     config = result.config
     return {
-        "settings": config.to_json(),
+        "settings": settings_of(config),
         "seconds": {stage: round(seconds) for stage, seconds in result.seconds.items()},
         "absent": [{"dictionary": name, "n": n, "why": why} for (name, n), why in result.absent.items()],
         "certificates": [
@@ -172,7 +264,62 @@ def _half(transition: Transition) -> dict[str, Any]:
     return {**names, **_ends(transition.k_over_m)}
 
 
-def _ends(place: Estimate) -> dict[str, float | None]:
+def _ends(place: Interval) -> dict[str, float | None]:
     """Where something falls through one half, for JSON; None outside what was tried."""
     ends = {"k_over_m": place.value, "low": place.low, "high": place.high}
     return {name: None if end in (0, math.inf) else end for name, end in ends.items()}
+
+
+def findings(result: RecoveryResult, transitions: Sequence[Transition]) -> list[str]:
+    """How far every coder gets, at the middle one of the sizes that all dictionaries have."""
+    m = result.config.m
+    common = [n for n in result.config.features if all((name, n) not in result.absent for name in _present(result))]
+    if not common:
+        return ["No size is there for all dictionaries; see the table."]
+    n = common[len(common) // 2]
+    lines = []
+    for coder in result.config.coders:
+        places = [each for each in transitions if (each.coder, each.n_over_m) == (coder, n / m)]
+        said = ", ".join(f"{each.dictionary} {_words(result, each.k_over_m.value)}" for each in places)
+        if said:
+            lines.append(f"n = {n / m:g} m, {coder}: half of the tokens are recovered up to k / m of {said}.")
+    return [*lines, _condition(result, n)]
+
+
+def _condition(result: RecoveryResult, n: int) -> str:
+    """How far recovery is proved for half of the random sets of features."""
+    config, found = result.config, {name: known for (name, size), known in result.certificates.items() if size == n}
+    halves = {name: half_of(config, known.condition, config.sets).value for name, known in found.items()}
+    said = ", ".join(f"{name} {_words(result, half)}" for name, half in halves.items())
+    return (
+        f"n = {n / config.m:g} m, exact recovery condition: on half of the random sets of features OMP and l1 "
+        f"minimisation are proved to find every code, whatever its coefficients, up to k / m of {said}."
+    )
+
+
+def _present(result: RecoveryResult) -> list[str]:
+    """Dictionaries that exist at some size."""
+    return list(dict.fromkeys(name for name, _ in result.certificates))
+
+
+def _words(result: RecoveryResult, place: float) -> str:
+    shares = [k / result.config.m for k in result.config.active]
+    if place == 0:
+        return f"below {shares[0]:.3f}"
+    return f"above {shares[-1]:.3f}" if math.isinf(place) else f"{place:.3f}"
+
+
+def notes(result: RecoveryResult) -> list[str]:
+    """How to read the tables and the picture, and which dictionaries do not exist."""
+    config = result.config
+    sizes = {"flat": "all 1", "uniform": "uniform between 0.5 and 1.5", "gaussian": "normally distributed"}
+    words = {
+        "sizes": sizes[config.coefficients],
+        "signs": "of either sign" if config.signed else "all positive",
+        "steps_of_mp": STEPS_OF_MP,
+        "iterations": ITERATIONS,
+    }
+    return [
+        *notes_of(__package__, **settings_of(config), **words),
+        *(f"{name} has no n = {n / config.m:g} m: {why}" for (name, n), why in result.absent.items()),
+    ]

@@ -1,24 +1,37 @@
-"""Planted codes: activations made from known sparse codes, and how well coders find them again."""
+"""Planted codes: how well and how fast coders find them again, on a sparse and on a dense dictionary."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, Coder, MatchingPursuit, TopK
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
+from expander_sae.reporting.report import Report
+from expander_sae.reporting.tables import Table
+from expander_sae.studies.study import Listener, Study, begun, notes_of, settings_of
 from expander_sae.supports import Support
+
+DENSE = "dense"
+"""The name of the dense dictionary."""
+RUNS = 5
+"""Coders on dictionaries: three on the expander one, two on the dense one."""
 
 
 @dataclass(frozen=True)
 class PlantedConfig:
-    """A dictionary and how its codes are drawn."""
+    """Recover planted sparse codes with TopK, matching pursuit and OMP, beside a dense dictionary.
+
+    No model and no store: a minute at most, and measured anew whenever it is run.
+    """
 
     m: int = 2048
     """Width of an activation."""
@@ -35,23 +48,23 @@ class PlantedConfig:
     noise: float = 0.0
     """Norm of added noise as a share of the activation's norm."""
     seed: int = 0
-    """Of the support, the values, the codes and the noise."""
+    """Seed of the support, the values, the codes and the noise."""
+    out: Path = Path("runs/planted")
+    """The folder of the report."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
-        if self.tokens < 1 or self.noise < 0:
-            raise ExpanderError(f"tokens must be positive and noise not negative, not {self.tokens} and {self.noise}.")
+        at_least("tokens", self.tokens, 1)
+        at_least("noise", self.noise, 0)
 
 
 @dataclass(frozen=True)
-class Recovery:
-    """How one coder did on one dictionary."""
+class Found:
+    """What one coder found on one dictionary."""
 
     dictionary: str
-    """Which dictionary."""
     coder: str
-    """Which coder."""
     recall: float
     """Share of the planted features that were found."""
     exact: float
@@ -62,6 +75,54 @@ class Recovery:
     """Time per 1000 tokens."""
     dictionary_bytes: int
     """What the dictionary's values and rows take in memory."""
+
+
+def run(config: PlantedConfig, listener: Listener) -> Report:
+    """Look for the planted codes under every coder, and say what came of it."""
+    with begun(config, listener, "a study of planted codes") as stages:
+        support = Support.make(config.construction, m=config.m, n=config.n, d=config.d, seed=config.seed)
+    found = list[Found]()
+    what = f"{config.k} of {config.n:,} columns in {config.tokens:,} activations; the first run compiles kernels"
+    with stages.stage("recover", what, total=RUNS * config.tokens) as stage:
+        for each in recover_planted(config, support):
+            found.append(each)
+            stage.proceeds(len(found) * config.tokens)
+        stage.outcome = f"{len(found)} coders on their dictionaries"
+    settings = settings_of(config)
+    return Report(
+        name="planted",
+        title="Planted codes, found again",
+        findings=findings(found),
+        tables={"Every coder": table_of(found)},
+        notes=notes_of(__package__, **settings),
+        facts={"settings": settings, "seconds": stages.rounded},
+        rows=[vars(each) for each in found],
+    )
+
+
+def findings(found: Sequence[Found]) -> list[str]:
+    """What the dense dictionary costs beside the sparse one, in memory and in time."""
+    by_topk = {each.dictionary == DENSE: each for each in found if each.coder == TopK.__name__}
+    dense, expander = by_topk[True], by_topk[False]
+    times = dense.milliseconds / expander.milliseconds
+    said = f"{times:.1f} times less time" if times >= 1 else f"{1 / times:.1f} times as long"
+    return [
+        f"In memory the expander dictionary is {dense.dictionary_bytes / expander.dictionary_bytes:.0f} times smaller "
+        f"(values and rows), and its TopK codes took {said}."
+    ]
+
+
+def table_of(found: Sequence[Found]) -> Table:
+    """A line for every coder on every dictionary."""
+    return Table.of(found, {
+        "dictionary": lambda each: each.dictionary,
+        "coder": lambda each: each.coder,
+        "features found": lambda each: f"{each.recall:.1%}",
+        "tokens exact": lambda each: f"{each.exact:.1%}",
+        "error": lambda each: f"{each.error:.4f}",
+        "ms per 1000 tokens": lambda each: f"{each.milliseconds:.1f}",
+        "memory": lambda each: f"{each.dictionary_bytes / 2**20:.1f} MiB",
+    })  # fmt: skip
 
 
 def planted_codes(config: PlantedConfig, generator: torch.Generator) -> Codes:
@@ -77,7 +138,7 @@ def score(found: Codes, planted: Codes) -> tuple[float, float]:
     return float(hit.float().mean()), float(whole.float().mean())
 
 
-def _recover(name: str, dictionary: Dictionary, coder: Coder, planted: Codes, x: Float[Tensor, "tokens m"]) -> Recovery:
+def _recover(name: str, dictionary: Dictionary, coder: Coder, planted: Codes, x: Float[Tensor, "tokens m"]) -> Found:
     coder(dictionary, x[:64])  # compiled once, not timed
     start = time.perf_counter()
     found = coder(dictionary, x)
@@ -86,14 +147,13 @@ def _recover(name: str, dictionary: Dictionary, coder: Coder, planted: Codes, x:
     error = float(torch.linalg.vector_norm(x - dictionary.synthesize(found)) / torch.linalg.vector_norm(x))
     tensors = [dictionary.values, dictionary.rows] if isinstance(dictionary, ExpanderDictionary) else []
     size = sum(tensor.nbytes for tensor in tensors or dictionary.parameters())
-    return Recovery(name, type(coder).__name__, recall, exact, error, 1e6 * elapsed / len(x), size)
+    return Found(name, type(coder).__name__, recall, exact, error, 1e6 * elapsed / len(x), size)
 
 
 @torch.no_grad()
-def recover_planted(config: PlantedConfig) -> Iterator[Recovery]:
+def recover_planted(config: PlantedConfig, support: Support) -> Iterator[Found]:
     """TopK, matching pursuit and OMP on an expander dictionary, and TopK and OMP on a dense one of the same size."""
     generator = torch.Generator().manual_seed(config.seed)
-    support = Support.make(config.construction, m=config.m, n=config.n, d=config.d, seed=config.seed)
     expander = ExpanderDictionary(support, generator=generator)
     planted = planted_codes(config, generator)
     coders: list[Coder] = [TopK(config.k), MatchingPursuit(config.k), OMP(config.k)]
@@ -103,7 +163,7 @@ def recover_planted(config: PlantedConfig) -> Iterator[Recovery]:
     dense = DenseDictionary(config.m, config.n, generator=generator)
     x = _noisy(dense.synthesize(planted), config, generator)
     for coder in (coders[0], coders[2]):
-        yield _recover("dense", dense, coder, planted, x)
+        yield _recover(DENSE, dense, coder, planted, x)
 
 
 def _noisy(
@@ -112,3 +172,6 @@ def _noisy(
     noise = torch.randn(x.shape, generator=generator)
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True) / torch.linalg.vector_norm(noise, dim=1, keepdim=True)
     return x + config.noise * norms * noise
+
+
+STUDY = Study(PlantedConfig, run)
