@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 RUNS := runs/experiments
 
+# Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: demo experiments test lint format bench clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
