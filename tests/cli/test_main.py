@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from expander_sae.cli.commands import NAMES, command_class, overview
+from expander_sae.cli.commands import NAMES, overview
 from expander_sae.cli.main import INTERRUPTED, PIPE_CLOSED, main
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -63,7 +63,6 @@ def test_every_command_explains_itself(name, capsys):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: expander {name} ")
-    assert command_class(name).__doc__.splitlines()[0].split()[0] in printed
 
 
 def test_a_command_that_is_not_there(capsys):
