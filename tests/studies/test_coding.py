@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 
 from expander_sae.cli.main import main
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
-from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
-from expander_sae.studies.coding import run as coding
-from expander_sae.studies.coding.config import (
+from expander_sae.studies.coding import (
     CODERS,
     DENSE,
     EXPANDER,
@@ -34,6 +33,7 @@ from expander_sae.studies.coding.config import (
     TOPK,
     CodingConfig,
 )
+from expander_sae.studies.coding import run as coding
 from expander_sae.studies.coding.learning import (
     GradientCodes,
     descended,
@@ -182,9 +182,7 @@ def test_a_second_run_learns_only_what_is_missing(config: CodingConfig, result: 
     path = here.out / CELLS / "expander-neither-topk-seed1.json"
     path.unlink()
     notebook = Notebook()
-    assert (
-        run_coding(here, notebook).measured == result.measured
-    )  # to the last bit, refined codes as well
+    assert run_coding(here, notebook).measured == result.measured  # to the last bit, refined codes as well
     assert notebook.counted == [notebook.total] == [200]
 
     path.write_text('{"topk": {"scores": {}, "inference": 1, "training": 1}}')

@@ -17,8 +17,8 @@ import torch
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
+from expander_sae.studies.demo import DemoConfig
 from expander_sae.studies.demo import run as module
-from expander_sae.studies.demo.config import DemoConfig
 from expander_sae.studies.demo.report import summary, table_of, write_report
 from expander_sae.studies.demo.run import DemoResult, run_demo
 from expander_sae.training import StoppedError

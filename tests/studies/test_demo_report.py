@@ -12,7 +12,7 @@ from expander_sae.experiments.records import read_evaluations, write_evaluations
 from expander_sae.evaluation.results import Estimate, Evaluation, LanguageModelLoss
 <<<<<<<< HEAD:tests/studies/test_demo_report.py
 from expander_sae.experiments.records import read_evaluations, write_evaluations
-from expander_sae.studies.demo.config import DemoConfig
+from expander_sae.studies.demo import DemoConfig
 from expander_sae.studies.demo.report import cautions, notes, summary
 ========
 from expander_sae.experiments.demo import DemoConfig
