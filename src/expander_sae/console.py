@@ -90,6 +90,8 @@ class Announcer:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.live = console.is_terminal
+        """Whether others may draw live lines of their own meanwhile."""
         self._live: tuple[LiveLines, str, int] | None = None
 
     def __enter__(self) -> Self:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.coders.base import Coder, at_least
+from expander_sae.checks import at_least
+from expander_sae.coders.base import Coder
 from expander_sae.coders.tokens import code_in_chunks, largest
 from expander_sae.coders.unit_columns import fitting_columns
 from expander_sae.dictionaries import Codes, Dictionary
