@@ -21,7 +21,6 @@ from expander_sae.experiments.amortisation import (
 from expander_sae.experiments.amortisation_config import CODERS, MLP, AmortisationConfig
 from expander_sae.experiments.amortisation_report import RECOVERED, picture_of, table_of, write_report
 from expander_sae.experiments.report_reading import read_chapters
-from tests.studies.notebook import Notebook
 
 from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
@@ -33,6 +32,7 @@ from expander_sae.evaluation.results import Estimate
 from expander_sae.experiments import comparison, frontier_data
 from expander_sae.experiments.amortisation_rows import Row, rows_of
 from expander_sae.experiments.amortisation_words import sentences
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")
