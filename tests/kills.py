@@ -6,8 +6,6 @@ import itertools
 import os
 import sys
 
-from expander_sae.storage import folder
-
 KILLED = 9
 
 
@@ -57,4 +55,4 @@ def die_while_writing(file_number, share):
     def opened(path, mode):
         return PartialFile(path, share) if next(files) == file_number else builtins.open(path, mode)
 
-    folder.open = opened
+    files.open = opened

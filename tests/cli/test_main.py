@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from expander_sae.cli.main import main
+from expander_sae.cli.commands import NAMES, overview
+from expander_sae.cli.main import INTERRUPTED, PIPE_CLOSED, main
 from expander_sae.errors import ExpanderError
+from expander_sae.version import __version__
+from tests.autoencoder.autoencoders import autoencoder
+
+EXPANDER = [sys.executable, "-m", "expander_sae"]
 
 
 def failing_with(error):
@@ -26,6 +35,109 @@ def test_help_names_every_command(capsys):
     )
     for command in commands.split():
         assert f"• {command}" in printed
+    assert set(commands.split()) == set(NAMES)
+
+
+def test_help_fits_a_screen():
+    lines = overview().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_loads_only_what_it_needs():
+    look = """
+import sys
+from expander_sae.cli.main import main
+try:
+    main(["--help"])
+finally:
+    assert not {"torch", "numpy", "numba", "scipy", "tyro"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", look], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: expander {name} ")
+
+
+def test_a_command_that_is_not_there(capsys):
+    for arguments in (["certfy"], ["certfy", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert printed.err == (
+            "expander: There is no command 'certfy'; did you mean certify? `expander --help` lists them all.\n"
+        )
+        assert not printed.out
+
+
+def test_no_command_is_a_mistake_that_is_answered_by_the_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == overview() + "\n"
+
+
+def test_the_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"expander-sae {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"]])
+def test_a_pipe_that_is_closed_is_no_error(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run([*EXPANDER, *arguments], stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == ""
+    assert done.returncode == PIPE_CLOSED
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
+sys.meta_path.insert(0, Interrupt())
+from expander_sae.cli.main import main
+main(["certify", "nowhere"])
+"""
+
+
+@pytest.mark.parametrize("module", ["tyro", "expander_sae.cli.certify", "numpy", "torch._C", "expander_sae.kernels"])
+def test_ctrl_c_is_one_sentence_also_while_everything_is_loaded(module):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT, module], capture_output=True, text=True)
+    assert done.stderr == "expander: Interrupted.\n"
+    assert done.returncode == INTERRUPTED
+
+
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    autoencoder("recipe", provenance={"model": "[/x]"}).save("[/x]")
+    main(["info", "[/x]"])
+    main(["compress", "[/x]", "[bold]"])
+    main(["certify", "[bold]", "--supports", "5", "--restarts", "2", "--json", "[red].json"])
+    assert "Written to [red].json." in capsys.readouterr().out
+    wrong = (
+        ["eval", "[/y]"],
+        ["train", "[/y]", "--n", "64", "--out", "z"],
+        ["report", "[/y]"],
+        ["harvest", "[/y]", "--out", "z"],
+    )
+    for arguments in wrong:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 1
+        assert "[/y]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

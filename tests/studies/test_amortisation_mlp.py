@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from expander_sae.experiments.amortisation import NETWORKS, run_amortisation
-from expander_sae.experiments.amortisation_config import MLP, AmortisationConfig
-from expander_sae.experiments.amortisation_mlp import (
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import TopK
+from expander_sae.errors import ExpanderError
+from expander_sae.studies.amortisation import run as amortisation
+from expander_sae.studies.amortisation.config import MLP, AmortisationConfig
+from expander_sae.studies.amortisation.mlp import (
     MLPCodes,
     new_encoder,
     read_encoder,
     train_encoder,
     write_encoder,
 )
-from expander_sae.experiments.encoders import MLPEncoder
-from expander_sae.experiments.frontier_data import planted_activations
-from jaxtyping import Float
-from tests.experiments.notebook import Notebook
-from torch import Tensor
-
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import TopK
-from expander_sae.errors import ExpanderError
-from expander_sae.experiments import amortisation
+from expander_sae.studies.amortisation.run import NETWORKS, compared
+from expander_sae.studies.data import planted_activations
+from expander_sae.studies.encoders import MLPEncoder
 from expander_sae.training import TrainConfig, train
+from tests.studies.notebook import Notebook
 
 HIDDEN = 24
 
@@ -101,9 +101,9 @@ def test_a_deleted_network_alone_is_trained_again(tmp_path: Path, monkeypatch: p
         synthetic=True, n=96, k=3, degrees=(3,), seeds=(0,), tokens=256, hidden=8, mlp_tokens=512,
         evaluation_tokens=64, out=tmp_path / "out",
     )  # fmt: skip
-    result = run_amortisation(config, Notebook(), progress=False)
-    assert {cell.network_values > 0 for cell in result.cells if cell.coder == MLP} == {True}
-    assert {cell.network_values for cell in result.cells if cell.coder != MLP} == {0}
+    result = compared(config, Notebook())
+    assert {each.counts["network_values"] > 0 for each in result.records if each.labels["coder"] == MLP} == {True}
+    assert {each.counts["network_values"] for each in result.records if each.labels["coder"] != MLP} == {0}
     counted = []
 
     def counting(*arguments: object) -> MLPEncoder:
@@ -116,7 +116,7 @@ def test_a_deleted_network_alone_is_trained_again(tmp_path: Path, monkeypatch: p
     path = here.out / NETWORKS / "learned-d3-n96-omp3.safetensors"
     before = path.read_bytes()
     path.unlink()
-    again = run_amortisation(here, Notebook(), progress=False)
+    again = compared(here, Notebook())
     assert len(counted) == 1
     assert path.read_bytes() == before
-    assert repr(again.cells) == repr(result.cells)
+    assert repr(again.records) == repr(result.records)

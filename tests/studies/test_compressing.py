@@ -6,8 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from expander_sae.experiments.compressing import PACKED, low_rank, multiplied, product_quantised, pruned, two_bits
-from expander_sae.experiments.frontier_data import planted_activations
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,9 +13,19 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import DenseDictionary
 from expander_sae.evaluation import evaluate_activations
-from expander_sae.experiments import compressing
-from expander_sae.experiments.fine_tuning import fine_tuned
-from expander_sae.experiments.product_quantisation import k_means, quantise_products
+from expander_sae.studies.data import planted_activations
+from expander_sae.studies.frontier import compressing
+from expander_sae.studies.frontier.compressing import (
+    PACKED,
+    fine_tuned,
+    k_means,
+    low_rank,
+    multiplied,
+    product_quantised,
+    pruned,
+    quantise_products,
+    two_bits,
+)
 from expander_sae.training import TrainConfig, train
 
 M, N, K = 96, 128, 4

@@ -11,19 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from expander_sae.experiments.report_reading import read_chapters
-from expander_sae.experiments.scaling import (
-    EVALUATIONS,
-    HELD_OUT,
-    HELD_OUT_STORE,
-    PLANTED,
-    TRAINED,
-    ScalingResult,
-    run_scaling,
-)
-from expander_sae.experiments.scaling_config import Grid, ScalingConfig
-from expander_sae.experiments.scaling_report import write_report
-from tests.experiments.notebook import Notebook
 
 from expander_sae import training
 from expander_sae.activations.harvest import TextConfig, harvest
@@ -33,9 +20,14 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import evaluate_activations
-from expander_sae.experiments import comparison, frontier_data
-from expander_sae.experiments.scaling_rows import Row, study_of
-from expander_sae.experiments.scaling_trials import Trials
+from expander_sae.studies import compare, data
+from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record
+from expander_sae.studies.scaling.config import Grid, ScalingConfig
+from expander_sae.studies.scaling.law import Trials
+from expander_sae.studies.scaling.report import report_of
+from expander_sae.studies.scaling.run import HELD_OUT, HELD_OUT_STORE, PLANTED, compared, on_trial, run
+from expander_sae.studies.study import read_reports
+from tests.studies.notebook import Notebook
 
 
 @pytest.fixture(scope="module")
@@ -46,62 +38,64 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ScalingConfig:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def result(config: ScalingConfig) -> ScalingResult:
-    return run_scaling(config, Notebook(), progress=False)
+Result = tuple[Comparison[ScalingConfig], Grid]
 
 
 @pytest.fixture(scope="module")
-def study(result: ScalingResult) -> tuple[list[Row], Trials]:
-    return study_of(result)
+def result(config: ScalingConfig) -> Result:
+    return compared(config, Notebook())
 
 
-def test_every_cell_is_trained_on_its_own_number_of_tokens(config: ScalingConfig, result: ScalingResult) -> None:
-    places = {(cell.trained.n, cell.trained.d, cell.trained.tokens, cell.trained.seed) for cell in result.cells}
+@pytest.fixture(scope="module")
+def study(result: Result) -> tuple[list[Record], Trials]:
+    comparison, grid = result
+    return on_trial(comparison.records, grid)
+
+
+def test_every_cell_is_trained_on_its_own_number_of_tokens(config: ScalingConfig, result: Result) -> None:
+    places = {tuple(each.labels[name] for name in ("n", "d", "tokens", "seed")) for each in result[0].records}
     assert places == {(n, d, t, seed) for n in (48, 96) for d in (2, 4, 8) for t in (512, 1024) for seed in (0, 1)}
     trained = [SparseAutoencoder.load(config.out / TRAINED / each / "learned-d4-n96-omp3") for each in ("512", "1024")]
     assert [sae.provenance["tokens"] for sae in trained] == [512, 1024]
     assert all(sae.provenance["training"]["warm_up"] == 0.02 for sae in trained)
 
 
-def test_each_is_measured_on_held_out_tokens(config: ScalingConfig, result: ScalingResult) -> None:
-    x = frontier_data.planted_activations(PLANTED + HELD_OUT)[PLANTED:]
+def test_each_is_measured_on_held_out_tokens(config: ScalingConfig, result: Result) -> None:
+    x = data.planted_activations(PLANTED + HELD_OUT)[PLANTED:]
     sae = SparseAutoencoder.load(config.out / TRAINED / "1024" / "learned-d8-n48-omp3-seed1")
-    (cell,) = (
-        each for each in result.cells
-        if (each.trained.n, each.trained.d, each.trained.tokens, each.trained.seed) == (48, 8, 1024, 1)
-    )  # fmt: skip
-    assert cell.evaluation.fvu.value == pytest.approx(evaluate_activations(sae, x, tokens=256).fvu.value)
-    assert cell.evaluation.language_model is None
+    (record,) = (each for each in result[0].records if each.is_called(n=48, d=8, tokens=1024, seed=1))
+    assert record["fvu"].value == pytest.approx(evaluate_activations(sae, x, tokens=256).fvu.value)
+    assert np.isnan(record["clean"].value)
 
 
-def test_rows_are_means_over_seeds_with_predictions(result: ScalingResult, study: tuple[list[Row], Trials]) -> None:
+def test_rows_are_means_over_seeds_with_predictions(result: Result, study: tuple[list[Record], Trials]) -> None:
     rows, trials = study
     assert len(rows) == 12
     assert trials.factors == ("n", "d", "tokens")
-    first = [each.evaluation.fvu for each in result.cells if each.trained.name.startswith("learned-d2-n48")][:2]
-    assert rows[0].fvu.value == pytest.approx((first[0].value + first[1].value) / 2)
-    assert rows[0].predicted == pytest.approx(float(np.exp(trials.best.left_out[0])))
-    assert rows[0].predicted == pytest.approx(rows[0].fvu.value * (1 + rows[0].miss))
+    first = [each["fvu"] for each in result[0].records if each.is_called(n=48, d=2)][:2]
+    fvu, predicted, miss = (rows[0][name].value for name in ("fvu", "predicted", "miss"))
+    assert fvu == pytest.approx((first[0].value + first[1].value) / 2)
+    assert predicted == pytest.approx(float(np.exp(trials.best.left_out[0])))
+    assert predicted == pytest.approx(fvu * (1 + miss))
 
 
 def test_a_second_run_does_only_what_is_missing(
-    config: ScalingConfig, result: ScalingResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: ScalingConfig, result: Result, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     here = dataclasses.replace(config, out=tmp_path / "copy")
     shutil.copytree(config.out, here.out)
-    monkeypatch.setattr(comparison, "train", lambda *_, **__: pytest.fail("done already"))
+    monkeypatch.setattr(compare, "train", lambda *_, **__: pytest.fail("done already"))
     (here.out / EVALUATIONS / "512-tokens-learned-d2-n48-omp3.json").unlink()
     notebook = Notebook()
-    mended = run_scaling(here, notebook, progress=False)
+    mended, _ = compared(here, notebook)
     assert [outcome.startswith("found ") for outcome in notebook.outcomes] == [True, True, False]
-    assert mended.cells == result.cells
+    assert repr(mended.records) == repr(result[0].records)  # nan is not itself
     with pytest.raises(ExpanderError, match=r"holds a study of scaling with batch=128, not 64"):
-        run_scaling(dataclasses.replace(here, batch=64), Notebook(), progress=False)
+        run(dataclasses.replace(here, batch=64), Notebook())
 
 
 def test_a_stopped_run_goes_on_at_the_unfinished_pass(
-    config: ScalingConfig, result: ScalingResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: ScalingConfig, result: Result, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     here, train, asked = dataclasses.replace(config, out=tmp_path / "out"), training.train, list[int]()
 
@@ -111,32 +105,36 @@ def test_a_stopped_run_goes_on_at_the_unfinished_pass(
             raise training.StoppedError("Stopped after 0 of 1024 tokens.")
         train(source, configs, **options)
 
-    monkeypatch.setattr(comparison, "train", stopping)
+    monkeypatch.setattr(compare, "train", stopping)
     with pytest.raises(training.StoppedError, match="the same command goes on from there"):
-        run_scaling(here, Notebook(), progress=False)
-    again = run_scaling(here, Notebook(), progress=False)
+        run(here, Notebook())
+    again, _ = compared(here, Notebook())
     assert asked == [512, 1024, 1024]
-    assert again.cells == result.cells
+    assert repr(again.records) == repr(result[0].records)
 
 
 def test_the_report_has_every_number_and_can_be_bound(
-    config: ScalingConfig, result: ScalingResult, study: tuple[list[Row], Trials]
+    config: ScalingConfig, result: Result, study: tuple[list[Record], Trials]
 ) -> None:
     rows, trials = study
-    text = write_report(result, rows, trials).read_text()
-    assert all(f"| {row.n} | {row.k} | {row.d} | {row.tokens:,} | {row.learned_values} |" in text for row in rows)
+    text = report_of(*result, rows, trials).write(config.out).read_text()
+    assert all(
+        f"| {row.labels['n']} | {row.labels['k']} | {row.labels['d']} | {row.labels['tokens']:,} "
+        f"| {row.counts['learned_values']} |" in text
+        for row in rows
+    )
     with open(config.out / "scaling.csv") as file:
-        assert [float(line["predicted"]) for line in csv.DictReader(file)] == [row.predicted for row in rows]
+        assert [float(line["predicted"]) for line in csv.DictReader(file)] == [row["predicted"].value for row in rows]
     content = json.loads((config.out / "scaling.json").read_text())
     assert content["settings"]["d"] == [2, 4, 8]
     assert [law["form"] for law in content["laws"]] == [trial.law.form.name for trial in trials.trials]
     assert sum(law["chosen"] for law in content["laws"]) == 1
     assert content["laws"][0]["beyond"].keys() == {"d"}
     assert str(config.out) not in json.dumps(content)
-    (chapter,) = read_chapters(config.out)
-    assert list(chapter.pictures) == ["scaling_over_n", "scaling_over_tokens", "scaling_held_out"]
-    assert list(chapter.tables) == ["Laws", "What the law is made of"]
-    assert len(chapter.findings) == 8
+    (report,) = read_reports(config.out)
+    assert list(report.pictures) == ["over_n", "over_tokens", "held_out"]
+    assert list(report.tables) == ["Laws", "What the law is made of"]
+    assert len(report.findings) == 8
     drawing = (config.out / "scaling_over_tokens.svg").read_text()
     assert all(f">{word}</text>" in drawing for word in ("d=2", "d=4", "d=8", "tokens", "512", "1.02k"))
 
@@ -144,7 +142,7 @@ def test_the_report_has_every_number_and_can_be_bound(
 def test_a_law_over_one_factor_is_possible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--n", "48", "--k", "3", "--d", "4", "--tokens", "256", "512", "640", "768", "1024"]
     recipe = ["--coder", "topk", "--construction", "uniform", "--batch", "128"]
-    main(["scaling", "--synthetic", *sizes, *recipe, "--out", str(tmp_path / "out")])
+    main(["study", "scaling", "--synthetic", *sizes, *recipe, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert "Twice the tokens" in printed
     assert "Not in the law" in printed
@@ -169,16 +167,16 @@ def test_without_a_held_out_store_one_is_harvested(tiny_model_folder: Path, tmp_
         store=tmp_path / "acts", n=(16, 32), k=(2,), d=(2, 4), tokens=(128, 256), batch=64, evaluation_tokens=150,
         out=tmp_path / "out",
     )  # fmt: skip
-    found = run_scaling(config, Notebook(), progress=False)
+    found, _ = compared(config, Notebook())
     held_out = Store.open(config.out / HELD_OUT_STORE)
     assert held_out.origin["part"] == "held-out"
     assert held_out.tokens == 150
     sae = SparseAutoencoder.load(config.out / TRAINED / "128" / "learned-d2-n16-omp2")
-    assert found.cells[0].evaluation.fvu.value == pytest.approx(evaluate_activations(sae, held_out).fvu.value)
+    assert found.records[0]["fvu"].value == pytest.approx(evaluate_activations(sae, held_out).fvu.value)
     notebook = Notebook()
     given = dataclasses.replace(config, held_out=config.out / HELD_OUT_STORE, out=tmp_path / "given")
-    same = run_scaling(given, notebook, progress=False)
-    assert [each.evaluation.fvu for each in same.cells] == [each.evaluation.fvu for each in found.cells]
+    same, _ = compared(given, notebook)
+    assert [each["fvu"] for each in same.records] == [each["fvu"] for each in found.records]
     assert len(notebook.outcomes) == 3
 
 

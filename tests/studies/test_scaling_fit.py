@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-from expander_sae.experiments.scaling_fit import Form, Law, fit, forms_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from expander_sae.studies.scaling.law import Form, Law, fit, forms_of
 
 FACTORS = ("n", "k", "d", "tokens")
 exponents = st.lists(st.floats(-1.0, -0.05), min_size=4, max_size=4)

@@ -6,13 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from expander_sae.experiments.scaling_config import FACTORS, Grid
 
-from expander_sae.evaluation.results import Estimate
-from expander_sae.experiments.scaling_effects import choices, shapes, twice
-from expander_sae.experiments.scaling_rows import Row
-from expander_sae.experiments.scaling_trials import CORNER, Trials, holdouts_of, put_on_trial
-from expander_sae.experiments.scaling_words import formula, sentences
+from expander_sae.evaluation.results import Interval, Kind
+from expander_sae.studies.compare import Record
+from expander_sae.studies.scaling.config import FACTORS, Grid
+from expander_sae.studies.scaling.law import CORNER, Trials, choices, holdouts_of, put_on_trial, shapes, twice
+from expander_sae.studies.scaling.report import findings, formula
 
 GRID = Grid((96, 192, 384), (4, 8, 16), (2, 4, 8), (1000, 2000, 4000))
 PLACES = np.array(list(itertools.product(GRID.n, GRID.k, GRID.d, GRID.tokens)), dtype=float)
@@ -25,11 +24,19 @@ def errors(exponents: tuple[float, ...], *, noise: float = 0.0, floor: float = 0
     return np.asarray((0.25 * shares + floor) * off)
 
 
-def rows_of(trials: Trials) -> list[Row]:
+def cell(place: tuple[float, ...], error: float, told: float) -> Record:
+    """A cell of the grid that the law of the others says to have another error."""
+    labels = {name: int(value) for name, value in zip(FACTORS, place, strict=True)}
+    bare = {"never_fired": 0.0, "predicted": told, "miss": told / error - 1}
+    measures = {"fvu": Interval(error, error, error, Kind.HULL), **{name: Interval.bare(bare[name]) for name in bare}}
+    return Record(labels, measures, {"learned_values": labels["n"] * labels["d"]})
+
+
+def rows_of(trials: Trials) -> list[Record]:
     """Cells with the predictions of the best law."""
     said = np.exp(trials.best.left_out)
     return [
-        Row(int(n), int(k), int(d), int(tokens), int(n * d), Estimate(error, error, error), 0.0, tell, tell / error - 1)
+        cell((n, k, d, tokens), error, tell)
         for (n, k, d, tokens), error, tell in zip(PLACES, np.exp(trials.measured), said, strict=True)
     ]
 
@@ -94,7 +101,7 @@ def test_what_a_choice_changes_is_what_the_law_says(powers: Trials) -> None:
 
 
 def test_words_follow_the_numbers(powers: Trials) -> None:
-    law, beyond, *bought, shape, measured = sentences(rows_of(powers), powers, GRID)
+    law, beyond, *bought, shape, measured = findings(rows_of(powers), powers, GRID)
     assert law.startswith("The law, of 4 tried on 81 cells: FVU = 0.250 (n/192)^-0.39")
     assert "without the largest tokens by" in beyond
     assert len(bought) == 4
@@ -108,7 +115,7 @@ def test_words_follow_the_numbers(powers: Trials) -> None:
 
 def test_words_say_what_the_law_does_not_carry() -> None:
     trials = put_on_trial(FACTORS, PLACES, errors((-0.3, -0.5, -0.3, 0.0), noise=0.05))
-    *_, k, _, tokens, shape, _ = sentences(rows_of(trials), trials, GRID)
+    *_, k, _, tokens, shape, _ = findings(rows_of(trials), trials, GRID)
     assert "so the law does not say whether it helps" in tokens
     assert "which the law does not carry: the interval reaches over 1" in tokens
     assert "an effect of 2" in k
@@ -119,8 +126,8 @@ def test_factors_of_one_value_drop_out_and_two_are_not_tested() -> None:
     small = Grid((96, 192, 384), (8,), (2, 4), (1000,))
     places = np.array(list(itertools.product(small.n, small.d)), dtype=float)
     trials = put_on_trial(("n", "d"), places, 30 / places[:, 0] * places[:, 1] ** -0.5)
-    rows = [Row(int(n), 8, int(d), 1000, int(n * d), Estimate(1, 1, 1), 0.0, 1.0, 0.0) for n, d in places]
-    said = sentences(rows, trials, small)
+    rows = [cell((n, 8, d, 1000), 1.0, 1.0) for n, d in places]
+    said = findings(rows, trials, small)
     assert said[1] == "Not in the law, for the grid holds one value of each: k = 8, tokens = 1,000."
     assert [each.name for each in trials.holdouts] == ["n"]
     assert said[4].startswith("Twice the values per column d")

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Interval, Kind, evaluate_activations
 from expander_sae.reporting.report import Report
-from expander_sae.storage import describe
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record, read_evaluations
 from expander_sae.studies.supports.config import DEGENERATE, SPREAD, Recipe, SupportsConfig

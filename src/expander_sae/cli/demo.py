@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import wide_console
 from expander_sae.cli.study import answer
+from expander_sae.console import terminal
 from expander_sae.studies.demo.config import DemoConfig
 
 PAGE = "report.html"
@@ -17,10 +17,10 @@ class Demo(DemoConfig):
     def run(self) -> None:
         """Announce the stages, print the table and what it says, say where the page is."""
         from expander_sae.reporting.page import page_of
-        from expander_sae.storage.folder import replace_file
+        from expander_sae.files import replace_file
         from expander_sae.studies.demo.run import run
 
-        console = wide_console()
+        console = terminal()
         report = answer(run, self, console)
         replace_file(self.out / PAGE, page_of([report], report.title).encode())
-        console.print(f"The whole report is {self.out / PAGE}.", highlight=False, soft_wrap=True)
+        console.print(f"The whole report is {self.out / PAGE}.", soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from expander_sae.cli.announcing import Announcer, wide_console
+from expander_sae.console import Announcer, terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.studies import STUDIES, load_study
 
@@ -39,7 +39,7 @@ class Page:
     def run(self) -> None:
         """Write the page and say where it is."""
         from expander_sae.reporting.page import page_of
-        from expander_sae.storage.folder import replace_file
+        from expander_sae.files import replace_file
         from expander_sae.studies.study import read_reports
 
         if not self.folders:
@@ -47,7 +47,7 @@ class Page:
         reports = [report for folder in self.folders for report in read_reports(folder)]
         self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, page_of(reports, self.title).encode())
-        Console().print(f"{len(reports)} reports are in {self.out}.", highlight=False, soft_wrap=True)
+        terminal().print(f"{len(reports)} reports are in {self.out}.", soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -74,10 +74,10 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     """Carry out a study and say where its report is."""
     study = load_study(name)
     config = tyro.cli(study.config, prog=f"expander study {name}", args=arguments)
-    console = wide_console()
+    console = terminal()
     report = answer(study.run, config, console)
     path = config.out / f"{report.name}.md"
-    console.print(f"The report is {path}, beside it the numbers and the pictures.", highlight=False, soft_wrap=True)
+    console.print(f"The report is {path}, beside it the numbers and the pictures.", soft_wrap=True)
 
 
 def answer(run: Callable[[Config, Listener], Report], config: Config, console: Console) -> Report:
@@ -89,5 +89,5 @@ def answer(run: Callable[[Config, Listener], Report], config: Config, console: C
     console.print(f"{heading}:", highlight=False)
     console.print(table.to_rich())
     for finding in report.findings:
-        console.print(finding, highlight=False)
+        console.print(finding)
     return report

@@ -9,9 +9,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from expander_sae.evaluation.bootstrap import Bootstrap, DocumentSums
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.results import Interval, LanguageModelLoss
 from expander_sae.evaluation.text import Part
+from expander_sae.interventions.replaced import PatchedModel
 
 ENTRIES_AT_ONCE = 2**23
 """Logits that are turned into probabilities together."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation, Kind
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import json_text, replace_file
 from expander_sae.version import __version__
 
 ENDINGS = (".json", ".csv")
@@ -42,7 +41,7 @@ def as_json(evaluations: Mapping[str, Evaluation]) -> str:
         "intervals": Kind.DOCUMENTS,
         "evaluations": [evaluation.to_json() for evaluation in evaluations.values()],
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def as_csv(evaluations: Mapping[str, Evaluation]) -> str:

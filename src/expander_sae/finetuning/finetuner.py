@@ -11,11 +11,11 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP, OneShotCoder
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.text import Part
 from expander_sae.finetuning.codes import differentiable_residual
 from expander_sae.finetuning.config import FinetuneConfig
 from expander_sae.finetuning.divergence import mean_losses
+from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training.optimizer_state import learned_state, make_moments
 from expander_sae.training.schedule import learning_rate_for, rate_at
 

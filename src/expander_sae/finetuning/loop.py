@@ -16,8 +16,8 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import waiting
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.setting import Setting, text_for
 from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Passage, TextActivations
@@ -25,9 +25,10 @@ from expander_sae.finetuning.codes import check_coder
 from expander_sae.finetuning.config import FinetuneConfig
 from expander_sae.finetuning.finetuner import Finetuner
 from expander_sae.finetuning.record import Record
-from expander_sae.training.checkpoints import FILE, Checkpoint, read_checkpoint, write_checkpoint
-from expander_sae.training.loop import CHECKPOINT, StoppedError
-from expander_sae.training.progress import FVU, Display, Shown, waiting
+from expander_sae.interventions.replaced import PatchedModel
+from expander_sae.training.checkpoints import Checkpoint, has_checkpoint, read_checkpoint, write_checkpoint
+from expander_sae.training.loop import StoppedError
+from expander_sae.training.progress import FVU, Display, Shown
 from expander_sae.training.stopping import StopRequest
 
 SHOWN = (Shown("KL", "kl", ".3f"), FVU)
@@ -139,7 +140,7 @@ class _Pass:
         if self.folder is not None:
             state = [self.finetuner.state_dict()]
             checkpoint = Checkpoint([self.identity.to_json()], self.steps, self.finetuner.tokens, {}, state)
-            write_checkpoint(self.folder / CHECKPOINT, checkpoint)
+            write_checkpoint(self.folder, checkpoint)
         self.saved_at = self.finetuner.tokens
 
     def _farewell(self, total: int) -> str:
@@ -178,8 +179,8 @@ def _checkpoint_of(folder: Path | None, resume: bool) -> Checkpoint | None:
             raise ExpanderError("Resuming needs a folder; give out.")
         return None
     if resume:
-        return read_checkpoint(folder / CHECKPOINT)
-    if (folder / CHECKPOINT / FILE).exists():
+        return read_checkpoint(folder)
+    if has_checkpoint(folder):
         raise ExpanderError(
             f"{folder} already holds a run; go on with --resume (resume=True) or choose another folder."
         )

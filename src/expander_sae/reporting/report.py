@@ -16,7 +16,7 @@ from expander_sae.evaluation.results import Interval, Kind
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.highlights import FeatureCard
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import replace_file, write_json
 from expander_sae.version import __version__
 
 SHOWN = ("made", "activations", "settings")
@@ -62,7 +62,7 @@ class Report:
     """Of the library that made it."""
 
     def write(self, folder: Path) -> Path:
-        """Write the pictures, NAME.csv, NAME.md, and last NAME.json, by which all is there; the path of the Markdown."""
+        """Write the pictures, NAME.csv, NAME.md, and last NAME.json, when all is there; the path of the Markdown."""
         folder.mkdir(parents=True, exist_ok=True)
         for shown, picture in self.pictures.items():
             picture.save(folder / f"{self.name}_{shown}")
@@ -70,8 +70,7 @@ class Report:
             replace_file(folder / f"{self.name}.csv", csv_of([flat(row) for row in self.rows]).encode())
         path = folder / f"{self.name}.md"
         replace_file(path, self.to_markdown().encode())
-        content = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
-        replace_file(folder / f"{self.name}.json", content.encode())
+        write_json(folder / f"{self.name}.json", self.to_json())
         return path
 
     @classmethod

@@ -11,13 +11,14 @@ from typing import Any, Generic, TypeVar
 
 from scipy.stats import t as student
 
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.certificates.words import count
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
-from expander_sae.storage.folder import CONFIG as AUTOENCODER
+from expander_sae.reporting.tables import Cell, Percent, Shown
+from expander_sae.files import write_json
 from expander_sae.studies.data import ActivationsConfig, Data
-from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of, write_cell
+from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of
 from expander_sae.training import StoppedError, TrainConfig, train
 from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
 from expander_sae.training.loop import CHECKPOINT
@@ -115,7 +116,7 @@ class Comparison(Generic[Settings]):
 
 def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, stages: Stages) -> None:
     """Train what an earlier run did not finish; each dictionary gets a folder of its name."""
-    found = all((folder / each.name / AUTOENCODER).exists() for each in configs)
+    found = all(is_autoencoder(folder / each.name) for each in configs)
     out = folder if len(configs) > 1 else folder / configs[0].name  # as training names them only if there are several
     begun = (out / CHECKPOINT / CHECKPOINT_FILE).exists()
     what = f"{len(configs)} dictionaries in one pass over {configs[0].tokens:,} tokens"
@@ -168,6 +169,23 @@ def measures_of(evaluation: Evaluation) -> dict[str, Interval]:
     }
 
 
+OPTIONAL = {
+    "CE recovered (zeros)": "recovered_zero",
+    "CE recovered (mean)": "recovered_mean",
+    "retention": "retention",
+}
+"""Shares that some runs measure and others do not, by their headings in a table."""
+
+
+def optional_columns(records: Sequence[Record]) -> dict[str | Cell, Callable[[Record], Shown]]:
+    """The columns of a table for those shares that were measured."""
+
+    def column(measure: str) -> Callable[[Record], Shown]:
+        return lambda record: Percent(record[measure])
+
+    return {heading: column(measure) for heading, measure in OPTIONAL.items() if was_asked(records, measure)}
+
+
 def was_asked(records: Sequence[Record], measure: str = "recovered_mean") -> bool:
     """Whether there is any number for a measure; for the loss there is none where no language model was asked."""
     return any(not math.isnan(record[measure].value) for record in records)
@@ -175,7 +193,7 @@ def was_asked(records: Sequence[Record], measure: str = "recovered_mean") -> boo
 
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
     """Put evaluations into a JSON file, by name, in one step."""
-    write_cell(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
+    write_json(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from expander_sae.errors import ExpanderError
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.reporting.report import Report
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import write_json
 from expander_sae.studies import STUDIES
 
 SETTINGS, SECONDS = "study.json", "seconds.json"
@@ -88,7 +88,7 @@ class Stages:
             if not found:
                 self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                write_cell(self._path, self.seconds)
+                write_json(self._path, self.seconds)
         self.listener.ends(f"found {stage.outcome}" if found else stage.outcome, elapsed)
 
     @property
@@ -109,7 +109,7 @@ def begun(asked: Settings, listener: Listener, what: str) -> Iterator[Stages]:
     _refuse_others(path, content)
     yield Stages(asked.out, listener)
     asked.out.mkdir(parents=True, exist_ok=True)
-    write_cell(path, content)
+    write_json(path, content)
 
 
 def settings_of(config: Settings) -> dict[str, Any]:
@@ -140,11 +140,6 @@ def _refuse_others(path: Path, content: Mapping[str, Any]) -> None:
                 f"{path.parent} holds {there['study']} with {name}={old.get(name)!r}, not {new.get(name)!r}; "
                 "give another folder with --out, or the same settings."
             )
-
-
-def write_cell(path: Path, content: Mapping[str, Any]) -> None:
-    """Put what was measured into a JSON file, in one step."""
-    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_cell(path: Path) -> dict[str, Any]:

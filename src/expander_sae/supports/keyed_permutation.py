@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expander_sae.supports.philox import Stream, Words, word_pair
+from expander_sae.philox import Stream, Words, word_pair
 
 _ROUNDS = 8
 LARGEST_DOMAIN = 2**62

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from expander_sae.philox import Stream, bounded, word_pair
 from expander_sae.supports.construction import Construction, Indices, Request, Rows
-from expander_sae.supports.philox import Stream, bounded, word_pair
 from expander_sae.supports.subsets import random_subsets
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from expander_sae.philox import Stream, bounded, word_pair
 from expander_sae.supports.construction import Indices, Request, Rows
-from expander_sae.supports.philox import Stream, bounded, word_pair
 
 
 def random_subsets(request: Request, stream: Stream, indices: Indices, sizes: NDArray[np.uint64] | int) -> Rows:

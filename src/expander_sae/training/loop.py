@@ -16,16 +16,23 @@ from torch import Tensor
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import waiting
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.building import Sample, build
-from expander_sae.training.checkpoints import FILE, Checkpoint, CheckpointError, read_checkpoint, write_checkpoint
+from expander_sae.training.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    has_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from expander_sae.training.config import TrainConfig, check_one_pass
 from expander_sae.training.journal import Journal
 from expander_sae.training.losses import batch_statistics
 from expander_sae.training.metrics import Sink
 from expander_sae.training.probing import Probe, Probing
-from expander_sae.training.progress import Display, waiting
+from expander_sae.training.progress import Display
 from expander_sae.training.sources import BatchSource, open_source, origin_of
 from expander_sae.training.stopping import StopRequest
 from expander_sae.training.trainee import Trainee
@@ -210,7 +217,7 @@ class _Pass:
             states = [trainee.state_dict() for trainee in self.trainees]
             configs = [trainee.config.to_json() for trainee in self.trainees]
             checkpoint = Checkpoint(configs, self.steps, self.tokens, self.batches.state_dict(), states)
-            write_checkpoint(self.folder / CHECKPOINT, checkpoint)
+            write_checkpoint(self.folder, checkpoint)
         self.saved_at = self.tokens
 
     def _farewell(self) -> str:
@@ -242,19 +249,15 @@ class _Pass:
         return runs
 
 
-CHECKPOINT = "checkpoint"
-"""The folder of the checkpoint in that of the run."""
-
-
 def _checkpoint_of(folder: Path | None, configs: list[TrainConfig], resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from, if that was asked for; refuses to begin anew over one."""
     if folder is None:
         return None
     if resume:
-        saved = read_checkpoint(folder / CHECKPOINT)
+        saved = read_checkpoint(folder)
         saved.check_same(configs, folder)
         return saved
-    if (folder / CHECKPOINT / FILE).exists():
+    if has_checkpoint(folder):
         raise CheckpointError(
             f"{folder} already holds a run; go on with --resume (resume=True) or choose another folder."
         )

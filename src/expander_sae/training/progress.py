@@ -1,24 +1,12 @@
-"""The live line of a run: how far, how well, how fast, how long still."""
+"""The live lines of a run: how far every dictionary is, how well it does, how fast."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-
-@contextmanager
-def waiting(what: str, shown: bool) -> Iterator[None]:
-    """Say what takes its time while the block runs, on the terminal's error stream."""
-    if not shown:
-        yield
-        return
-    with Console(stderr=True).status(what):
-        yield
+from expander_sae.console import LiveLines
 
 
 class Shown(NamedTuple):
@@ -39,32 +27,21 @@ class Display:
     def __init__(
         self, names: Sequence[str], total: int, done: int, shown: bool, metrics: Sequence[Shown] = (FVU, DEAD)
     ) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f} %  {task.fields[metrics]}"),
-            TextColumn("{task.fields[speed]} tokens/s"),
-            TimeRemainingColumn(),
-        )
-        self._metrics = metrics
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
+        self._names, self._total, self._metrics = names, total, metrics
+        self._lines = LiveLines(shown=shown, kept=True)
         unknown = "  ".join(f"{metric.label} -" for metric in metrics)
-        self._tasks = [
-            self._progress.add_task(name, total=total, completed=done, metrics=unknown, speed="-") for name in names
-        ]
+        for name in names:
+            self._lines.update(name, done, total, f"{unknown}  - tokens/s")
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._lines.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._progress.stop()
+        self._lines.__exit__()
 
     def update(self, dictionary: int, row: Mapping[str, float]) -> None:
         """Show a row of metrics."""
-        self._progress.update(
-            self._tasks[dictionary],
-            completed=row["tokens"],
-            metrics="  ".join(f"{metric.label} {row[metric.name]:{metric.format}}" for metric in self._metrics),
-            speed=f"{row['tokens_per_second']:,.0f}",
-        )
+        known = "  ".join(f"{metric.label} {row[metric.name]:{metric.format}}" for metric in self._metrics)
+        note = f"{known}  {row['tokens_per_second']:,.0f} tokens/s"
+        self._lines.update(self._names[dictionary], row["tokens"], self._total, note)

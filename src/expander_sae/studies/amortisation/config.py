@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from expander_sae.experiments.comparison_config import ComparisonConfig
-
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, Coder, CoordinateDescent, MatchingPursuit, TopK
 from expander_sae.errors import ExpanderError
+from expander_sae.studies.data import ComparisonConfig
 from expander_sae.training import TrainConfig, width_matched
 
 LoopName = Literal["topk", "omp"]
@@ -22,7 +22,7 @@ LASSO_GAP = 1e-2
 
 
 @dataclass(frozen=True)
-class Contender:
+class Plan:
     """A dictionary and what it was trained with."""
 
     name: str
@@ -37,7 +37,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class AmortisationConfig(ComparisonConfig):
-    """Activations, the dictionaries to train on them, and what they are measured on."""
+    """Measure how much of what small dictionaries lose is the encoder's.
+
+    One pass trains expander dictionaries, dense ones of as few values, and the dense one, with TopK and with orthogonal
+    matching pursuit; each is measured under TopK, an MLP encoder trained for it, two pursuits and the lasso at equal
+    k. Writes a table, the numbers and pictures; run it again to go on where it was stopped.
+    """
 
     degrees: tuple[int, ...] = (2, 4, 8)
     """Learned values per column of the expander dictionaries."""
@@ -62,12 +67,12 @@ class AmortisationConfig(ComparisonConfig):
 
     lists: ClassVar[dict[str, int]] = {"degrees": 1, "seeds": 0}
     per_coordinate: ClassVar[int] = 4
+    planted_passes: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.coder("lasso")  # refuses a penalty that cannot be
-        if self.hidden < 1:
-            raise ExpanderError(f"hidden must be at least 1, not {self.hidden}.")
+        at_least("hidden", self.hidden, 1)
         if self.mlp_tokens is not None and self.mlp_tokens < self.batch:
             raise ExpanderError(f"mlp_tokens must be at least one batch of {self.batch}, not {self.mlp_tokens}.")
 
@@ -77,18 +82,18 @@ class AmortisationConfig(ComparisonConfig):
             return CoordinateDescent(self.penalty, gap=LASSO_GAP, k=self.k, refit=True)
         return {"topk": TopK, "mp": MatchingPursuit, "omp": OMP}[name](k=self.k)
 
-    def contenders(self, base: TrainConfig, m: int) -> list[Contender]:
+    def plans(self, base: TrainConfig, m: int) -> list[Plan]:
         """Expander dictionaries, dense ones of as few values, and the dense one, with every seed and both loops."""
         if max(self.degrees) >= m:
             raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
         return [
-            contender
+            plan
             for seed in self.seeds
             for loop in LOOPS
-            for contender in self._with(dataclasses.replace(base, seed=seed), loop, m)
+            for plan in self._with(dataclasses.replace(base, seed=seed), loop, m)
         ]
 
-    def _with(self, dense: TrainConfig, loop: LoopName, m: int) -> list[Contender]:
+    def _with(self, dense: TrainConfig, loop: LoopName, m: int) -> list[Plan]:
         sparse = [
             dataclasses.replace(dense, d=d, coder=loop, construction=self.construction) for d in sorted(self.degrees)
         ]
@@ -97,7 +102,7 @@ class AmortisationConfig(ComparisonConfig):
         if loop == "omp":  # fast on expander columns; these hold all m coordinates, as any recipe gives them
             full = {n: dataclasses.replace(each, d=m, construction="uniform") for n, each in full.items()}
         return [
-            Contender("dense", loop, full[dense.n]),
-            *(Contender(f"expander d={each.d}", loop, each) for each in sparse),
-            *(Contender(f"dense n={n}", loop, full[n]) for n in columns if n < dense.n),
+            Plan("dense", loop, full[dense.n]),
+            *(Plan(f"expander d={each.d}", loop, each) for each in sparse),
+            *(Plan(f"dense n={n}", loop, full[n]) for n in columns if n < dense.n),
         ]

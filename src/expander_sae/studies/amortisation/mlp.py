@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from expander_sae.experiments.encoders import MLPEncoder
-from expander_sae.experiments.records import damaged
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from expander_sae.activations.store import Store
@@ -21,7 +18,9 @@ from expander_sae.coders.tokens import CHUNK_ELEMENTS
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.distribution import current_group
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import replace_file, to_bytes
+from expander_sae.studies.encoders import MLPEncoder
+from expander_sae.studies.study import damaged
 from expander_sae.training import TrainConfig
 from expander_sae.training.losses import batch_statistics, fvu
 from expander_sae.training.sources import open_source
@@ -94,7 +93,7 @@ def fit_size(coded: SparseAutoencoder, encoder: MLPEncoder, x: Float[Tensor, "to
 
 def write_encoder(path: Path, encoder: MLPEncoder) -> None:
     """Put an encoder into a file, in one step."""
-    replace_file(path, to_bytes({name: each.detach().contiguous() for name, each in encoder.named_parameters()}))
+    replace_file(path, to_bytes(dict(encoder.named_parameters())))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
 from expander_sae.evaluation.results import NOTHING, Interval
 from expander_sae.kernels.threads import one_thread
+from expander_sae.files import write_json
 from expander_sae.reporting.report import Report
 from expander_sae.studies.coding.config import (
     DENSE,
@@ -47,7 +48,7 @@ from expander_sae.studies.coding.report import report_of
 from expander_sae.studies.coding.world import Scores, World, scores_of
 from expander_sae.studies.compare import Record
 from expander_sae.studies.encoders import keep_largest
-from expander_sae.studies.study import Listener, Study, begun, damaged, read_cell, write_cell
+from expander_sae.studies.study import Listener, Study, begun, damaged, read_cell
 from expander_sae.training import TrainConfig
 
 CELLS = "cells"
@@ -97,7 +98,7 @@ class Task:
 
     def write(self, outcomes: dict[str, Outcome]) -> None:
         """Put the outcomes on disk, by coder."""
-        write_cell(self.path, {coder: dataclasses.asdict(outcome) for coder, outcome in outcomes.items()})
+        write_json(self.path, {coder: dataclasses.asdict(outcome) for coder, outcome in outcomes.items()})
 
     def read(self) -> list[Record]:
         """A record of every coder on disk."""

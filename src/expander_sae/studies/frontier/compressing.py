@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder, OneShotCoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.quantised import dequantise, quantise
-from expander_sae.experiments.product_quantisation import quantise_products
+from expander_sae.distribution import current_group
 from expander_sae.supports import Support
+from expander_sae.training import TrainConfig
+from expander_sae.training.building import Sample
+from expander_sae.training.losses import batch_statistics
+from expander_sae.training.sources import open_source
+from expander_sae.training.trainee import Trainee
 
 PACKED = "packed"
 """What provenance calls the form that our file does not have."""
 LEVELS = (-1.51, -0.4528, 0.4528, 1.51)
 """The best four for numbers of a normal distribution (Lloyd and Max), in standard deviations."""
 
+CENTROIDS = 256
+"""As many as a byte can name."""
+COLUMNS_PER_CENTROID = 4
+"""At least; a small dictionary gets fewer centroids, or they would be the columns themselves."""
+
 _SCALES_TRIED = 40
+_ROUNDS = 25
 
 
 def with_dictionary(sae: SparseAutoencoder, dictionary: Dictionary, coder: Coder) -> SparseAutoencoder:
@@ -123,3 +136,62 @@ def written_dense(sae: SparseAutoencoder) -> SparseAutoencoder:
     """An autoencoder whose expander columns hold all m coordinates, packed without rows, in 8 bits."""
     values = sae.dictionary.learned_values
     return packed(copy.copy(sae), values, values + sae.n)
+
+
+class Cost(NamedTuple):
+    """What product-quantised columns take."""
+
+    learned_values: int
+    """Centroids, indices and the norms of the columns."""
+    bytes: int
+    """Centroids in 8 bits with a scale each, indices of a byte, norms in float16."""
+
+
+def quantise_products(
+    values: Float[Tensor, "n m"], length: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "n m"], Cost]:
+    """(the columns as centroids and norms give them, what they take)."""
+    n, m = values.shape
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    pieces, count = [], min(CENTROIDS, max(1, n // COLUMNS_PER_CENTROID))
+    for piece in (values / norms).split(length, dim=1):
+        centroids = dequantise(*quantise(k_means(piece, count, generator), 8))
+        pieces.append(centroids[nearest(piece, centroids)])
+    directions = torch.cat(pieces, dim=1)
+    # The projection onto the new direction, which is no longer of unit norm.
+    gains = (values * directions).sum(dim=1) / directions.square().sum(dim=1).clamp_min(torch.finfo(values.dtype).tiny)
+    learned = count * m + n * len(pieces) + n
+    return directions * gains.half().float()[:, None], Cost(learned, learned + count * len(pieces) + n)
+
+
+def k_means(x: Float[Tensor, "n s"], count: int, generator: torch.Generator) -> Float[Tensor, "count s"]:
+    """Centroids by Lloyd's rounds from random rows; one that loses all its rows stays where it is."""
+    centroids = x[torch.randperm(len(x), generator=generator)[:count]]
+    for _ in range(_ROUNDS):
+        chosen = nearest(x, centroids)
+        sums = torch.zeros_like(centroids).index_add_(0, chosen, x)
+        sizes = torch.bincount(chosen, minlength=count)[:, None]
+        centroids = torch.where(sizes > 0, sums / sizes.clamp_min(1), centroids)
+    return centroids
+
+
+def nearest(x: Float[Tensor, "n s"], centroids: Float[Tensor, "count s"]) -> Int[Tensor, " n"]:
+    """The number of the nearest centroid of every row."""
+    return (centroids.square().sum(dim=1) - 2 * x @ centroids.T).argmin(dim=1)
+
+
+def fine_tuned(sae: SparseAutoencoder, config: TrainConfig, source: Store | Tensor) -> SparseAutoencoder:
+    """The same autoencoder after the steps that the config asks for: rates, revival and order of tokens as usual.
+
+    Learned rows would need what the data say of every coordinate, so the config must name a recipe: rows stay.
+    """
+    group = current_group()
+    trainee = Trainee(config, sae, group, Sample.unknown(sae.m, sae.pre_bias.device))
+    batches = open_source(source, config, group)
+    try:
+        while trainee.tokens < config.tokens:
+            x = next(batches).to(sae.pre_bias)
+            trainee.step(x, batch_statistics(x, group))
+    finally:
+        batches.close()
+    return trainee.finished()

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from expander_sae.experiments.comparison_config import ComparisonConfig
-
+from expander_sae.checks import share
 from expander_sae.errors import ExpanderError
+from expander_sae.studies.data import ComparisonConfig, Data
 from expander_sae.training import TrainConfig, width_matched
 
 
 @dataclass(frozen=True)
 class FrontierConfig(ComparisonConfig):
-    """Activations, the dictionaries to train on them, and what they are measured on."""
+    """Train expander dictionaries of every degree in one pass, and compare them with smaller dense ones.
+
+    At equal learned values and at equal bytes: dense dictionaries of fewer columns, of low rank, pruned, in 8, 4 and 2
+    bits, and product-quantised. Writes a table, the numbers and pictures; run it again to go on where it was stopped.
+    """
 
     degrees: tuple[int, ...] = (1, 2, 4, 7, 16, 32, 64)
     """Learned values per column of the expander dictionaries; the dense one is always there."""
@@ -28,14 +32,14 @@ class FrontierConfig(ComparisonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.fine_tune <= 1:
-            raise ExpanderError(f"fine_tune must be a share of the tokens above 0, at most 1, not {self.fine_tune}.")
+        share("fine_tune", self.fine_tune, "the tokens")
 
-    def trained(self, m: int, tokens: int) -> dict[int, "SeedConfigs"]:
-        """What is trained with every seed, on activations of width m of which there are so many."""
+    def trained(self, data: Data) -> dict[int, "SeedConfigs"]:
+        """What is trained with every seed on these activations."""
+        m = data.width
         if max(self.degrees) >= m:
             raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
-        base = self.base(m, tokens)
+        base = self.base(data)
         return {seed: SeedConfigs.of(dataclasses.replace(base, seed=seed), self.degrees, m) for seed in self.seeds}
 
 

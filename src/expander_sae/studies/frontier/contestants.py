@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from expander_sae.experiments.frontier_config import FrontierConfig, SeedConfigs
 from torch import Tensor
 
 from expander_sae.activations.store import Store
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import Quantised, SparseAutoencoder, describe, is_autoencoder
 from expander_sae.coders import OMP, Coder, TopK
-from expander_sae.experiments import compressing
-from expander_sae.experiments.fine_tuning import fine_tuned
-from expander_sae.storage import describe
-from expander_sae.storage.folder import CONFIG
-from expander_sae.storage.values import Quantised
+from expander_sae.studies.frontier import compressing
+from expander_sae.studies.frontier.compressing import fine_tuned
+from expander_sae.studies.frontier.config import FrontierConfig, SeedConfigs
 from expander_sae.training import TrainConfig
 
 EXPANDER, FEWER, LOW_RANK, PRUNED, ROUNDED, PRODUCTS = FAMILIES = (
@@ -54,7 +51,7 @@ class Contestant:
 
     def is_in(self, folder: Path) -> bool:
         """Whether it was made already."""
-        return (self.path_in(folder) / CONFIG).exists()
+        return is_autoencoder(self.path_in(folder))
 
     def write_to(self, folder: Path) -> None:
         """Make it and put it on disk, in as few bytes as its form has."""

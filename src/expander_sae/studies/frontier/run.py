@@ -4,12 +4,14 @@ for expander dictionaries of every degree and for everything that an engineer wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from expander_sae.experiments.comparison import Subject, measure, train_in_one_pass
-from expander_sae.experiments.frontier_config import FrontierConfig
-from expander_sae.experiments.frontier_contestants import (
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.reporting.report import Report
+from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
+from expander_sae.studies.data import open_data
+from expander_sae.studies.frontier.config import FrontierConfig
+from expander_sae.studies.frontier.contestants import (
     CODERS,
     REFERENCE,
     CoderName,
@@ -18,60 +20,36 @@ from expander_sae.experiments.frontier_contestants import (
     contestants,
     cost_of,
 )
-from expander_sae.experiments.frontier_data import Data, open_data
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
+from expander_sae.studies.frontier.report import report_of
+from expander_sae.studies.study import Listener, Stages, Study, begun
 
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.evaluation import Evaluation
-from expander_sae.training import TrainConfig
-
-TRAINED, CONTESTANTS, EVALUATIONS = "trained", "contestants", "evaluations"
-"""What the folder of a frontier holds, besides the report."""
+CONTESTANTS = "contestants"
+"""The folder of everything that is compared, in as few bytes as its form has."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A dictionary under a coder, measured."""
-
-    family: str
-    name: str
-    coder: str
-    seed: int
-    learned_values: int
-    bytes_on_disk: int
-    evaluation: Evaluation
+def run(config: FrontierConfig, listener: Listener) -> Report:
+    """Do what an earlier run in the same folder has not done yet, and say who wins where."""
+    return report_of(compared(config, listener))
 
 
-@dataclass(frozen=True)
-class FrontierResult:
-    """Everything that the report is made of."""
-
-    config: FrontierConfig
-    data: Data
-    dense: TrainConfig
-    """As the dense dictionary was trained."""
-    cells: list[Cell]
-    seconds: dict[str, float]
-    """Of every stage."""
-
-
-def run_frontier(config: FrontierConfig, listener: Listener, *, progress: bool = True) -> FrontierResult:
-    """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
-    with settled(config, "a frontier"):
+def compared(config: FrontierConfig, listener: Listener) -> Comparison[FrontierConfig]:
+    """Every dictionary under its coders, as it was measured."""
+    with begun(config, listener, "a frontier") as stages:
         data = open_data(config)
-        plans = config.trained(data.width, data.tokens)
-    stages = Stages(config.out, listener)
-    train_in_one_pass(
-        [each for plan in plans.values() for each in plan.all], config.out / TRAINED, data, stages, progress
-    )
-    found = contestants(
-        config, plans, lambda each: SparseAutoencoder.load(config.out / TRAINED / each.name), data.source
-    )
+        plans = config.trained(data)
+    trained = config.out / TRAINED
+    train_in_one_pass([each for plan in plans.values() for each in plan.all], trained, data, stages)
+    found = contestants(config, plans, lambda each: SparseAutoencoder.load(trained / each.name), data.source)
     _make(config, found, stages)
-    cells = _measure(config, found, data, stages)
-    dense = next(iter(plans.values())).dense
-    return FrontierResult(config, data, dense, cells, stages.seconds)
+    cells = [(each, coder) for each in found for coder in each.coders]
+    references = {each.seed: cell_name(each, each.coders[0]) for each in found if each.name == REFERENCE}
+    contenders = [_contender(config, each, coder, references[each.seed]) for each, coder in cells]
+    measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    records = []
+    for record, (each, _) in zip(measured, cells, strict=True):
+        learned_values, size = cost_of(each.path_in(config.out / CONTESTANTS))
+        records.append(record.with_counts(learned_values=learned_values, bytes_on_disk=size))
+    return Comparison(config, data, config.base(data), records, scope, stages.rounded)
 
 
 def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -> None:
@@ -85,19 +63,11 @@ def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -
         stage.outcome = f"{len(found)} dictionaries to compare"
 
 
-def _measure(config: FrontierConfig, found: Sequence[Contestant], data: Data, stages: Stages) -> list[Cell]:
-    """All that was measured, under the coders that each is measured under."""
-    cells = [(each, coder) for each in found for coder in each.coders]
-    references = {each.seed: cell_name(each, each.coders[0]) for each in found if each.name == REFERENCE}
-    subjects = [
-        Subject(cell_name(each, coder), partial(_load, config, each, coder), references[each.seed])
-        for each, coder in cells
-    ]
-    measured = measure(subjects, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
-    return [
-        _cell(config, each, coder, measured[subject.name])
-        for (each, coder), subject in zip(cells, subjects, strict=True)
-    ]
+def _contender(config: FrontierConfig, contestant: Contestant, coder: CoderName, reference: str) -> Contender:
+    labels: dict[str, str | int] = {
+        "family": contestant.family, "name": contestant.name, "coder": coder, "seed": contestant.seed,
+    }  # fmt: skip
+    return Contender(cell_name(contestant, coder), labels, partial(_load, config, contestant, coder), reference)
 
 
 def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> SparseAutoencoder:
@@ -105,7 +75,4 @@ def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> S
     return sae.with_coder(CODERS[coder](k=config.k))  # type: ignore[call-arg]  # each of them takes it
 
 
-def _cell(config: FrontierConfig, contestant: Contestant, coder: CoderName, evaluation: Evaluation) -> Cell:
-    """What was measured, beside what it takes."""
-    learned_values, size = cost_of(contestant.path_in(config.out / CONTESTANTS))
-    return Cell(contestant.family, contestant.name, coder, contestant.seed, learned_values, size, evaluation)
+STUDY = Study(FrontierConfig, run)

@@ -12,11 +12,12 @@ from torch import Tensor
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.files import write_json
 from expander_sae.reporting.report import Report
 from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
 from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
 from expander_sae.studies.recovery.theory import Certificates, certificates_of
-from expander_sae.studies.study import Listener, Stage, Study, begun, damaged, read_cell, write_cell
+from expander_sae.studies.study import Listener, Stage, Study, begun, damaged, read_cell
 from expander_sae.supports import Support
 from expander_sae.supports.construction import SupportError
 
@@ -70,15 +71,15 @@ def _fill(config: RecoveryConfig, name: str, n: int, stage: Stage, total: int) -
     try:
         dictionary = make_dictionary(config, name, n)
     except SupportError as error:
-        write_cell(_file(config, name, n, THEORY), {"absent": str(error)})
+        write_json(_file(config, name, n, THEORY), {"absent": str(error)})
         return
     certificates = certificates_of(config, dictionary)
     if THEORY in missing:
-        write_cell(_file(config, name, n, THEORY), vars(certificates))
+        write_json(_file(config, name, n, THEORY), vars(certificates))
     for coder in missing:
         if coder != THEORY:
             recovered = _strip(config, dictionary, coder, certificates)
-            write_cell(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
+            write_json(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
             stage.proceeds(total - _left(config))
 
 

@@ -6,9 +6,8 @@ from math import prod
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from expander_sae.experiments.comparison_config import ActivationsConfig
-
 from expander_sae.errors import ExpanderError
+from expander_sae.studies.data import ActivationsConfig
 from expander_sae.training import TrainConfig
 
 FACTORS = ("n", "k", "d", "tokens")
@@ -33,13 +32,18 @@ class Grid:
 
     @property
     def cells(self) -> int:
-        """Of one seed."""
+        """How many dictionaries one seed has."""
         return prod(len(getattr(self, name)) for name in FACTORS)
 
 
 @dataclass(frozen=True)
 class ScalingConfig(ActivationsConfig):
-    """Activations, the grid of dictionaries to train on them, and what they are measured on."""
+    """Fit laws to the error over features, active features, values per column and tokens.
+
+    Trains a dictionary for every combination, all of one number of tokens in one pass, and measures FVU on held-out
+    tokens. Fits powers, with interactions or a floor, and says how far each is off on cells that it has not seen.
+    Writes tables, the numbers and pictures; run it again to go on where it was stopped.
+    """
 
     held_out: Path | None = None
     """A store of other text to measure on; without one it is harvested from the held-out part of the store's text, with

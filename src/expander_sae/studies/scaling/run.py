@@ -3,61 +3,80 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from expander_sae.experiments.comparison import Subject, measure, train_in_one_pass
-from expander_sae.experiments.frontier_data import WIDTH, Data, PlantedData, StoreData
-from expander_sae.experiments.scaling_config import Grid, ScalingConfig
-from expander_sae.experiments.settings import settled
-from expander_sae.experiments.stages import Listener, Stages
+import numpy as np
 
 from expander_sae.activations.harvest import harvest, text_of
 from expander_sae.activations.models import load_language_model, name_of
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation import Evaluation
+from expander_sae.evaluation import Interval
+from expander_sae.reporting.report import Report
+from expander_sae.studies.compare import (
+    EVALUATIONS,
+    TRAINED,
+    Comparison,
+    Contender,
+    Record,
+    measure,
+    over_seeds,
+    train_in_one_pass,
+)
+from expander_sae.studies.data import WIDTH, Data, PlantedData, StoreData
+from expander_sae.studies.scaling.config import FACTORS, Grid, ScalingConfig
+from expander_sae.studies.scaling.law import Trials, put_on_trial
+from expander_sae.studies.scaling.report import report_of
+from expander_sae.studies.study import Listener, Stages, Study, begun
 from expander_sae.training import TrainConfig
 
-TRAINED, EVALUATIONS, HELD_OUT_STORE = "trained", "evaluations", "held-out"
-"""What the folder of a study holds, besides the report; the last one where the study harvests it itself."""
+HELD_OUT_STORE = "held-out"
+"""The folder of held-out activations, where the study harvests them itself."""
 PLANTED, HELD_OUT = 24_576, 4096
 """Planted tokens to train on, none of them twice, and to measure on."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A dictionary, measured."""
-
-    trained: TrainConfig
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True)
-class ScalingResult:
-    """Everything that the report is made of."""
-
-    config: ScalingConfig
-    data: Data
-    grid: Grid
-    cells: list[Cell]
-    seconds: dict[str, float]
-    """Of every stage."""
+def run(config: ScalingConfig, listener: Listener) -> Report:
+    """Do what an earlier run in the same folder has not done yet, and say which law holds and how far."""
+    comparison, grid = compared(config, listener)
+    rows, trials = on_trial(comparison.records, grid)
+    return report_of(comparison, grid, rows, trials)
 
 
-def run_scaling(config: ScalingConfig, listener: Listener, *, progress: bool = True) -> ScalingResult:
-    """Do what an earlier run in the same folder has not done yet; `progress` lets training draw its live lines."""
-    stages = Stages(config.out, listener)
-    with settled(config, "a study of scaling"):
+def compared(config: ScalingConfig, listener: Listener) -> tuple[Comparison[ScalingConfig], Grid]:
+    """Every dictionary of the grid, as it was trained, on held-out tokens."""
+    with begun(config, listener, "a study of scaling") as stages:
         grid = config.grid(*_size(config))  # before hours are spent on a grid that cannot be
         passes = config.passes(grid)
-        data = _open(config, stages)
+    data = _open(config, stages)
     for tokens, plans in passes.items():
-        train_in_one_pass(plans, _folder(config, tokens), data, stages, progress)
-    cells = _measure(config, [plan for plans in passes.values() for plan in plans], data, stages)
-    return ScalingResult(config, data, grid, cells, stages.seconds)
+        train_in_one_pass(plans, _folder(config, tokens), data, stages)
+    all_plans = [plan for plans in passes.values() for plan in plans]
+    contenders = [_contender(config, plan, _name(all_plans[0])) for plan in all_plans]
+    measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    records = [
+        Record(record.labels, record.measures, {"learned_values": plan.n * plan.degree})
+        for record, plan in zip(measured, all_plans, strict=True)
+    ]
+    return Comparison(config, data, all_plans[-1], records, scope, stages.rounded), grid
+
+
+def on_trial(records: Sequence[Record], grid: Grid) -> tuple[list[Record], Trials]:
+    """The cells over seeds, with what the best law says of each when fitted to the others, and all laws."""
+    rows = over_seeds(records, FACTORS)
+    values = np.array([[row.labels[name] for name in grid.varied] for row in rows], dtype=float)
+    trials = put_on_trial(grid.varied, values, np.array([row["fvu"].value for row in rows]))
+    said = np.exp(trials.best.left_out).tolist()
+    return [_told(row, each) for row, each in zip(rows, said, strict=True)], trials
+
+
+def _told(row: Record, predicted: float) -> Record:
+    """The cell with what the law of the others says, and how far that is off as a share of what was measured."""
+    told = {"predicted": Interval.bare(predicted), "miss": Interval.bare(predicted / row["fvu"].value - 1)}
+    return Record(row.labels, {**row.measures, **told}, row.counts)
 
 
 def _folder(config: ScalingConfig, tokens: int) -> Path:
@@ -65,11 +84,23 @@ def _folder(config: ScalingConfig, tokens: int) -> Path:
     return config.out / TRAINED / str(tokens)
 
 
+def _name(plan: TrainConfig) -> str:
+    return f"{plan.tokens}-tokens-{plan.name}"
+
+
+def _contender(config: ScalingConfig, plan: TrainConfig, reference: str) -> Contender:
+    labels = {"n": plan.n, "k": plan.k, "d": plan.degree, "tokens": plan.tokens, "seed": plan.seed}
+    load = partial(SparseAutoencoder.load, _folder(config, plan.tokens) / plan.name)
+    return Contender(_name(plan), labels, load, reference)
+
+
 def _size(config: ScalingConfig) -> tuple[int, int]:
     """The width of the activations and how many there are to train on."""
     if config.store is None:
         return WIDTH, PLANTED
     store = Store.open(config.store)
+    if config.held_out is None and not {"model", "hookpoint", "text"} <= store.origin.keys():
+        raise ExpanderError(f"{config.store} does not say which model and text it comes from; give a --held-out store.")
     return store.width, store.norms.count
 
 
@@ -86,8 +117,6 @@ def _open(config: ScalingConfig, stages: Stages) -> Data:
 def _harvested(store: Path, folder: Path, tokens: int, stages: Stages) -> Path:
     """A store of the held-out part of the text that a store is from."""
     origin = Store.open(store).origin
-    if not {"model", "hookpoint", "text"} <= origin.keys():
-        raise ExpanderError(f"{store} does not say which model and text it comes from; give a --held-out store.")
     found = folder.exists() and Store.open(folder).tokens >= tokens
     with stages.stage("harvest", "the held-out part of the text", total=tokens, found=found) as stage:
         if not found:
@@ -98,12 +127,4 @@ def _harvested(store: Path, folder: Path, tokens: int, stages: Stages) -> Path:
     return folder
 
 
-def _measure(config: ScalingConfig, plans: list[TrainConfig], data: Data, stages: Stages) -> list[Cell]:
-    """Every dictionary as it was trained, on held-out tokens."""
-    names = [f"{plan.tokens}-tokens-{plan.name}" for plan in plans]
-    subjects = [
-        Subject(name, partial(SparseAutoencoder.load, _folder(config, plan.tokens) / plan.name), names[0])
-        for name, plan in zip(names, plans, strict=True)
-    ]
-    evaluations = measure(subjects, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
-    return [Cell(plan, evaluations[name]) for name, plan in zip(names, plans, strict=True)]
+STUDY = Study(ScalingConfig, run)
