@@ -19,8 +19,8 @@ from expander_sae.studies.data import StoreData
 from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.demo.report import Compared, DemoResult, SampleFeature, report_of
 from expander_sae.studies.study import Listener, Stages, begun
-from expander_sae.training.journal import METRICS
-from expander_sae.training.metrics import read_metrics
+from expander_sae.training import read_metrics
+from expander_sae.training.metrics import METRICS
 
 _TOKENS_PER_SHARD = 16_384  # what a killed harvest loses at most: half a minute
 
