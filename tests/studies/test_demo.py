@@ -25,8 +25,7 @@ from expander_sae.studies.demo.config import DemoConfig
 from expander_sae.studies.demo.report import DemoResult, report_of, summary, table_of
 from expander_sae.studies.demo.run import demonstrated
 from expander_sae.studies.study import SETTINGS
-from expander_sae.training import StoppedError
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import StoppedError, Trainee
 from tests.studies.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features"]
