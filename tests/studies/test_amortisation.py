@@ -19,7 +19,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.evaluation.results import NOTHING, Interval, Kind
 from expander_sae.studies import compare, data
-from expander_sae.studies.amortisation.config import CODERS, MLP, AmortisationConfig
+from expander_sae.studies.amortisation import CODERS, MLP, AmortisationConfig
 from expander_sae.studies.amortisation.report import RECOVERED, findings, picture_of, report_of, table_of
 from expander_sae.studies.amortisation.run import HELD_OUT, compared, run
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record, over_seeds

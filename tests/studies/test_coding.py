@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 
 from expander_sae.cli.main import main
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Interval
-from expander_sae.studies.coding import run as coding
-from expander_sae.studies.coding.config import (
+from expander_sae.studies.coding import (
     CODERS,
     DENSE,
     EXPANDER,
@@ -34,6 +34,7 @@ from expander_sae.studies.coding.config import (
     TOPK,
     CodingConfig,
 )
+from expander_sae.studies.coding import run as coding
 from expander_sae.studies.coding.learning import (
     GradientCodes,
     descended,

@@ -15,8 +15,8 @@ import torch
 
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
+from expander_sae.studies.recovery import CODERS, RecoveryConfig
 from expander_sae.studies.recovery import run as recovery
-from expander_sae.studies.recovery.config import CODERS, RecoveryConfig
 from expander_sae.studies.recovery.report import (
     CONDITION,
     clopper_pearson,

@@ -22,7 +22,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record
-from expander_sae.studies.scaling.config import Grid, ScalingConfig
+from expander_sae.studies.scaling import Grid, ScalingConfig
 from expander_sae.studies.scaling.law import Trials
 from expander_sae.studies.scaling.report import report_of
 from expander_sae.studies.scaling.run import HELD_OUT, HELD_OUT_STORE, PLANTED, compared, on_trial, run

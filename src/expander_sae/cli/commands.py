@@ -26,14 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Studies": {
         "demo": "four dictionaries for a layer of a real model, one report",
-        "frontier": "every degree beside smaller dense dictionaries",
-        "controls": "supports of every kind, at equally many values a column",
-        "amortisation": "what one product loses against solving for each token",
-        "recovery": "how many active features every coder finds exactly",
-        "coding": "encoders and dictionaries apart, where the truth is known",
-        "scaling": "laws of the error, tried on cells that they have not seen",
-        "planted": "planted sparse codes, found again",
-        "report": "finished studies as one page",
+        "study": "one question answered, by experiments of one command",
         "bench": "speed, size and memory against others, on this machine",
     },
     "Files": {

@@ -38,8 +38,8 @@ class Page:
 
     def run(self) -> None:
         """Write the page and say where it is."""
-        from expander_sae.reporting.page import page_of
         from expander_sae.files import replace_file
+        from expander_sae.reporting.page import page_of
         from expander_sae.studies.study import read_reports
 
         if not self.folders:

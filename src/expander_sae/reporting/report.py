@@ -13,10 +13,10 @@ from typing import Any
 
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Interval, Kind
+from expander_sae.files import replace_file, write_json
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.highlights import FeatureCard
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.files import replace_file, write_json
 from expander_sae.version import __version__
 
 SHOWN = ("made", "activations", "settings")

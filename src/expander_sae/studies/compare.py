@@ -15,8 +15,8 @@ from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.certificates.words import count
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
-from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.files import write_json
+from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.studies.data import ActivationsConfig, Data
 from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of
 from expander_sae.training import StoppedError, TrainConfig, has_checkpoint, train

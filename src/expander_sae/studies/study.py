@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from expander_sae.errors import ExpanderError
+from expander_sae.files import write_json
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.reporting.report import Report
-from expander_sae.files import write_json
 from expander_sae.studies import STUDIES
 
 SETTINGS, SECONDS = "study.json", "seconds.json"

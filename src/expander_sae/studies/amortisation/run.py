@@ -8,11 +8,11 @@ from pathlib import Path
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.reporting.report import Report
-from expander_sae.studies.amortisation.config import MLP, AmortisationConfig, Plan
-from expander_sae.studies.amortisation.mlp import MLPCodes, read_encoder, train_encoder, write_encoder
+from expander_sae.studies.amortisation import MLP, AmortisationConfig, Plan
 from expander_sae.studies.amortisation.report import DENSE, report_of
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
 from expander_sae.studies.data import Data, open_data
+from expander_sae.studies.encoders import MLPCodes, read_encoder, train_encoder, write_encoder
 from expander_sae.studies.study import Listener, Stages, Study, begun
 
 NETWORKS = "networks"

@@ -13,10 +13,10 @@ from torch import Tensor
 from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
 from expander_sae.evaluation.results import NOTHING, Interval
-from expander_sae.kernels.threads import one_thread
 from expander_sae.files import write_json
+from expander_sae.kernels.threads import one_thread
 from expander_sae.reporting.report import Report
-from expander_sae.studies.coding.config import (
+from expander_sae.studies.coding import (
     DENSE,
     KNOWN_CODES,
     KNOWN_DICTIONARY,

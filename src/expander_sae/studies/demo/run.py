@@ -9,14 +9,14 @@ from expander_sae.activations.models import SMOLLM2, LanguageModel, load_languag
 from expander_sae.activations.smollm2 import smollm2_folder
 from expander_sae.activations.store import Store
 from expander_sae.activations.store.manifest import MANIFEST
-from expander_sae.autoencoder import describe, SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.contexts import firing_counts, spread_over_frequency, top_contexts
 from expander_sae.reporting.page import check_installed
 from expander_sae.reporting.report import Report
 from expander_sae.studies.compare import EVALUATIONS, Contender, measure, train_in_one_pass
 from expander_sae.studies.data import StoreData
-from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.demo.report import Compared, DemoResult, SampleFeature, report_of
 from expander_sae.studies.study import Listener, Stages, begun
 from expander_sae.training import read_metrics

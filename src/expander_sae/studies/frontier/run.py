@@ -10,7 +10,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.reporting.report import Report
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
 from expander_sae.studies.data import open_data
-from expander_sae.studies.frontier.config import FrontierConfig
+from expander_sae.studies.frontier import FrontierConfig
 from expander_sae.studies.frontier.contestants import (
     CODERS,
     REFERENCE,

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.checks import at_least
 from expander_sae.coders import OMP, Coder, MatchingPursuit, TopK
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.errors import ExpanderError
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Table
+from expander_sae.studies.planted import PlantedConfig
 from expander_sae.studies.study import Listener, Study, begun, notes_of, settings_of
 from expander_sae.supports import Support
 
@@ -24,39 +22,6 @@ DENSE = "dense"
 """The name of the dense dictionary."""
 RUNS = 5
 """Coders on dictionaries: three on the expander one, two on the dense one."""
-
-
-@dataclass(frozen=True)
-class PlantedConfig:
-    """Recover planted sparse codes with TopK, matching pursuit and OMP, beside a dense dictionary.
-
-    No model and no store: a minute at most, and measured anew whenever it is run.
-    """
-
-    m: int = 2048
-    """Width of an activation."""
-    n: int = 16384
-    """Number of features."""
-    d: int = 7
-    """Learned values per column."""
-    k: int = 32
-    """Active features per token."""
-    tokens: int = 256
-    """Activations to make and to decode."""
-    construction: str = "uniform"
-    """How the support is made (see `xs.Support.make`)."""
-    noise: float = 0.0
-    """Norm of added noise as a share of the activation's norm."""
-    seed: int = 0
-    """Seed of the support, the values, the codes and the noise."""
-    out: Path = Path("runs/planted")
-    """The folder of the report."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.n:
-            raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
-        at_least("tokens", self.tokens, 1)
-        at_least("noise", self.noise, 0)
 
 
 @dataclass(frozen=True)

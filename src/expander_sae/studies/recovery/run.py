@@ -14,7 +14,7 @@ from expander_sae.coders.tokens import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.files import write_json
 from expander_sae.reporting.report import Report
-from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
+from expander_sae.studies.recovery import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
 from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
 from expander_sae.studies.recovery.theory import Certificates, certificates_of
 from expander_sae.studies.study import Listener, Stage, Study, begun, damaged, read_cell

@@ -27,7 +27,7 @@ from expander_sae.studies.compare import (
     train_in_one_pass,
 )
 from expander_sae.studies.data import WIDTH, Data, PlantedData, StoreData
-from expander_sae.studies.scaling.config import FACTORS, Grid, ScalingConfig
+from expander_sae.studies.scaling import FACTORS, Grid, ScalingConfig
 from expander_sae.studies.scaling.law import Trials, put_on_trial
 from expander_sae.studies.scaling.report import report_of
 from expander_sae.studies.study import Listener, Stages, Study, begun

@@ -21,7 +21,7 @@ from expander_sae.studies.compare import (
 )
 from expander_sae.studies.data import open_data
 from expander_sae.studies.study import Listener, Study, begun
-from expander_sae.studies.supports.config import CODERS, Recipe, SupportsConfig
+from expander_sae.studies.supports import CODERS, Recipe, SupportsConfig
 from expander_sae.studies.supports.report import report_of
 from expander_sae.supports import Support, distinct_supports, overlap_histogram, uncovered_rows
 from expander_sae.training import TrainConfig
