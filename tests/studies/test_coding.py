@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 
 from expander_sae.cli.main import main
 from expander_sae.coders import CoordinateDescent
