@@ -15,8 +15,8 @@ from expander_sae.evaluation import Interval, Kind
 from expander_sae.reporting.charts import Axis, Point, point_chart
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.studies import STUDIES, load_study
-from expander_sae.studies.study import SETTINGS, read_reports
+from expander_sae.studies import STUDIES
+from expander_sae.studies.study import SETTINGS, load_study, read_reports
 from tests.pages import Reader
 
 ONE = Interval(0.5, 0.4, 0.6, Kind.HULL)

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from expander_sae.console import Announcer, terminal
 from expander_sae.errors import ExpanderError
-from expander_sae.studies import STUDIES, load_study
+from expander_sae.studies import STUDIES
+from expander_sae.studies.study import load_study
 
 if TYPE_CHECKING:
     from expander_sae.reporting.report import Report

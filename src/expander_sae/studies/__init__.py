@@ -1,13 +1,5 @@
 """Studies: each is a folder here, asks one question, and answers it with a report."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from expander_sae.studies.study import Study
-
 STUDIES = {
     "frontier": "What does a dictionary keep, at equal learned values or bytes, beside dense ones made smaller?",
     "supports": "Does it matter where the values of a column are, or only how many there are?",
@@ -18,9 +10,3 @@ STUDIES = {
     "planted": "How well and how fast do coders find planted codes on a sparse and on a dense dictionary?",
 }
 """Every study, by the name of its folder, with the question that it answers."""
-
-
-def load_study(name: str) -> Study[Any]:
-    """The study of this name; only now is its folder imported."""
-    study: Study[Any] = import_module(f"{__name__}.{name}.run").STUDY
-    return study

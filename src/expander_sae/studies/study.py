@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -57,6 +58,12 @@ class Study(Generic[Config]):
     config: type[Config]
     run: Callable[[Config, Listener], Report]
     """Does what an earlier run in the same folder has not done yet, and tells what came of all of it."""
+
+
+def load_study(name: str) -> Study[Any]:
+    """The study of this name; only now is its folder imported."""
+    study: Study[Any] = import_module(f"expander_sae.studies.{name}.run").STUDY
+    return study
 
 
 class Stage:
