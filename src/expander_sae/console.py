@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 WIDTH = 100
@@ -41,7 +41,7 @@ def waiting(what: str, shown: bool = True) -> Iterator[Callable[[str], None]]:
 
 
 class LiveLines:
-    """A line for everything under way, by name: how far it is, how fast, how long it has taken and will take still."""
+    """A line for everything under way, by name: how far it is, how fast, how long it will take still, or has taken."""
 
     def __init__(self, unit: str = "", *, shown: bool = True, kept: bool = False) -> None:
         """With a unit, lines tell how many of it are done in a second; they stay when all is over if they are kept."""
@@ -52,9 +52,7 @@ class LiveLines:
             TextColumn("{task.percentage:3.0f} %"),
             TextColumn("{task.fields[note]}", markup=False),
             _Speed(unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=_console(stderr=True),
             transient=not kept,
             disable=not shown,
@@ -92,6 +90,8 @@ class Announcer:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.live = console.is_terminal
+        """Whether others may draw live lines of their own meanwhile."""
         self._live: tuple[LiveLines, str, int] | None = None
 
     def __enter__(self) -> Self:

@@ -1,12 +1,12 @@
 """The commands, a line each, in the order and under the headings of `expander --help`.
 
-`expander NAME` is the class `Name` of the file `cli/name.py`, which is imported only when that command is called.
+`expander NAME` is the class `Name` of the file `cli/name.py`, or its function `main`, imported only when it is called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from expander_sae.version import __version__
 
@@ -26,14 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Studies": {
         "demo": "four dictionaries for a layer of a real model, one report",
-        "frontier": "every degree beside smaller dense dictionaries",
-        "controls": "supports of every kind, at equally many values a column",
-        "amortisation": "what one product loses against solving for each token",
-        "recovery": "how many active features every coder finds exactly",
-        "coding": "encoders and dictionaries apart, where the truth is known",
-        "scaling": "laws of the error, tried on cells that they have not seen",
-        "planted": "planted sparse codes, found again",
-        "report": "finished studies as one page",
+        "study": "one question answered, by experiments of one command",
         "bench": "speed, size and memory against others, on this machine",
     },
     "Files": {
@@ -45,10 +38,15 @@ GROUPS: dict[str, dict[str, str]] = {
 NAMES = [name for group in GROUPS.values() for name in group]
 
 
-def command_class(name: str) -> type[Any]:
-    """The class whose fields are the options of the command, and whose `run` does it."""
-    found: type[Any] = getattr(import_module(f"expander_sae.cli.{name}"), name.capitalize())
-    return found
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Do what a command is asked to do: its class says by its fields what can be asked, its `main` reads it itself."""
+    import tyro
+
+    module = import_module(f"expander_sae.cli.{name}")
+    if hasattr(module, "main"):
+        module.main(arguments)
+    else:
+        tyro.cli(getattr(module, name.capitalize()), prog=f"expander {name}", args=arguments).run()
 
 
 def overview() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from expander_sae.cli.commands import NAMES, command_class, overview
+from expander_sae.cli.commands import NAMES, overview, run
 from expander_sae.cli.process import prepare_process
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure that a user can cause is one sentence and an exit status."""
     try:
         try:
-            _run(sys.argv[1:] if arguments is None else list(arguments))
+            _call(sys.argv[1:] if arguments is None else list(arguments))
         finally:
             sys.stdout.flush()  # here, where a closed pipe is understood
     except KeyboardInterrupt:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(FAILED, "There is not enough memory for this; ask for fewer features, tokens or values per column.")
 
 
-def _run(arguments: list[str]) -> None:
+def _call(arguments: list[str]) -> None:
     """Say what there is, or do what the first argument names."""
     name, *rest = arguments or [""]
     if name in ("", "-h", "--help"):
@@ -47,9 +47,7 @@ def _run(arguments: list[str]) -> None:
         print(f"expander-sae {__version__}")
     elif name in NAMES:
         prepare_process()
-        import tyro
-
-        tyro.cli(command_class(name), prog=f"expander {name}", args=rest).run()
+        run(name, rest)
     else:
         close = get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
