@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.language_model import language_model_of
 from expander_sae.errors import ExpanderError

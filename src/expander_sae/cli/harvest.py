@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.store import Store
-from expander_sae.activations.store.disk import TOKENS_PER_SHARD
+from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.distribution import joined
 
 
