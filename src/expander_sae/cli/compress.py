@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from expander_sae.autoencoder import Compression, compress
+from expander_sae.console import terminal
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Compress:
     def run(self) -> None:
         """Write, then print bytes before and after by part, and the error."""
         result = compress(self.path, self.out, self.values, getattr(torch, self.dtype))
-        console = Console()
+        console = terminal()
         console.print(_table(result))
         console.print(f"The values changed by {result.error:.3%} of their norm.")
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from expander_sae.autoencoder import Description, describe, stored_supports
+from expander_sae.console import terminal
 from expander_sae.supports import Support, max_overlap, right_degrees
 
 OVERLAP_WORK = 500_000_000
@@ -33,7 +32,7 @@ class Info:
         if self.json:
             print(json.dumps({**description.to_json(), "support_statistics": supports}, indent=2))
             return
-        console = Console()
+        console = terminal()
         console.print(_table(description))
         for prefix, statistics in supports.items():
             if statistics["max_overlap"] is None:
@@ -106,11 +105,11 @@ def _call(coder: dict[str, Any]) -> str:
 
 def _properties(title: str, facts: dict[str, Any]) -> Table:
     """Two columns, one fact a line."""
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a hash must stay whole
     for name, fact in facts.items():
-        table.add_row(Text(name.replace("_", " ")), Text(_readable(fact)))  # Text: brackets are not markup here
+        table.add_row(name.replace("_", " "), _readable(fact))
     return table
 
 
