@@ -21,8 +21,7 @@ from expander_sae.studies.demo import DemoConfig
 from expander_sae.studies.demo import run as module
 from expander_sae.studies.demo.report import summary, table_of, write_report
 from expander_sae.studies.demo.run import DemoResult, run_demo
-from expander_sae.training import StoppedError
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import StoppedError, Trainee
 from tests.studies.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features"]

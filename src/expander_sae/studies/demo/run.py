@@ -8,7 +8,7 @@ from expander_sae.activations.harvest import TextConfig, harvest, plan_harvest
 from expander_sae.activations.models import SMOLLM2, LanguageModel, load_language_model
 from expander_sae.activations.smollm2 import smollm2_folder
 from expander_sae.activations.store import Store
-from expander_sae.activations.store.manifest import MANIFEST
+from expander_sae.activations.store.manifest import STORE
 from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.contexts import firing_counts, spread_over_frequency, top_contexts
@@ -19,8 +19,8 @@ from expander_sae.studies.data import StoreData
 from expander_sae.studies.demo import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.demo.report import Compared, DemoResult, SampleFeature, report_of
 from expander_sae.studies.study import Listener, Stages, begun
-from expander_sae.training.journal import METRICS
-from expander_sae.training.metrics import read_metrics
+from expander_sae.training import read_metrics
+from expander_sae.training.metrics import METRICS
 
 _TOKENS_PER_SHARD = 16_384  # what a killed harvest loses at most: half a minute
 
@@ -86,7 +86,7 @@ def _check_plan(config: DemoConfig, language_model: LanguageModel) -> None:
 def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) -> None:
     """Fill the store, or what an earlier run left missing of it."""
     path, tokens = config.out / ACTIVATIONS, config.harvest_tokens
-    found = (path / MANIFEST).exists() and Store.open(path).complete
+    found = STORE.is_at(path) and Store.open(path).complete
     what = f"activations of {tokens:,} tokens at {config.hookpoint}"
     with stages.stage("harvest", what, total=tokens, found=found) as stage:
         if not found:

@@ -1,4 +1,5 @@
-"""The autoencoder that training starts from: its support and signs by seed, its biases and scale by data."""
+"""The autoencoder that training starts from: new, with support and signs by seed and biases and scale by data, or that
+of another run with its rows, values and biases."""
 
 from __future__ import annotations
 
@@ -10,15 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import OneShotCoder
+from expander_sae.coders import Coder, OneShotCoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.distribution import Group
+from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW, Support, named
 from expander_sae.training.config import TrainConfig, check_width
-from expander_sae.training.learned_rows import rows_of_largest
+from expander_sae.training.rows import rows_of_largest
 from expander_sae.training.sources import BatchSource
-from expander_sae.training.starting import started
 
 SAMPLE = 16_384
 """Tokens that the mean and the scale are estimated from, at least one batch."""
@@ -37,8 +37,11 @@ class Sample:
     """All of them, centred and scaled."""
 
     @classmethod
-    def of(cls, source: BatchSource, batch: int, group: Group, device: torch.device) -> Sample:
+    def of(
+        cls, source: BatchSource, batch: int, group: Group | None = None, device: torch.device | None = None
+    ) -> Sample:
         """Reads the first tokens, over all processes, and puts the source back to where it was."""
+        group = current_group() if group is None else group
         cursor = source.state_dict()
         shares = [next(source).to(device, torch.float32) for _ in range(max(1, SAMPLE // batch))]
         source.load_state_dict(cursor)
@@ -62,19 +65,25 @@ class Sample:
         return cls(zeros.double(), 1.0, zeros, zeros[None])
 
 
-def build(config: TrainConfig, sample: Sample, group: Group) -> SparseAutoencoder:
-    """A new autoencoder for these activations, the same one in all processes."""
+def new_autoencoder(
+    config: TrainConfig, sample: Sample, group: Group | None = None, coder: Coder | None = None
+) -> SparseAutoencoder:
+    """A new autoencoder for these activations, the same one in all processes.
+
+    Another coder than those that a config can name takes the place of the config's, which should be of the same kind.
+    """
+    group = current_group() if group is None else group
     if config.start is None:
         sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot
     else:
-        sae, alike = started(config, len(sample.mean), sample.mean.device)
+        sae, alike = _started(config, config.start, len(sample.mean), sample.mean.device)
     with torch.no_grad():
         if alike and not config.unit_columns:
             x = sample.tokens[: config.batch] / sample.scale + sample.mean.float()
             _shrink_columns(sae, x * sae.scale - sae.pre_bias)
     group.share(sae.parameters())
     group.share([sae.scale])
-    return sae
+    return sae if coder is None else sae.with_coder(coder)
 
 
 def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
@@ -116,3 +125,40 @@ def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
     construction, parameters = named(config.construction)
     support = Support.make(construction, m=m, n=config.n, d=config.d, seed=config.seed, **parameters)
     return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)
+
+
+def _started(config: TrainConfig, folder: str, width: int, device: torch.device) -> tuple[SparseAutoencoder, bool]:
+    """What the folder holds, with the coder and the encoder that the config asks for.
+
+    An encoder of its own starts from that of the other run, a latent bias too; where there is none, from the columns
+    and from zero. Also gives back whether a one-shot coder will now read columns that a pursuit was trained with.
+    """
+    before = SparseAutoencoder.load(folder, device=device)
+    _check_sizes(config, before.dictionary, width)
+    sae = SparseAutoencoder(
+        before.dictionary,
+        config.make_coder(),
+        tied=config.tied,
+        latent_bias=config.has_latent_bias,
+    ).to(torch.float64 if config.precision == "float64" else torch.float32)
+    with torch.no_grad():
+        sae.scale.copy_(before.scale)
+        sae.pre_bias.copy_(before.pre_bias)
+        if sae.untied_encoder is not None:
+            sae.untied_encoder.get_parameter("values").copy_(before.encoder.get_parameter("values"))
+        if sae.latent_bias is not None and before.latent_bias is not None:
+            sae.latent_bias.copy_(before.latent_bias)
+    return sae, config.one_shot and not isinstance(before.coder, OneShotCoder)
+
+
+def _check_sizes(config: TrainConfig, dictionary: Dictionary, width: int) -> None:
+    """Refuse a start of other sizes."""
+    dense = isinstance(dictionary, DenseDictionary)
+    wanted = config.n * (width if config.d is None else config.d)
+    sizes = (dictionary.m, dictionary.n, dictionary.learned_values)
+    if sizes != (width, config.n, wanted) or dense != (config.d is None):
+        per_column = "dense" if dense else f"d={dictionary.learned_values / dictionary.n:g}"
+        raise ExpanderError(
+            f"{config.start} has n={dictionary.n} columns of width {dictionary.m}, {per_column}; training from it "
+            f"needs the same, not n={config.n} of width {width}, {'dense' if config.d is None else f'd={config.d}'}."
+        )
