@@ -85,7 +85,9 @@ def answer(run: Callable[[Config, Listener], Report], config: Config, console: C
     with Announcer(console) as announcer:
         report = run(config, announcer)
     report.write(config.out)
-    console.print(next(iter(report.tables.values())).to_rich())
+    heading, table = next(iter(report.tables.items()))
+    console.print(f"{heading}:", highlight=False)
+    console.print(table.to_rich())
     for finding in report.findings:
         console.print(finding)
     return report

@@ -97,13 +97,13 @@ def train_encoder(sae: SparseAutoencoder, source: Store | Tensor, config: TrainC
 
     Tokens, batch, order and seed are the config's.
     """
-    learner = EncoderLearner(sae, config, hidden)
+    learner = MLPLearner(sae, config, hidden)
     with open_source(source, config) as batches:
         learn(learner, batches, learner.steps * config.batch)
     return learner.encoder
 
 
-class EncoderLearner:
+class MLPLearner:
     """An MLP encoder that learns to reconstruct over the columns of an autoencoder."""
 
     def __init__(self, sae: SparseAutoencoder, config: TrainConfig, hidden: int) -> None:

@@ -21,6 +21,7 @@ from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_larges
 from expander_sae.supports import Support
 from expander_sae.training import (
     FiringRecord,
+    Numbers,
     Sample,
     TensorBatches,
     TrainConfig,
@@ -123,7 +124,7 @@ class EncoderLearner:
         self.record = FiringRecord(config.n, DEAD_AFTER, known.x.device)
         self.l1 = l1_weight(config, setting, coder, dictionary, known)
 
-    def step(self, batch: Float[Tensor, "tokens m_and_n"]) -> dict[str, float]:
+    def step(self, batch: Float[Tensor, "tokens m_and_n"]) -> Numbers:
         """Learn from activations and, behind them, their codes; the rate is flat, then falls to zero in a line."""
         step, x, true = self.tokens // self.config.batch, batch[:, : self.config.m], batch[:, self.config.m :]
         for options in self.optimizer.param_groups:

@@ -52,7 +52,7 @@ def report_of(config: CodingConfig, records: Sequence[Record], seconds: Mapping[
 
 def rows_of(config: CodingConfig, records: Sequence[Record]) -> list[Record]:
     """The records over seeds, in the order of the config and of CODERS."""
-    order = (list(config.truths), config.settings, list(CODERS))
+    order: list[list[str]] = [list(config.truths), config.settings, list(CODERS)]
     labels = ("truth", "setting", "coder")
 
     def place(row: Record) -> list[int]:

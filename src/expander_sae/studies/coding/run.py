@@ -109,7 +109,7 @@ class Task:
             }
         except (TypeError, KeyError) as error:
             raise damaged(self.path) from error
-        labels = {"truth": self.truth, "setting": self.setting, "seed": self.seed}
+        labels: dict[str, str | int] = {"truth": self.truth, "setting": self.setting, "seed": self.seed}
         return [Record({**labels, "coder": coder}, each.measures(self.setting)) for coder, each in outcomes.items()]
 
 
