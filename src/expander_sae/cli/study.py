@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     name, rest = next(iter(arguments), "--help"), list(arguments[1:])
     if name in ("-h", "--help"):
         _list_studies()
-    elif name == PAGE:
+        raise SystemExit(0)
+    if name == PAGE:
         tyro.cli(Page, prog=f"expander study {PAGE}", args=rest).run()
     elif name in STUDIES:
         _run(name, rest)
@@ -86,7 +87,7 @@ def answer(run: Callable[[Config, Listener], Report], config: Config, console: C
         report = run(config, announcer)
     report.write(config.out)
     heading, table = next(iter(report.tables.items()))
-    console.print(f"{heading}:", highlight=False)
+    console.print(f"{heading}:")
     console.print(table.to_rich())
     for finding in report.findings:
         console.print(finding)
