@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from expander_sae.cli.study import answer
 from expander_sae.console import terminal
-from expander_sae.studies.demo import DemoConfig
+from expander_sae.studies.demo.config import DemoConfig
 
 PAGE = "report.html"
 """The page in the folder of the demo."""
@@ -18,7 +18,7 @@ class Demo(DemoConfig):
         """Announce the stages, print the table and what it says, say where the page is."""
         from expander_sae.files import replace_file
         from expander_sae.reporting.page import page_of
-        from expander_sae.studies.demo.run import run
+        from expander_sae.studies.demo import run
 
         console = terminal()
         report = answer(run, self, console)

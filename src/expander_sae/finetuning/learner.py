@@ -31,10 +31,9 @@ from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
-from expander_sae.training.engine import Engine, Entry
+from expander_sae.training.engine import FVU, Engine, Entry, Shown
 from expander_sae.training.learner import Descent, learning_rate_rule
 from expander_sae.training.metrics import Mean, Numbers
-from expander_sae.training.progress import FVU, Shown
 
 SHARE_OF_TRAINING = 1 / 3
 """The default learning rate, as a share of the one that training takes."""

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import LiveLines
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.checkpoints import Checkpoint, Settings, write_checkpoint
 from expander_sae.training.metrics import Journal, Numbers, Sink
-from expander_sae.training.progress import DEAD, FVU, Display, Shown
 
 B = TypeVar("B")
 B_contra = TypeVar("B_contra", contravariant=True)
@@ -32,6 +32,18 @@ PROBE_EVERY = 200_000
 """Tokens between two measurements of a probe."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What asks a run to stop."""
+
+
+class Shown(NamedTuple):
+    """A number of a row that the live line of its learner shows: its label, its name, and how it is written."""
+
+    label: str
+    name: str
+    format: str
+
+
+FVU = Shown("FVU", "fvu", ".3f")
+DEAD = Shown("dead", "dead", ".1%")
 
 
 class StoppedError(ExpanderError):
@@ -136,8 +148,10 @@ class Engine(Generic[B]):
         shown: Sequence[Shown] = (FVU, DEAD),
     ) -> None:
         """Take the steps that are left; the cursor tells a checkpoint which batch comes next."""
-        names, shows = [entry.name for entry in self.entries], progress and self.group.writes
-        with Display(names, self.total, self.tokens, shows, shown) as display, StopRequest() as request:
+        live = LiveLines(shown=progress and self.group.writes, kept=True)
+        for entry in self.entries:
+            live.update(entry.name, self.tokens, self.total, _note(shown, None))
+        with live, StopRequest() as request:
             while self.tokens < self.total:
                 before = self.tokens
                 self._step(_next(batches, self.tokens, self.total))
@@ -147,7 +161,8 @@ class Engine(Generic[B]):
                 passed = before // self.probe_every < self.tokens // self.probe_every
                 probes = self.probe is not None and (finished or passed)
                 if stop or finished or due or probes or self.steps % self.rhythm.log_every == 0:
-                    self._write_rows(display, probes)
+                    for entry, row in zip(self.entries, self._rows(probes), strict=True):
+                        live.update(entry.name, self.tokens, self.total, _note(shown, row))
                 if stop or finished or due:
                     self._save(cursor())
                 if stop and not finished:
@@ -161,13 +176,13 @@ class Engine(Generic[B]):
             journal.add(entry.learner.step(batch))
         self.steps, self.tokens = self.steps + 1, self.entries[0].learner.tokens
 
-    def _write_rows(self, display: Display, probes: bool) -> None:
-        """Write down how every learner does."""
+    def _rows(self, probes: bool) -> Iterator[dict[str, float]]:
+        """How every learner does, one after the other, also written down."""
         began = time.perf_counter()
         probed = self._probed() if probes else [{}] * len(self.entries)
-        for number, journal in enumerate(self.journals):
+        for journal, found in zip(self.journals, probed, strict=True):
             journal.leave_out(time.perf_counter() - began)
-            display.update(number, journal.write(self.steps, self.tokens, probed[number]))
+            yield journal.write(self.steps, self.tokens, found)
 
     def _probed(self) -> list[Mapping[str, float]]:
         """What the probe says of each; nothing in the other processes, which wait for the first."""
@@ -190,6 +205,14 @@ class Engine(Generic[B]):
         if self.folder is None:
             return f"{at}, and nothing is kept, since the run has no folder to write to."
         return f"{at}; the same command with --resume (from Python, resume=True) goes on from there."
+
+
+def _note(shown: Sequence[Shown], row: Mapping[str, float] | None) -> str:
+    """What a live line says of a row, or before there is one."""
+    if row is None:
+        return "  ".join([*(f"{number.label} -" for number in shown), "- tokens/s"])
+    known = [f"{number.label} {row[number.name]:{number.format}}" for number in shown]
+    return "  ".join([*known, f"{row['tokens_per_second']:,.0f} tokens/s"])
 
 
 class StopRequest:

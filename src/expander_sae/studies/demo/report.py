@@ -18,18 +18,19 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.evaluation.contexts import Context
 from expander_sae.evaluation.results import Interval, Scope
-from expander_sae.reporting.charts import Picture, Point, Series
-from expander_sae.reporting.figures import dead_features, loss_curves, storage_fidelity
+from expander_sae.reporting.charts import Axis, Picture, Point, Series, line_chart, point_chart
 from expander_sae.reporting.highlights import FeatureCard, highlighted
 from expander_sae.reporting.report import Features, Report
 from expander_sae.reporting.tables import Cell, Percent, Table
 from expander_sae.studies.compare import Record, was_asked
-from expander_sae.studies.demo import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.study import notes_of, settings_of
 from expander_sae.training import TrainConfig
 
 COORDINATES = 8
 """Coordinates of a column that are shown at most."""
+TOKENS = Axis("tokens trained on")
+"""What curves of learning run over."""
 
 
 @dataclass(frozen=True)
@@ -313,3 +314,28 @@ def _verdict(first: Interval, matched: Interval) -> str:
     if matched.low > first.high:
         return ": at this size and after this little training, few dense columns keep more"
     return ": no clear difference at this size"
+
+
+def loss_curves(series: Sequence[Series]) -> Picture:
+    """FVU over tokens, from nothing explained (1) to everything (0); what is worse than the mean is cut off."""
+    highest = max((value for line in series for value in line.y), default=1.0)
+    limits = (0.0, min(1.0, 1.05 * highest))
+    return line_chart(series, TOKENS, Axis("share of the variance left unexplained (FVU)", limits=limits))
+
+
+def dead_features(series: Sequence[Series]) -> Picture:
+    """The share of dead features over tokens."""
+    highest = max((value for line in series for value in line.y), default=0.0)
+    return line_chart(
+        series, TOKENS, Axis("share of features that are dead", percent=True, limits=(0.0, _above(highest)))
+    )
+
+
+def storage_fidelity(points: Sequence[Point], measure: str, *, percent: bool = False) -> Picture:
+    """What a dictionary achieves, by any measure, over how many values it had to learn."""
+    return point_chart(points, Axis("learned values", log=True), Axis(measure, percent=percent))
+
+
+def _above(highest: float) -> float:
+    """An upper limit that leaves room, also where there is nothing to see."""
+    return max(0.01, 1.08 * highest)

@@ -15,8 +15,8 @@ from torch import Tensor
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import Quantised, SparseAutoencoder, describe, is_autoencoder
 from expander_sae.coders import OMP, Coder, TopK
-from expander_sae.studies.frontier import FrontierConfig, SeedConfigs, compressing
 from expander_sae.studies.frontier.compressing import fine_tuned
+from expander_sae.studies.frontier.config import FrontierConfig, SeedConfigs, compressing
 from expander_sae.training import TrainConfig
 
 EXPANDER, FEWER, LOW_RANK, PRUNED, ROUNDED, PRODUCTS = FAMILIES = (

@@ -9,11 +9,11 @@ from typing import Any
 
 from expander_sae.certificates.sampling import Rate
 from expander_sae.evaluation.results import Interval, Kind
-from expander_sae.reporting.charts import Picture
-from expander_sae.reporting.heat_maps import Curve, Grid, HeatMap, heat_maps
+from expander_sae.reporting.charts import Picture, Series
+from expander_sae.reporting.heat_maps import Grid, HeatMap, heat_maps
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.studies.recovery import ITERATIONS, STEPS_OF_MP, VOTING, RecoveryConfig
+from expander_sae.studies.recovery.config import ITERATIONS, STEPS_OF_MP, VOTING, RecoveryConfig
 from expander_sae.studies.recovery.theory import Certificates, l1_threshold, voting_threshold
 from expander_sae.studies.study import notes_of, settings_of
 
@@ -215,27 +215,27 @@ def _shares(result: RecoveryResult, strip: Strip | None) -> list[float]:
     return [count / config.tokens for count in (*strip.recovered, *beyond)]
 
 
-def curves_of(result: RecoveryResult, transitions: Sequence[Transition], name: str, coder: str) -> Iterator[Curve]:
+def curves_of(result: RecoveryResult, transitions: Sequence[Transition], name: str, coder: str) -> Iterator[Series]:
     """The curves over a heat map: where half of the tokens are recovered, and the theory of this coder."""
     m, signed, d = result.config.m, result.config.signed, result.config.d
     known = {n: each for (dictionary, n), each in result.certificates.items() if dictionary == name}
     found = [each for each in transitions if (each.dictionary, each.coder) == (name, coder)]
     inside = [each for each in found if 0 < each.k_over_m.value < math.inf]
-    yield Curve(MEASURED, [each.k_over_m.value for each in inside], [each.n_over_m for each in inside])
+    yield Series(MEASURED, [each.k_over_m.value for each in inside], [each.n_over_m for each in inside])
     heights = [n / m for n in known]
     if coder == VOTING:
-        yield Curve(EVOLUTION, [voting_threshold(d, each.agree or 2) for each in known.values()], heights)
+        yield Series(EVOLUTION, [voting_threshold(d, each.agree or 2) for each in known.values()], heights)
         return
     if coder in ("topk", "omp", "lasso"):
         proved = [(each.topk_k if coder == "topk" else each.omp_k) / m for each in known.values()]
-        yield Curve(PROVED, [place or math.nan for place in proved], heights)
+        yield Series(PROVED, [place or math.nan for place in proved], heights)
     if coder in ("omp", "lasso"):
-        yield Curve(LIMIT, [each.welch_k / m for each in known.values()], heights)
+        yield Series(LIMIT, [each.welch_k / m for each in known.values()], heights)
     if coder == "lasso" or (coder == "omp" and signed):  # without signs OMP asks for more than this condition
         halves = [half_of(result.config, each.condition, result.config.sets).value for each in known.values()]
-        yield Curve(CONDITION, [half if 0 < half < math.inf else math.nan for half in halves], heights)
+        yield Series(CONDITION, [half if 0 < half < math.inf else math.nan for half in halves], heights)
     if coder == "lasso":
-        yield Curve(POLYTOPE, [l1_threshold(m / n, signed=signed) for n in known], heights)
+        yield Series(POLYTOPE, [l1_threshold(m / n, signed=signed) for n in known], heights)
 
 
 def _facts(result: RecoveryResult, transitions: Sequence[Transition]) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import numpy as np
 
 from expander_sae.evaluation import Interval
 from expander_sae.reporting.charts import Axis, Picture
-from expander_sae.reporting.law_charts import Cloud, Curve, agreement_chart, apart, law_chart, round_numbers
+from expander_sae.reporting.law_charts import Cloud, Fit, agreement_chart, apart, law_chart, round_numbers
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
 from expander_sae.studies.compare import Comparison, Record
-from expander_sae.studies.scaling import FACTORS, Grid, ScalingConfig
+from expander_sae.studies.scaling.config import FACTORS, Grid, ScalingConfig
 from expander_sae.studies.scaling.law import (
     CORNER,
     DRAWS,
@@ -130,7 +130,7 @@ def sweep_picture(rows: Sequence[Record], trials: Trials, grid: Grid, swept: str
         places = np.concatenate([trials.place(**{**top, "d": d, swept: step}) for step in steps])
         line = zip((scale * steps).tolist(), np.exp(trials.best.law.logs(places)).tolist(), strict=True)
         points = [(float(scale * int(row.labels[swept])), row["fvu"].value) for row in members]
-        curves.append(Curve(f"d={d}", points, list(line)))
+        curves.append(Fit(f"d={d}", points, list(line)))
     numbers = [number for curve in curves for _, number in (*curve.points, *curve.line)]
     ticks = apart(number for curve in curves for number, _ in curve.points)
     where = ", ".join(f"{name}={value:,}" for name, value in held.items() if name in trials.factors and name != "d")
