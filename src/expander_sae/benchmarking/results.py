@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rich.table import Table
+
+from expander_sae.files import json_text
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,4 @@ def as_json(results: Sequence[Result], machine: dict[str, str], command: str) ->
         asdict(result) | {"goal": str(result.goal), "reached": result.reached, "ratio": result.ratio}
         for result in results
     ]
-    return json.dumps({"command": command, "machine": machine, "results": rows}, indent=2) + "\n"
+    return json_text({"command": command, "machine": machine, "results": rows})

@@ -13,7 +13,7 @@ from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDicti
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW, Support
 from expander_sae.supports.bad_sets import remaining_of
-from expander_sae.supports.row_lists import build_row_lists
+from expander_sae.supports.support import build_row_lists
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,30 +1,24 @@
 """`expander demo`: a real model's activations, four dictionaries, a report."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
-from dataclasses import dataclass
+import tyro
 
-from expander_sae.cli.announcing import Announcer, wide_console
-from expander_sae.experiments.demo import DemoConfig
+from expander_sae.cli.study import answer
+from expander_sae.console import terminal
+from expander_sae.files import replace_file
+from expander_sae.reporting.page import page_of
+from expander_sae.studies.demo import run
+from expander_sae.studies.demo.config import DemoConfig
+
+PAGE = "report.html"
+"""The page in the folder of the demo."""
 
 
-@dataclass(frozen=True)
-class Demo(DemoConfig):
-    """Take apart a layer of a real language model with expander and dense dictionaries, and write a report about them.
-
-    Everything lands in one folder; run it again to go on where it was stopped.
-    """
-
-    def run(self) -> None:
-        """Announce the stages, then print the table and say where the page is."""
-        from expander_sae.experiments.demo import run_demo
-        from expander_sae.experiments.demo_report import table_of, write_report
-        from expander_sae.experiments.demo_words import summary
-
-        console = wide_console()
-        with Announcer(console) as announcer:
-            result = run_demo(self, announcer)
-        path = write_report(result)
-        console.print(table_of(result).to_rich())
-        console.print(summary(result), highlight=False)
-        console.print(f"The whole report is {path}.", highlight=False, soft_wrap=True)
+def main(arguments: Sequence[str]) -> None:
+    """Announce the stages, print the table and what it says, say where the page is."""
+    config = tyro.cli(DemoConfig, prog="expander demo", args=arguments)
+    console = terminal()
+    report = answer(run, config, console)
+    replace_file(config.out / PAGE, page_of([report], report.title).encode())
+    console.print(f"The whole report is {config.out / PAGE}.", soft_wrap=True)

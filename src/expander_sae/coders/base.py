@@ -39,12 +39,6 @@ class OneShotCoder(Coder):
     ) -> Codes: ...
 
 
-def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a parameter below its least sensible value."""
-    if not value >= least:
-        raise ExpanderError(f"{name} must be at least {least}, not {value}.")
-
-
 def code_in_chunks(
     dictionary: Dictionary, x: Float[Tensor, "*batch m"], k: int | None, elements_per_token: int, solve: Solver
 ) -> Codes:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.coders.base import Coder, at_least, code_in_chunks, largest
+from expander_sae.checks import at_least
+from expander_sae.coders.base import Coder, code_in_chunks, largest
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 
