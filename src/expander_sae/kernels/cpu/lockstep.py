@@ -130,10 +130,8 @@ def pursue_in_lockstep(x: Floats, columns: Columns, limits: Limits, out: Codes) 
     no_bias = np.zeros(features, x.dtype)
 
     def work(start: int, stop: int) -> None:
-        lanes, batch = (
-            _make_lanes(width, x.dtype),
-            greedy.make_scratch(LANES, width, features, out[0].shape[1], x.dtype),
-        )
+        lanes = _make_lanes(width, x.dtype)
+        batch = greedy.make_scratch(LANES, width, features, out[0].shape[1], x.dtype)
         _orthogonal(x[start:stop], columns, no_bias, limits, (out[0][start:stop], out[1][start:stop]), lanes, batch)
 
     over_tiles(work, x.shape[0], LANES)
