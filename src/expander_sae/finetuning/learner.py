@@ -20,6 +20,7 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
@@ -69,8 +70,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
             raise ExpanderError(f"learning_rate must be above zero and finite, not {self.learning_rate}.")
         if not 0 <= self.fvu_weight < math.inf:
