@@ -32,7 +32,7 @@ class Predictions:
 
     def roots(self, tokens: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen vocabulary"]:
         """Square roots of the probabilities of the next token, unit vectors whose inner product is an affinity."""
-        return torch.softmax(self.logits(tokens).float(), dim=-1).sqrt()
+        return torch.softmax(self.logits(tokens).float(), dim=-1).sqrt_()
 
     def check(self, language_model: LanguageModel, ids: Int[Tensor, "pieces length"]) -> None:
         """Refuse a model whose own logits for these tokens are others."""

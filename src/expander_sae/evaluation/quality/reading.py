@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from expander_sae.evaluation.quality.predictions import Predictions
 
 CONTEXTS = 10
 """Contexts of a feature that are compared with each other."""
+GROUPS_AT_ONCE = 16
+"""Groups of contexts whose predictions are made together: the output embedding is read once for all of them."""
 
 Tokens = NDArray[np.int64]
 """Numbers of tokens, or one number for every token."""
@@ -110,20 +112,22 @@ def purity(folded: Tokens, contexts: Sequence[Tokens]) -> NDArray[np.float64]:
 
 def coherence_of_activations(centred: Float[Tensor, "tokens m"], contexts: Sequence[Tokens]) -> NDArray[np.float64]:
     """For every group of contexts the mean cosine of the centred activations of two of them."""
-    found = [_mean_of_pairs(torch.nn.functional.normalize(centred[torch.from_numpy(each)].double()))
-             for each in contexts]  # fmt: skip
-    return np.array(found)
+    return _means_of_pairs(contexts, lambda tokens: torch.nn.functional.normalize(centred[tokens]))
 
 
 def coherence_of_predictions(predictions: Predictions, contexts: Sequence[Tokens]) -> NDArray[np.float64]:
     """For every group of contexts the mean affinity `sum sqrt(p q)` of the model's predictions at two of them."""
-    return np.array([_mean_of_pairs(predictions.roots(torch.from_numpy(each))) for each in contexts])
+    return _means_of_pairs(contexts, predictions.roots)
 
 
-def _mean_of_pairs(vectors: Float[Tensor, "contexts size"]) -> float:
-    """The mean inner product of two of these unit vectors; nan if there are no two."""
-    count = len(vectors)
-    if count < 2:
-        return float("nan")
-    together = float(vectors.sum(dim=0).double().square().sum())
-    return (together - float(vectors.double().square().sum())) / (count * (count - 1))
+def _means_of_pairs(contexts: Sequence[Tokens], unit_vectors: Callable[[Tensor], Tensor]) -> NDArray[np.float64]:
+    """For every group the mean inner product of the unit vectors of two of its tokens; nan if there are no two."""
+    means = []
+    for start in range(0, len(contexts), GROUPS_AT_ONCE):
+        groups = contexts[start : start + GROUPS_AT_ONCE]
+        vectors = unit_vectors(torch.from_numpy(np.concatenate(groups)))
+        for group, own in zip(groups, torch.split(vectors, [len(group) for group in groups]), strict=True):
+            count = len(group)
+            together, alone = (float(each.double()) for each in (own.sum(dim=0).square().sum(), own.square().sum()))
+            means.append((together - alone) / (count * (count - 1)) if count > 1 else np.nan)
+    return np.array(means)
