@@ -6,19 +6,22 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 RUNS := runs/experiments
 
+# Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: demo experiments test lint format bench clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
 
-experiments: $(READY)  ## every experiment on planted data, and runs/experiments/report.html; goes on where it was stopped
-	$(BIN)/expander frontier --synthetic --out $(RUNS)/frontier
-	$(BIN)/expander controls --synthetic --out $(RUNS)/controls
-	$(BIN)/expander amortisation --synthetic --out $(RUNS)/amortisation
-	$(BIN)/expander recovery --out $(RUNS)/recovery
-	$(BIN)/expander coding --out $(RUNS)/coding
-	$(BIN)/expander scaling --synthetic --out $(RUNS)/scaling
-	$(BIN)/expander report $(addprefix $(RUNS)/,frontier controls amortisation recovery coding scaling) --out $(RUNS)/report.html
+experiments: $(READY)  ## every study on planted data, and runs/experiments/report.html; goes on where it was stopped
+	$(BIN)/expander study frontier --synthetic --out $(RUNS)/frontier
+	$(BIN)/expander study supports --synthetic --out $(RUNS)/supports
+	$(BIN)/expander study amortisation --synthetic --out $(RUNS)/amortisation
+	$(BIN)/expander study recovery --out $(RUNS)/recovery
+	$(BIN)/expander study coding --out $(RUNS)/coding
+	$(BIN)/expander study scaling --synthetic --out $(RUNS)/scaling
+	$(BIN)/expander study page $(addprefix $(RUNS)/,frontier supports amortisation recovery coding scaling) --out $(RUNS)/report.html
 
 test: $(READY)  ## the whole test suite, on every core
 	$(BIN)/pytest -n auto

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from expander_sae import OMP, ExpanderDictionary, Support
 from expander_sae.benchmarking.machine import describe_machine
 from expander_sae.benchmarking.results import Result, as_json, as_markdown, as_table
+from expander_sae.console import terminal
 from expander_sae.kernels import select
 
 CASES = ((2048, 16384, 7, 32), (2048, 131072, 7, 32), (4096, 1048576, 16, 64))
@@ -90,7 +90,7 @@ def main() -> None:
         sys.exit("benchmarks.gpu measures on a CUDA device, and torch sees none here.")
     results = [measure(*case) for case in CASES] + [measure_pursuit(*CASES[0])]
     machine, command = describe_machine(), "python -m benchmarks.gpu"
-    Console().print(as_table(results, machine))
+    terminal().print(as_table(results, machine))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "gpu.json").write_text(as_json(results, machine, command))
     (RESULTS / "gpu.md").write_text("# Ratios on a GPU\n\n" + as_markdown(results, machine, command))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks.peers import against_peers
 from expander_sae.benchmarking.cases import Sizes
 from expander_sae.benchmarking.machine import describe_machine
 from expander_sae.benchmarking.results import Result, as_json, as_markdown, as_table
 from expander_sae.benchmarking.suite import cases
+from expander_sae.console import terminal, waiting
 
 REPEATS = 9
 RESULTS = Path(__file__).parent / "results"
@@ -18,13 +17,12 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     """Every case of `expander bench`, and the peers."""
-    console, machine = Console(), describe_machine()
-    results: list[Result] = []
+    machine, results = describe_machine(), list[Result]()
     work = [*cases(REPEATS), ("training steps of peers", lambda: against_peers(Sizes(tokens=1024), REPEATS // 2))]
     for name, run in work:
-        with console.status(f"measuring {name}"):
+        with waiting(f"measuring {name}"):
             results += run()
-    console.print(as_table(results, machine))
+    terminal().print(as_table(results, machine))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "cpu.json").write_text(as_json(results, machine, "make bench"))
     (RESULTS / "cpu.md").write_text("# Ratios on a CPU\n\n" + as_markdown(results, machine, "make bench"))

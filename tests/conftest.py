@@ -1,4 +1,4 @@
-"""Settings of all tests, made before anything imports torch or Triton, and the language models they share."""
+"""Settings of all tests, made before anything imports Triton, and the language models they share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-import expander_sae  # noqa: F401  # before torch, so that its idle threads leave the cores to the other workers
-
-# isort: split
 import torch
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
+from expander_sae import files
 from expander_sae.activations.store import Store, StoreError, opening, writer
-from expander_sae.storage import folder
 from tests.activations.stores import content, harvest
 from tests.kills import KILLED, die_at_line, die_while_writing, in_child
 
-WRITERS = (folder, opening, writer)
+WRITERS = (files, opening, writer)
 """The modules where files are written, removed or named."""
 LONG = 150
 """Documents of the harvest that is killed at random times."""

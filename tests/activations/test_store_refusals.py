@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import expander_sae as xs
+from expander_sae import files
 from expander_sae.activations.store import Float16Overflow, Store, StoreError, bytes_needed, check_disk
-from expander_sae.storage import folder as folder_module
-from expander_sae.storage.json_fields import checksum
+from expander_sae.files import checksum
 from tests.activations.stores import DOCUMENTS, ORIGIN, WIDTH, arguments, content, documents, give, harvest, writer
 
 
@@ -202,7 +202,7 @@ def test_a_folder_without_write_permission(tmp_path, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folder_module, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
     with pytest.raises(StoreError, match=r"cannot be written \(Permission denied\); choose another folder"):
         writer(tmp_path)
     monkeypatch.undo()
@@ -321,7 +321,7 @@ class FileOnFullDisk(io.FileIO):
 @pytest.mark.parametrize("room", [1000, 1500, 2200, 2900, 4000, 6000])
 def test_a_full_disk_keeps_complete_shards(tmp_path, monkeypatch, room):
     target = writer(tmp_path / "a")
-    monkeypatch.setattr(folder_module, "open", FullDisk(room).open, raising=False)
+    monkeypatch.setattr(files, "open", FullDisk(room).open, raising=False)
     sentence = r"cannot be written \(No space left on device\); its \d+ complete shards with \d+ tokens are whole"
     with target, pytest.raises(StoreError, match=sentence):
         give(target)

@@ -3,9 +3,9 @@
 import pytest
 
 import expander_sae as xs
-from expander_sae import storage
+from expander_sae.autoencoder import describe
 from expander_sae.cli.main import main
-from tests.storage.autoencoders import autoencoder
+from tests.autoencoder.autoencoders import autoencoder
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def test_it_prints_what_it_saved(folder, tmp_path, capsys, values):
     for part in ("values", "scales", "rows", "biases", "description", "bytes on disk", "times smaller"):
         assert part in printed
     assert "The values changed by 0." in printed if values == "int8" else "The values changed by" in printed
-    description = storage.describe(tmp_path / "small")
+    description = describe(tmp_path / "small")
     assert (description.values, description.dtype) == (values, "bfloat16")
     assert f"{description.bytes_on_disk:,}" in printed
 
 
 def test_the_default_is_int8_beside_float16(folder, tmp_path):
     main(["compress", str(folder), str(tmp_path / "small")])
-    description = storage.describe(tmp_path / "small")
+    description = describe(tmp_path / "small")
     assert (description.values, description.dtype) == ("int8", "float16")
     assert xs.SparseAutoencoder.load(tmp_path / "small").n == 20
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from expander_sae import storage
+from expander_sae.autoencoder import describe
 from expander_sae.cli import info
 from expander_sae.cli.info import Info
-from tests.storage.autoencoders import autoencoder
+from tests.autoencoder.autoencoders import autoencoder
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_json_is_the_description_and_the_statistics(folder, capsys):
     Info(path=folder, json=True).run()
     printed = json.loads(capsys.readouterr().out)
     statistics = printed.pop("support_statistics")
-    assert printed == storage.describe(folder).to_json()
+    assert printed == describe(folder).to_json()
     assert statistics.keys() == {"blocks.1.", "blocks.2."}
     # 9 features of degree 3 on 12 coordinates, balanced.
     degrees = {"min": 2, "mean": 2.25, "max": 3}

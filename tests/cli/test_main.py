@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from expander_sae.cli.main import main
+from expander_sae.cli.commands import NAMES, overview
+from expander_sae.cli.main import INTERRUPTED, PIPE_CLOSED, main
 from expander_sae.errors import ExpanderError
+from expander_sae.version import __version__
+from tests.autoencoder.autoencoders import autoencoder
+
+EXPANDER = [sys.executable, "-m", "expander_sae"]
 
 
 def failing_with(error):
@@ -20,12 +29,112 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    commands = (
-        "info compress model harvest train finetune cut eval certify demo frontier controls amortisation recovery "
-        "coding scaling report planted bench"
-    )
+    commands = "info compress model harvest train finetune cut eval certify demo study bench"
     for command in commands.split():
         assert f"• {command}" in printed
+    assert set(commands.split()) == set(NAMES)
+
+
+def test_help_fits_a_screen():
+    lines = overview().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_loads_only_what_it_needs():
+    look = """
+import sys
+from expander_sae.cli.main import main
+try:
+    main(["--help"])
+finally:
+    assert not {"torch", "numpy", "numba", "scipy", "tyro"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", look], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: expander {name} ")
+
+
+def test_a_command_that_is_not_there(capsys):
+    for arguments in (["certfy"], ["certfy", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert printed.err == (
+            "expander: There is no command 'certfy'; did you mean certify? `expander --help` lists them all.\n"
+        )
+        assert not printed.out
+
+
+def test_no_command_is_a_mistake_that_is_answered_by_the_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == overview() + "\n"
+
+
+def test_the_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"expander-sae {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"]])
+def test_a_pipe_that_is_closed_is_no_error(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run([*EXPANDER, *arguments], stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == ""
+    assert done.returncode == PIPE_CLOSED
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
+sys.meta_path.insert(0, Interrupt())
+from expander_sae.cli.main import main
+main(["certify", "nowhere"])
+"""
+
+
+@pytest.mark.parametrize("module", ["tyro", "expander_sae.cli.certify", "numpy", "torch._C", "expander_sae.kernels"])
+def test_ctrl_c_is_one_sentence_also_while_everything_is_loaded(module):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT, module], capture_output=True, text=True)
+    assert done.stderr == "expander: Interrupted.\n"
+    assert done.returncode == INTERRUPTED
+
+
+def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    autoencoder("recipe", provenance={"model": "[/x]"}).save("[/x]")
+    main(["info", "[/x]"])
+    main(["compress", "[/x]", "[bold]"])
+    main(["certify", "[bold]", "--supports", "5", "--restarts", "2", "--json", "[red].json"])
+    assert "Written to [red].json." in capsys.readouterr().out
+    wrong = (
+        ["eval", "[/y]"],
+        ["train", "[/y]", "--n", "64", "--out", "z"],
+        ["study", "page", "[/y]"],
+        ["harvest", "[/y]", "--out", "z"],
+    )
+    for arguments in wrong:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 1
+        assert "[/y]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -37,9 +146,9 @@ def test_help_names_every_command(capsys):
     ],
 )
 def test_failures_are_one_sentence_without_a_traceback(monkeypatch, capsys, error, sentence):
-    monkeypatch.setattr("expander_sae.cli.planted.Planted.run", failing_with(error))
+    monkeypatch.setattr("expander_sae.cli.study.Page.run", failing_with(error))
     with pytest.raises(SystemExit) as ended:
-        main(["planted"])
+        main(["study", "page"])
     assert ended.value.code == 1
     printed = capsys.readouterr()
     assert printed.err.startswith(sentence)
@@ -50,8 +159,8 @@ def test_failures_are_one_sentence_without_a_traceback(monkeypatch, capsys, erro
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["planted", "--k", "0"], "k must be between 1"),
-        (["planted", "--m", "eight"], "--m"),
+        (["study", "planted", "--k", "0"], "k must be between 1"),
+        (["study", "planted", "--m", "eight"], "--m"),
         (["sing"], "sing"),
     ],
 )
@@ -62,8 +171,9 @@ def test_wrong_arguments_are_explained(capsys, arguments, sentence):
     assert sentence in capsys.readouterr().err
 
 
-def test_planted_recovers_and_compares(capsys):
-    main(["planted", "--m", "64", "--n", "128", "--d", "6", "--k", "3", "--tokens", "20"])
+def test_planted_recovers_and_compares(capsys, tmp_path):
+    out = ["--out", str(tmp_path / "out")]
+    main(["study", "planted", "--m", "64", "--n", "128", "--d", "6", "--k", "3", "--tokens", "20", *out])
     printed = capsys.readouterr().out
     assert "OMP" in printed
     assert "times smaller" in printed

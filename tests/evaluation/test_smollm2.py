@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from expander_sae import TextConfig, evaluate, load_language_model
-from expander_sae.evaluation.patching import PatchedModel
+from expander_sae.interventions.replaced import PatchedModel
 from tests.evaluation.subjects import constant, identity
 
 M = 576

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from expander_sae import ExpanderError
-from expander_sae.evaluation import Estimate, Evaluation, LanguageModelLoss
+from expander_sae.evaluation import Evaluation, Interval, Kind, LanguageModelLoss
 from expander_sae.evaluation.table import as_table, notes
 from expander_sae.evaluation.writing import as_csv, as_json, check_writable, write
 
@@ -19,11 +19,11 @@ NAN = float("nan")
 
 
 def estimate(value, width=0.01):
-    return Estimate(value, value - width, value + width)
+    return Interval(value, value - width, value + width, Kind.DOCUMENTS)
 
 
 def evaluation(name="uniform-d7-n4608-topk16", *, retention=None, undefined=False, loss=True, **changes):
-    ablated = Estimate(NAN, NAN, NAN) if undefined else estimate(0.81)
+    ablated = Interval(NAN, NAN, NAN, Kind.DOCUMENTS) if undefined else estimate(0.81)
     language_model = LanguageModelLoss(
         clean=estimate(3.1), patched=estimate(3.45), zero=estimate(12.5), mean=estimate(9.75), kl=estimate(0.62),
         recovered_zero=estimate(0.93), recovered_mean=ablated, retention_zero=retention, retention_mean=retention,
@@ -103,7 +103,7 @@ def test_the_table_fits_a_hundred_columns_and_says_what_must_be_known():
 
 
 def test_what_is_not_known_is_not_shown():
-    alone = evaluation(undefined=True, fvu=Estimate(0.4, NAN, NAN), documents=1)
+    alone = evaluation(undefined=True, fvu=Interval(0.4, NAN, NAN, Kind.DOCUMENTS), documents=1)
     text = " ".join(printed(alone).split())
     assert "Ablation (mean) does not raise the cross-entropy" in text
     assert "No retention: it needs" in text

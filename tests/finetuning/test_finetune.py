@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from expander_sae import ExpanderError, SparseAutoencoder, evaluate
 from expander_sae.activations.hookpoints import Hookpoint
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.finetuning import FinetuneConfig, finetune
-from expander_sae.finetuning.finetuner import Finetuner
+from expander_sae.finetuning.learner import Finetuner
+from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training import CheckpointError, StoppedError, read_metrics
 from tests.evaluation.subjects import random
 from tests.training.planted import same_tensors

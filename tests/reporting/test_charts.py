@@ -12,7 +12,7 @@ import pytest
 
 from expander_sae.errors import ExpanderError
 from expander_sae.reporting.charts import Axis, Family, Point, Series, family_chart, line_chart, point_chart, short
-from expander_sae.reporting.figures import dead_features, loss_curves, storage_fidelity
+from expander_sae.studies.demo.report import dead_features, loss_curves, storage_fidelity
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINES = [Series("sparse", [1, 2, 3], [0.9, 0.6, 0.51]), Series("dense <n>", [1, 2, 3], [0.8, 0.6, 0.5])]

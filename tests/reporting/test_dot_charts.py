@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.results import Estimate
+from expander_sae.evaluation.results import NOTHING, Interval, Kind
 from expander_sae.reporting.charts import Axis
 from expander_sae.reporting.dot_charts import Dot, DotGroup, dot_chart
 
-ONE = Estimate(0.25, 0.2, 0.3)
+ONE = Interval(0.25, 0.2, 0.3, Kind.DOCUMENTS)
 
 
 def test_every_thing_is_named_once_and_numbered_in_every_panel() -> None:
@@ -24,8 +22,7 @@ def test_every_thing_is_named_once_and_numbered_in_every_panel() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    nothing = Estimate(math.nan, math.nan, math.nan)
-    picture = dot_chart([DotGroup("all", [Dot("a", [nothing]), Dot("b", [ONE])])], ["topk"], Axis("FVU"))
+    picture = dot_chart([DotGroup("all", [Dot("a", [NOTHING]), Dot("b", [ONE])])], ["topk"], Axis("FVU"))
     assert picture.svg.count(">0.250</text>") == 1
     assert ">nan</text>" not in picture.svg
 

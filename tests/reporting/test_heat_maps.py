@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from expander_sae.errors import ExpanderError
-from expander_sae.reporting.heat_maps import Curve, Grid, HeatMap, heat_maps, shade
+from expander_sae.reporting.charts import Series
+from expander_sae.reporting.heat_maps import Grid, HeatMap, heat_maps, shade
 
 SVG = "{http://www.w3.org/2000/svg}"
 GRID = Grid([0.01, 0.03, 0.1], [1.0, 2.0], "active", "size", "found")
@@ -19,7 +20,7 @@ def texts(svg: str) -> list[str]:
 
 
 def test_lines_and_columns_and_curves_are_named_once() -> None:
-    curves = [Curve("measured", [0.02, 0.03], [1.0, 2.0])]
+    curves = [Series("measured", [0.02, 0.03], [1.0, 2.0])]
     shown = HeatMap([[1.0, 0.5, 0.0], [1.0, 0.25, math.nan]], curves)
     found = texts(heat_maps({("a", "x"): shown, ("a", "y"): shown}, ["a", "b"], ["x", "y"], GRID).svg)
     for name in ("a", "x", "y", "measured", "active", "found: 0 % to 100 %"):

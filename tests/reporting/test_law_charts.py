@@ -6,9 +6,9 @@ import pytest
 
 from expander_sae.errors import ExpanderError
 from expander_sae.reporting.charts import Axis
-from expander_sae.reporting.law_charts import Cloud, Curve, agreement_chart, apart, law_chart, round_numbers
+from expander_sae.reporting.law_charts import Cloud, Fit, agreement_chart, apart, law_chart, round_numbers
 
-CURVES = [Curve(f"d={d}", [(100.0, 0.4 / d), (200.0, 0.3 / d)], [(100.0, 0.41 / d), (200.0, 0.29 / d)]) for d in (1, 2)]
+CURVES = [Fit(f"d={d}", [(100.0, 0.4 / d), (200.0, 0.3 / d)], [(100.0, 0.41 / d), (200.0, 0.29 / d)]) for d in (1, 2)]
 
 
 def test_lines_are_named_and_numbers_are_where_they_are_wanted() -> None:

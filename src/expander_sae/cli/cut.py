@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 import tyro
-from rich.console import Console
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.training import cut, energies
 
@@ -47,7 +47,7 @@ class Cut:
         usual = x[torch.linalg.vector_norm(x, dim=1) <= store.massive_above]
         smaller = cut(sae, self.d, energies(sae, list(torch.split(usual, BATCH))))
         smaller.save(self.out)
-        console = Console()
+        console = terminal()
         left, before = smaller.dictionary.learned_values, sae.dictionary.learned_values
-        console.print(f"{left:,} of {before:,} values are left, {self.d} per column on average.", highlight=False)
-        console.print(f"Written to {self.out}.", highlight=False)
+        console.print(f"{left:,} of {before:,} values are left, {self.d} per column on average.")
+        console.print(f"Written to {self.out}.")

@@ -1,30 +1,26 @@
 """`expander demo`: a real model's activations, four dictionaries, a report."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from expander_sae.cli.announcing import Announcer, wide_console
-from expander_sae.experiments.demo import DemoConfig
+from expander_sae.cli.study import answer
+from expander_sae.console import terminal
+from expander_sae.studies.demo import DemoConfig
+
+PAGE = "report.html"
+"""The page in the folder of the demo."""
 
 
 @dataclass(frozen=True)
 class Demo(DemoConfig):
-    """Take apart a layer of a real language model with expander and dense dictionaries, and write a report about them.
-
-    Everything lands in one folder; run it again to go on where it was stopped.
-    """
+    __doc__ = DemoConfig.__doc__
 
     def run(self) -> None:
-        """Announce the stages, then print the table and say where the page is."""
-        from expander_sae.experiments.demo import run_demo
-        from expander_sae.experiments.demo_report import table_of, write_report
-        from expander_sae.experiments.demo_words import summary
+        """Announce the stages, print the table and what it says, say where the page is."""
+        from expander_sae.files import replace_file
+        from expander_sae.reporting.page import page_of
+        from expander_sae.studies.demo.run import run
 
-        console = wide_console()
-        with Announcer(console) as announcer:
-            result = run_demo(self, announcer)
-        path = write_report(result)
-        console.print(table_of(result).to_rich())
-        console.print(summary(result), highlight=False)
-        console.print(f"The whole report is {path}.", highlight=False, soft_wrap=True)
+        console = terminal()
+        report = answer(run, self, console)
+        replace_file(self.out / PAGE, page_of([report], report.title).encode())
+        console.print(f"The whole report is {self.out / PAGE}.", soft_wrap=True)

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from expander_sae.activations.texts.document import Part
-from expander_sae.cli.language_model import language_model_of
+from expander_sae.cli.inputs import language_model_of
 from expander_sae.coders import Coder
 from expander_sae.coders.named import coder_named
+from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
 
 
@@ -58,29 +57,25 @@ class Eval:
 
         for path in self.out:
             check_writable(path)
-        coder, saes, console = self._coder(), load_runs(self.runs), Console()
+        coder, saes, console = self._coder(), load_runs(self.runs), terminal()
         reference = default_reference(saes) if self.reference is None else self.reference
         check_reference(saes, reference)
         text = text_for(
             saes, text=self.text, part=self.part, column=self.column, context=self.context, bos=self.bos
         )  # fmt: skip
-        language_model = language_model_of(saes, self.model, console)
+        language_model = language_model_of(saes, self.model)
         saes = {name: sae.to(language_model.device) for name, sae in saes.items()}
-        with Progress(
-            TextColumn("evaluating"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"),
-            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-        ) as progress:  # fmt: skip
-            task = progress.add_task("evaluate", total=self.tokens)
+        with LiveLines("tokens") as lines:
             evaluations = evaluate(
                 saes, language_model, hookpoint=self.hookpoint, text=text, tokens=self.tokens, reference=reference,
-                coder=coder, report=lambda done: progress.update(task, completed=done),
+                coder=coder, report=lambda done: lines.update("evaluating", done, self.tokens),
             )  # fmt: skip
         console.print(as_table(evaluations))
         for note in notes(evaluations, reference):
-            console.print(note, highlight=False, markup=False)
+            console.print(note)
         for path in self.out:
             write(evaluations, path)
-            console.print(f"Written to {path}.", highlight=False, markup=False)
+            console.print(f"Written to {path}.")
 
     def _coder(self) -> Coder | None:
         """The coder that was asked for."""

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from expander_sae.activations.texts.document import Part
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.cli.language_model import language_model_of
-from expander_sae.errors import ExpanderError
+from expander_sae.cli.inputs import autoencoder_in, language_model_of
+from expander_sae.console import terminal
 from expander_sae.finetuning import FinetuneConfig, FinetuneRun, finetune
 
 
@@ -51,26 +49,17 @@ class Finetune:
         """Fine-tune, then print how it went."""
         from expander_sae.evaluation import text_for
 
-        console, saes = Console(), {"The autoencoder": self._autoencoder()}
+        console, saes = terminal(), {"The autoencoder": autoencoder_in(self.path)}
         text = text_for(
             saes, text=self.text, part=self.part, column=self.column, context=self.context, bos=self.bos
         )  # fmt: skip
-        language_model = language_model_of(saes, self.model, console, self.device)
+        language_model = language_model_of(saes, self.model, self.device)
         run = finetune(
             saes["The autoencoder"], language_model, self.config, hookpoint=self.hookpoint, text=text, out=self.out,
             resume=self.resume, progress=self.progress,
         )  # fmt: skip
-        console.print(_summary(run), highlight=False, markup=False)
-        console.print(f"Written to {self.out}.", highlight=False, markup=False)
-
-    def _autoencoder(self) -> SparseAutoencoder:
-        """The one autoencoder of the folder."""
-        from expander_sae.evaluation import load_runs
-
-        found = load_runs([self.path])
-        if len(found) > 1:
-            raise ExpanderError(f"{self.path} holds {len(found)} autoencoders; name the folder of one of them.")
-        return next(iter(found.values()))
+        console.print(_summary(run))
+        console.print(f"Written to {self.out}.")
 
 
 def _summary(run: FinetuneRun) -> str:

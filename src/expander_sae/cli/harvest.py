@@ -4,13 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.store import Store
 from expander_sae.activations.store.disk import TOKENS_PER_SHARD
+from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.distribution import joined
 
 
@@ -42,25 +41,17 @@ class Harvest:
         from expander_sae.activations.models import load_language_model
 
         with joined() as group:
-            console = Console(quiet=not group.writes)
-            with console.status(f"loading {self.model}"):
+            console = terminal(quiet=not group.writes)
+            with waiting(f"loading {self.model}", group.writes):
                 language_model = load_language_model(self.model)
             plan = plan_harvest(language_model, list(self.hookpoint), self.tokens, self.out, self.dtype)
             names = ", ".join(str(hookpoint) for hookpoint in plan.hookpoints)
-            console.print(f"{self.tokens:,} tokens at {names}: {decimal(plan.bytes)} in {self.out}.")
-            with Progress(
-                BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn(),
-                TextColumn("left"), TimeRemainingColumn(), console=console,
-            ) as progress:  # fmt: skip
-                task = progress.add_task("harvest", total=self.tokens, speed="")
-
-                def report(stored: int) -> None:
-                    speed = progress.tasks[0].speed
-                    progress.update(task, completed=stored, speed=f"{speed:,.0f} tokens/s" if speed else "")
-
+            console.print(f"{self.tokens:,} tokens at {names}: {decimal(plan.bytes)} in {self.out}.", soft_wrap=True)
+            with LiveLines("tokens", shown=group.writes, kept=True) as lines:
                 stores = harvest(
                     language_model, list(self.hookpoint), tokens=self.tokens, out=self.out, text=self.text,
-                    dtype=self.dtype, tokens_per_shard=self.tokens_per_shard, report=report,
+                    dtype=self.dtype, tokens_per_shard=self.tokens_per_shard,
+                    report=lambda stored: lines.update("harvest", stored, self.tokens),
                 )  # fmt: skip
             for name, store in stores.items():
                 console.print(self._sentence(name, store))

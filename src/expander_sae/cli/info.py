@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from expander_sae import storage
+from expander_sae.autoencoder import Description, describe, stored_supports
+from expander_sae.console import terminal
 from expander_sae.supports import Support, max_overlap, right_degrees
 
 OVERLAP_WORK = 500_000_000
@@ -28,12 +27,12 @@ class Info:
 
     def run(self) -> None:
         """Print the description, after both files were verified."""
-        description = storage.describe(self.path)
-        supports = {prefix: _statistics(support) for prefix, support in storage.stored_supports(self.path).items()}
+        description = describe(self.path)
+        supports = {prefix: _statistics(support) for prefix, support in stored_supports(self.path).items()}
         if self.json:
             print(json.dumps({**description.to_json(), "support_statistics": supports}, indent=2))
             return
-        console = Console()
+        console = terminal()
         console.print(_table(description))
         for prefix, statistics in supports.items():
             if statistics["max_overlap"] is None:
@@ -60,7 +59,7 @@ def _statistics(support: Support) -> dict[str, Any]:
     }
 
 
-def _table(description: storage.Description) -> Table:
+def _table(description: Description) -> Table:
     encoder = "the dictionary itself" if description.tied else "its own values on the same support"
     facts = {
         "width m": f"{description.m:,}",
@@ -79,7 +78,7 @@ def _table(description: storage.Description) -> Table:
     return _properties(description.path, facts)
 
 
-def _degree(description: storage.Description) -> str:
+def _degree(description: Description) -> str:
     """Values per column, and how much that varies."""
     if description.d is not None:
         return f"{description.d:,}"
@@ -87,12 +86,12 @@ def _degree(description: storage.Description) -> str:
     return "differs by block" if entries is None else f"{entries / description.n:.2f} on average, at most {most:,}"
 
 
-def _types(description: storage.Description) -> str:
+def _types(description: Description) -> str:
     quantised = description.values != description.dtype
     return f"{description.values}, biases in {description.dtype}" if quantised else description.dtype
 
 
-def _bits_per_column(description: storage.Description) -> str:
+def _bits_per_column(description: Description) -> str:
     """What values, scales and rows take on average, and what rows would if all were as likely."""
     text = ", ".join(f"{part} {number:.1f}" for part, number in description.bits_per_column.items() if number)
     if description.row_bits_bound == 0:
@@ -106,11 +105,11 @@ def _call(coder: dict[str, Any]) -> str:
 
 def _properties(title: str, facts: dict[str, Any]) -> Table:
     """Two columns, one fact a line."""
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a hash must stay whole
     for name, fact in facts.items():
-        table.add_row(Text(name.replace("_", " ")), Text(_readable(fact)))  # Text: brackets are not markup here
+        table.add_row(name.replace("_", " "), _readable(fact))
     return table
 
 

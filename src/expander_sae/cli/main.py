@@ -1,81 +1,62 @@
-"""`expander`: the commands, and the one place that turns an error into a sentence."""
+"""`expander`: the one place where a command starts and ends, and where an error becomes a sentence."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from difflib import get_close_matches
+from typing import NoReturn
 
-import tyro
-
-from expander_sae.cli.amortisation import Amortisation
-from expander_sae.cli.bench import Bench
-from expander_sae.cli.certify import Certify
-from expander_sae.cli.coding import Coding
-from expander_sae.cli.compress import Compress
-from expander_sae.cli.controls import Controls
-from expander_sae.cli.cut import Cut
-from expander_sae.cli.demo import Demo
-from expander_sae.cli.eval import Eval
-from expander_sae.cli.finetune import Finetune
-from expander_sae.cli.frontier import Frontier
-from expander_sae.cli.harvest import Harvest
-from expander_sae.cli.info import Info
-from expander_sae.cli.memory import keep_memory
-from expander_sae.cli.model import Model
-from expander_sae.cli.planted import Planted
-from expander_sae.cli.recovery import Recovery
-from expander_sae.cli.report import Report
-from expander_sae.cli.scaling import Scaling
-from expander_sae.cli.train import Train
+from expander_sae.cli.commands import NAMES, overview, run
+from expander_sae.cli.process import prepare_process
 from expander_sae.errors import ExpanderError
 from expander_sae.version import __version__
 
-Command = (
-    Annotated[Info, tyro.conf.subcommand("info", prefix_name=False)]
-    | Annotated[Compress, tyro.conf.subcommand("compress", prefix_name=False)]
-    | Annotated[Model, tyro.conf.subcommand("model", prefix_name=False)]
-    | Annotated[Harvest, tyro.conf.subcommand("harvest", prefix_name=False)]
-    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
-    | Annotated[Finetune, tyro.conf.subcommand("finetune", prefix_name=False)]
-    | Annotated[Cut, tyro.conf.subcommand("cut", prefix_name=False)]
-    | Annotated[Eval, tyro.conf.subcommand("eval", prefix_name=False)]
-    | Annotated[Certify, tyro.conf.subcommand("certify", prefix_name=False)]
-    | Annotated[Demo, tyro.conf.subcommand("demo", prefix_name=False)]
-    | Annotated[Frontier, tyro.conf.subcommand("frontier", prefix_name=False)]
-    | Annotated[Controls, tyro.conf.subcommand("controls", prefix_name=False)]
-    | Annotated[Amortisation, tyro.conf.subcommand("amortisation", prefix_name=False)]
-    | Annotated[Recovery, tyro.conf.subcommand("recovery", prefix_name=False)]
-    | Annotated[Coding, tyro.conf.subcommand("coding", prefix_name=False)]
-    | Annotated[Scaling, tyro.conf.subcommand("scaling", prefix_name=False)]
-    | Annotated[Report, tyro.conf.subcommand("report", prefix_name=False)]
-    | Annotated[Planted, tyro.conf.subcommand("planted", prefix_name=False)]
-    | Annotated[Bench, tyro.conf.subcommand("bench", prefix_name=False)]
-)
-
-DESCRIPTION = f"""expander-sae {__version__}: sparse autoencoders whose dictionary columns touch d coordinates,
-not all m of them.
-
-Each command explains itself: expander COMMAND --help"""
+FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+"""Exit statuses: a sentence was printed; the command line is wrong; after Ctrl-C; whoever read the output has gone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; every failure that a user can cause is one sentence and exit status 1."""
-    keep_memory()
+    """Run one command; every failure that a user can cause is one sentence and an exit status."""
     try:
-        command = tyro.cli(Command, prog="expander", description=DESCRIPTION, args=arguments)
-        command.run()
-    except ExpanderError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.strerror}: {error.filename}." if error.filename else f"{error}.")
-    except MemoryError:
-        _fail("There is not enough memory for this; ask for fewer features, tokens or values per column.")
+        try:
+            _call(sys.argv[1:] if arguments is None else list(arguments))
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe is understood
     except KeyboardInterrupt:
-        sys.exit(130)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
+        _end(INTERRUPTED, "Interrupted.")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+    except ExpanderError as error:
+        _end(FAILED, str(error))
+    except OSError as error:
+        _end(FAILED, f"{error.strerror}: {error.filename}." if error.filename else f"{error}.")
+    except MemoryError:
+        _end(FAILED, "There is not enough memory for this; ask for fewer features, tokens or values per column.")
 
 
-def _fail(sentence: str) -> None:
+def _call(arguments: list[str]) -> None:
+    """Say what there is, or do what the first argument names."""
+    name, *rest = arguments or [""]
+    if name in ("", "-h", "--help"):
+        print(overview())
+        sys.exit(0 if arguments else MISUSED)
+    elif name == "--version":
+        print(f"expander-sae {__version__}")
+    elif name in NAMES:
+        prepare_process()
+        run(name, rest)
+    else:
+        close = get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        _end(MISUSED, f"There is no command {name!r}; {hint}`expander --help` lists them all.")
+
+
+def _end(status: int, sentence: str) -> NoReturn:
     print(f"expander: {sentence}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import tyro
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from expander_sae.console import terminal
 
 PROSE = (
     "The sun had just risen above the hills when the farmer opened the gate and led his horses down to the river. It "
@@ -47,5 +47,5 @@ class Model:
         table.add_column()
         table.add_column(overflow="fold")
         for name, fact in facts.items():
-            table.add_row(name, Text(fact))
-        Console().print(table)
+            table.add_row(name, fact)
+        terminal().print(table)

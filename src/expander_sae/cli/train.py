@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.live import WINDOW, LiveActivations
 from expander_sae.activations.models import load_language_model, name_of
 from expander_sae.activations.store import Store
+from expander_sae.console import terminal
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training import Probe, Run, TrainConfig, joined, train, width_matched
@@ -80,11 +80,11 @@ class Train:
                 probe_every=self.ce_every or 1,
             )
             if group.writes:
-                console = Console()
+                console = terminal()
                 console.print(_table(runs))
                 if isinstance(source, LiveActivations):
                     console.print(f"Tokens with a norm above {source.massive_above:.4g} were left out.")
-                console.print(f"Written to {self.out}.", highlight=False)
+                console.print(f"Written to {self.out}.")
 
     def _check(self) -> None:
         """Refuse what contradicts itself before anything is loaded."""

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes, Dictionary
-from expander_sae.errors import ExpanderError
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,3 @@ class OneShotCoder(Coder):
     def __call__(
         self, dictionary: Dictionary, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None
     ) -> Codes: ...
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a parameter below its least sensible value."""
-    if not value >= least:
-        raise ExpanderError(f"{name} must be at least {least}, not {value}.")

@@ -111,13 +111,13 @@ class CoordinateDescent(LassoCoder):
         codes = values.clone()
         slopes = target - (gram @ codes[..., None])[..., 0]
         for _ in range(CYCLES):
-            self._pass(codes, slopes, gram, curvature, penalty)
+            self.sweep(codes, slopes, gram, curvature, penalty)
             residual_energy = (energy - (codes * (target + slopes)).sum(dim=1)).clamp(min=0)
             if (duality_gap(residual_energy, slopes, codes, penalty, self.signed) <= goal).all():
                 break
         return codes
 
-    def _pass(
+    def sweep(
         self,
         codes: Float[Tensor, "batch w"],
         slopes: Float[Tensor, "batch w"],

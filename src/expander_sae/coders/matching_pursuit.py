@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.coders.base import Coder, at_least
+from expander_sae.checks import at_least
+from expander_sae.coders.base import Coder
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.kernels import Rules
 

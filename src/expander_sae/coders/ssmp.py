@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from expander_sae.coders.base import Coder, at_least
+from expander_sae.checks import at_least
+from expander_sae.coders.base import Coder
 from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.coders.weighted_median import weighted_median
 from expander_sae.dictionaries import Codes, Dictionary

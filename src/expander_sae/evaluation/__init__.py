@@ -2,7 +2,7 @@
 
 from expander_sae.evaluation.language_model import evaluate
 from expander_sae.evaluation.probe import LossProbe
-from expander_sae.evaluation.results import DENSITY_EDGES, Estimate, Evaluation, LanguageModelLoss
+from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation, Interval, Kind, LanguageModelLoss
 from expander_sae.evaluation.runs import load_runs
 from expander_sae.evaluation.setting import text_for, trained_with
 from expander_sae.evaluation.stored_activations import evaluate_activations
@@ -10,8 +10,9 @@ from expander_sae.evaluation.subjects import default_reference
 
 __all__ = [
     "DENSITY_EDGES",
-    "Estimate",
     "Evaluation",
+    "Interval",
+    "Kind",
     "LanguageModelLoss",
     "LossProbe",
     "default_reference",

@@ -8,7 +8,7 @@ from jaxtyping import Float64, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expander_sae.evaluation.results import Estimate
+from expander_sae.evaluation.results import Interval, Kind
 
 RESAMPLES = 1000
 AT_ONCE = 50
@@ -45,14 +45,14 @@ class Bootstrap:
             for _ in range(RESAMPLES // AT_ONCE if documents >= 2 else 0)
         ]
 
-    def ratio(self, numerator: Float64[Tensor, " documents"], denominator: Float64[Tensor, " documents"]) -> Estimate:
+    def ratio(self, numerator: Float64[Tensor, " documents"], denominator: Float64[Tensor, " documents"]) -> Interval:
         """The ratio of two sums over documents; nan where the denominator is not above zero."""
         value = float(_ratios(numerator.sum().numpy()[None], denominator.sum().numpy()[None])[0])
         if not self._draws:
-            return Estimate(value, float("nan"), float("nan"))
+            return Interval(value, float("nan"), float("nan"), Kind.DOCUMENTS)
         resampled = _ratios(self._resampled(numerator), self._resampled(denominator))
         low, high = np.percentile(resampled, COVERAGE)  # nan if any of them is
-        return Estimate(value, float(low), float(high))
+        return Interval(value, float(low), float(high), Kind.DOCUMENTS)
 
     def _resampled(self, sums: Float64[Tensor, " documents"]) -> NDArray[np.float64]:
         """The sum over the documents of every resample."""

@@ -11,12 +11,12 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
 from expander_sae.evaluation.bootstrap import Bootstrap
 from expander_sae.evaluation.losses import Baselines, PatchedLoss, language_model_loss
-from expander_sae.evaluation.patching import PatchedModel
 from expander_sae.evaluation.reconstruction import ReconstructionMeter
 from expander_sae.evaluation.results import Evaluation, Scope
 from expander_sae.evaluation.setting import Setting
 from expander_sae.evaluation.subjects import Subjects, check_reference, check_width, subjects_of
 from expander_sae.evaluation.text import Part, Passage, TextActivations
+from expander_sae.interventions.replaced import PatchedModel
 
 Report = Callable[[int], None]
 """Called with the share of the work that is done, in tokens of those asked for."""

@@ -9,9 +9,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from expander_sae.evaluation.bootstrap import Bootstrap, DocumentSums
-from expander_sae.evaluation.patching import PatchedModel
-from expander_sae.evaluation.results import Estimate, LanguageModelLoss
+from expander_sae.evaluation.results import Interval, LanguageModelLoss
 from expander_sae.evaluation.text import Part
+from expander_sae.interventions.replaced import PatchedModel
 
 ENTRIES_AT_ONCE = 2**23
 """Logits that are turned into probabilities together."""
@@ -87,16 +87,16 @@ class PatchedLoss:
 def language_model_loss(
     bootstrap: Bootstrap, baselines: Baselines, patched: PatchedLoss, reference: PatchedLoss | None
 ) -> LanguageModelLoss:
-    """The sums of all batches as estimates."""
+    """The sums of all batches as numbers with intervals."""
     predictions = baselines.predictions.sums
 
-    def retention(ablated: DocumentSums) -> Estimate | None:
+    def retention(ablated: DocumentSums) -> Interval | None:
         # Both shares are of the same ablated - clean, which cancels.
         if reference is None:
             return None
         return bootstrap.ratio(ablated.sums - patched.entropy.sums, ablated.sums - reference.entropy.sums)
 
-    def recovered(ablated: DocumentSums) -> Estimate:
+    def recovered(ablated: DocumentSums) -> Interval:
         return bootstrap.ratio(ablated.sums - patched.entropy.sums, ablated.sums - baselines.clean.sums)
 
     return LanguageModelLoss(

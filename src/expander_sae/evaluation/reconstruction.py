@@ -9,7 +9,7 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders.named import name_of
 from expander_sae.evaluation.bootstrap import Bootstrap, DocumentSums
-from expander_sae.evaluation.results import DENSITY_EDGES, Estimate, Evaluation, LanguageModelLoss, Scope
+from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation, Interval, LanguageModelLoss, Scope
 
 
 class ReconstructionMeter:
@@ -49,7 +49,7 @@ class ReconstructionMeter:
             documents=scope.documents,
             passed_through=scope.passed_through,
             fvu=fvu,
-            explained_variance=Estimate(1 - fvu.value, 1 - fvu.high, 1 - fvu.low),
+            explained_variance=Interval(1 - fvu.value, 1 - fvu.high, 1 - fvu.low, fvu.kind),
             cosine=bootstrap.ratio(self._cosines.sums, self._tokens.sums),
             l0=bootstrap.ratio(self._active.sums, self._tokens.sums),
             never_fired=float((self._fired == 0).double().mean()),

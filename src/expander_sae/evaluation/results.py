@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any
 
 DENSITY_EDGES = tuple(quarter / 4 for quarter in range(-24, 1))
 """Edges of the density histogram: log10 of the share of tokens that a feature fires on; rarer ones are in the first."""
 
 
+_ENDS = ("value", "low", "high")
+
+
+class Kind(StrEnum):
+    """Which statistic the ends of an interval are."""
+
+    NONE = "no interval"
+    DOCUMENTS = "95 % over documents"
+    SEEDS = "95 % over seeds (Student)"
+    LEAST_AND_MOST = "least and most over seeds"
+    HULL = "hull of the 95 % intervals over documents of all seeds"
+    BINOMIAL = "95 % of a binomial share (Clopper-Pearson)"
+    CROSSING = "where 95 % binomial intervals (Clopper-Pearson) fall through one half"
+    FIT = "95 % of fits to redrawn cells"
+
+
 @dataclass(frozen=True)
-class Estimate:
-    """A number, and its 95 % interval over documents: what other documents of the same kind would give."""
+class Interval:
+    """A number, the ends of an interval around it, and which statistic these are."""
 
     value: float
     low: float
     high: float
-    """Both nan where there is no interval: fewer than two documents, or a ratio that some documents leave undefined."""
+    """Both ends are nan where there is no interval: one document, one seed, a ratio that some draws leave undefined."""
+    kind: Kind
+
+    @classmethod
+    def bare(cls, value: float) -> Interval:
+        """A number that has no interval of its own."""
+        return cls(value, math.nan, math.nan, Kind.NONE)
 
     @property
     def half_width(self) -> float:
@@ -26,27 +49,31 @@ class Estimate:
         return (self.high - self.low) / 2
 
 
+NOTHING = Interval.bare(math.nan)
+"""Where a number was not measured."""
+
+
 @dataclass(frozen=True)
 class LanguageModelLoss:
     """What the language model loses when activations are replaced, in nats per predicted token."""
 
-    clean: Estimate
+    clean: Interval
     """Cross-entropy of the model as it is."""
-    patched: Estimate
+    patched: Interval
     """With reconstructions in place of the activations."""
-    zero: Estimate
+    zero: Interval
     """With zeros in their place."""
-    mean: Estimate
+    mean: Interval
     """With their mean in their place."""
-    kl: Estimate
+    kl: Interval
     """KL(clean || patched)."""
-    recovered_zero: Estimate
+    recovered_zero: Interval
     """(zero - patched) / (zero - clean), a ratio of means; nan where zeros do not raise the cross-entropy."""
-    recovered_mean: Estimate
+    recovered_mean: Interval
     """(mean - patched) / (mean - clean), a ratio of means; nan where the mean does not raise the cross-entropy."""
-    retention_zero: Estimate | None
+    retention_zero: Interval | None
     """recovered_zero as a share of the reference's, over the same documents; None without a reference."""
-    retention_mean: Estimate | None
+    retention_mean: Interval | None
     """recovered_mean as a share of the reference's, over the same documents; None without a reference."""
 
     @property
@@ -80,13 +107,13 @@ class Evaluation:
     """Documents that these tokens are from."""
     passed_through: dict[str, int]
     """Tokens left as they are and not counted in the metrics of reconstruction, by kind: "special", "massive"."""
-    fvu: Estimate
+    fvu: Interval
     """Fraction of variance unexplained: sum |x - x_hat|^2 / sum |x - mean|^2."""
-    explained_variance: Estimate
+    explained_variance: Interval
     """1 - FVU."""
-    cosine: Estimate
+    cosine: Interval
     """Between activation and reconstruction, averaged over tokens."""
-    l0: Estimate
+    l0: Interval
     """Active features per token."""
     never_fired: float
     """Share of features that fired on none of these tokens."""
@@ -100,13 +127,33 @@ class Evaluation:
     """What it was measured on: model, revision, hookpoint, text and how it was cut, the norm of a massive token."""
 
     def to_json(self) -> dict[str, Any]:
-        """The same as a dictionary that JSON can hold; what is not a number is None."""
+        """The same as a dictionary that JSON can hold; what is not a number is None. Intervals are over documents."""
         return _plain(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
+        """What `to_json` made of it; KeyError or TypeError if something is missing or of another kind."""
+        loss = content["language_model"]
+        numbers = {name: _over_documents(content[name]) for name in ("fvu", "explained_variance", "cosine", "l0")}
+        losses = None if loss is None else LanguageModelLoss(**{
+            each.name: _over_documents(loss[each.name]) for each in fields(LanguageModelLoss)
+        })  # fmt: skip
+        return cls(**{**content, **numbers, "language_model": losses})
+
+
+def _over_documents(content: Mapping[str, float | None] | None) -> Any:
+    """An interval over documents, or None where there is none."""
+    if content is None:
+        return None
+    ends = {end: math.nan if content[end] is None else content[end] for end in _ENDS}
+    return Interval(**ends, kind=Kind.DOCUMENTS)  # type: ignore[arg-type]  # none of them is None by now
 
 
 def _plain(value: Any) -> Any:
     """Records and mappings to dictionaries, nan to None."""
-    if isinstance(value, Estimate | LanguageModelLoss | Evaluation):
+    if isinstance(value, Interval):
+        return {end: _plain(getattr(value, end)) for end in _ENDS}
+    if isinstance(value, LanguageModelLoss | Evaluation):
         return {name: _plain(entry) for name, entry in vars(value).items()}
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.storage.folder import CONFIG
 
 
 def load_runs(runs: Sequence[Path]) -> dict[str, SparseAutoencoder]:
@@ -31,7 +30,7 @@ def _autoencoders(run: Path) -> list[Path]:
     """The folders of autoencoders that a run's folder is or holds."""
     if not run.is_dir():
         raise ExpanderError(f"There is no folder {run}; give one that `expander train` wrote.")
-    found = [run] if (run / CONFIG).is_file() else sorted(path.parent for path in run.glob(f"*/{CONFIG}"))
+    found = [run] if is_autoencoder(run) else sorted(filter(is_autoencoder, run.iterdir()))
     if not found:
         raise ExpanderError(f"There is no autoencoder in {run}; give a folder that `expander train` wrote.")
     return found

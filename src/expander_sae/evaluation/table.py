@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from expander_sae.evaluation.results import Estimate, Evaluation, LanguageModelLoss
+from expander_sae.evaluation.results import Evaluation, Interval, LanguageModelLoss
 
 
 def as_table(evaluations: Mapping[str, Evaluation]) -> Table:
@@ -42,12 +42,12 @@ def _loss_cells(loss: LanguageModelLoss | None, retention: bool) -> list[str]:
     return [f"{loss.patched.value:.3f}\n{delta:+.3f}", *map(_cell, shares)]
 
 
-def _cell(estimate: Estimate) -> str:
+def _cell(number: Interval) -> str:
     """The number, and how sure it is if that is known."""
-    if math.isnan(estimate.value):
+    if math.isnan(number.value):
         return "-"
-    sure = "" if math.isnan(estimate.half_width) else f"\n±{estimate.half_width:.3f}"
-    return f"{estimate.value:.3f}{sure}"
+    sure = "" if math.isnan(number.half_width) else f"\n±{number.half_width:.3f}"
+    return f"{number.value:.3f}{sure}"
 
 
 def notes(evaluations: Mapping[str, Evaluation], reference: str | None) -> list[str]:

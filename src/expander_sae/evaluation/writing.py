@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation
-from expander_sae.storage.folder import replace_file
+from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation, Kind
+from expander_sae.files import json_text, replace_file
 from expander_sae.version import __version__
 
 ENDINGS = (".json", ".csv")
@@ -39,13 +38,14 @@ def as_json(evaluations: Mapping[str, Evaluation]) -> str:
     content = {
         "library_version": __version__,
         "density_edges": list(DENSITY_EDGES),
+        "intervals": Kind.DOCUMENTS,
         "evaluations": [evaluation.to_json() for evaluation in evaluations.values()],
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json_text(content)
 
 
 def as_csv(evaluations: Mapping[str, Evaluation]) -> str:
-    """A line for each autoencoder; an estimate takes three columns, and what does not exist is empty."""
+    """A line for each autoencoder; a number with an interval takes three columns, and what does not exist is empty."""
     rows = [_flat(evaluation.to_json()) for evaluation in evaluations.values()]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

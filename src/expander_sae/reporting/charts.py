@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, pairwise
@@ -74,15 +75,26 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished chart in both forms."""
+    """A finished chart in both forms, and what to see in it."""
 
     svg: str
     png: bytes
+    title: str = ""
+    caption: str = ""
+
+    def titled(self, title: str, caption: str) -> Picture:
+        """The same chart with these words."""
+        return dataclasses.replace(self, title=title, caption=caption)
 
     def save(self, path: Path) -> None:
         """Write path.svg and path.png."""
         path.with_suffix(".svg").write_text(self.svg, encoding="utf-8")
         path.with_suffix(".png").write_bytes(self.png)
+
+    @classmethod
+    def load(cls, path: Path) -> Picture:
+        """What `save` wrote, without words."""
+        return cls(path.with_suffix(".svg").read_text(encoding="utf-8"), path.with_suffix(".png").read_bytes())
 
 
 def check_matplotlib() -> None:
@@ -95,7 +107,7 @@ def check_matplotlib() -> None:
 
 def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> Picture:
     """Lines, each named at its end."""
-    _refuse_empty(series)
+    refuse_empty(series)
     for line in series:
         if len(line.x) != len(line.y) or not len(line.x):
             raise ExpanderError(f"The line {line.label!r} needs as many x as y, at least one of each.")
@@ -112,7 +124,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> Picture:
 
 def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
     """Points with their intervals, each named beside it."""
-    _refuse_empty(points)
+    refuse_empty(points)
     if not all(math.isfinite(point.x) and math.isfinite(point.y) for point in points):
         raise ExpanderError("A point can only be drawn where both of its numbers are finite.")
     with drawing_style():
@@ -129,7 +141,7 @@ def point_chart(points: Sequence[Point], x: Axis, y: Axis) -> Picture:
 
 def family_chart(families: Sequence[Family], x: Axis, y: Axis) -> Picture:
     """Families of points; the first one is drawn with more weight, and its points are named as well."""
-    _refuse_empty([point for family in families for point in family.points])
+    refuse_empty([point for family in families for point in family.points])
     with drawing_style():
         figure, axes = empty_figure(x, y, LARGE)
         for number, (family, color, marker) in enumerate(zip(families, cycle(PALETTE), cycle(MARKERS), strict=False)):
@@ -146,7 +158,8 @@ def family_chart(families: Sequence[Family], x: Axis, y: Axis) -> Picture:
         return finished(figure)
 
 
-def _refuse_empty(things: Sequence[object]) -> None:
+def refuse_empty(things: Collection[object]) -> None:
+    """Refuse a chart of nothing."""
     if not things:
         raise ExpanderError("A chart needs something to show.")
 
@@ -167,13 +180,19 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
-def empty_figure(x: Axis, y: Axis, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
-    """Empty axes."""
+def bare_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, without axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
+    return figure
+
+
+def empty_figure(x: Axis, y: Axis, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+    """A figure with empty axes."""
+    figure = bare_figure(*size)
     left, bottom, top = 0.57 / size[0], 0.51 / size[1], 0.41 / size[1]  # inches, whatever the size
     axes = figure.add_axes((left, bottom, 0.97 - left, 1 - bottom - top))
     axes.set_xlabel(x.label)
@@ -236,26 +255,33 @@ def _name_line_ends(figure: Figure, axes: Axes, series: Sequence[Series]) -> Non
 
 def _name_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     """The names of the points, where they cover neither each other nor a point nor an interval."""
-    names = [figure.text(0, 0, point.label, color=color, va="bottom", ha="left")
-             for point, color in zip(points, cycle(PALETTE), strict=False)]  # fmt: skip
-    labels, obstacles = [], []
-    for point, name in zip(points, names, strict=True):
-        x, y = axes.transData.transform((point.x, point.y))
-        size = name.get_window_extent()
-        labels.append(Label(x, y, size.width, size.height))
-        ends = [axes.transData.transform((point.x, end))[1] for end in (point.low, point.high) if math.isfinite(end)]
+    places, obstacles = [_pixels(axes, point.x, point.y) for point in points], []
+    for point, (x, y) in zip(points, places, strict=True):
+        ends = [_pixels(axes, point.x, end)[1] for end in (point.low, point.high) if math.isfinite(end)]
         obstacles.append(
             Box(x - _GAP / 1.5, min([y - _GAP / 1.5, *ends]), x + _GAP / 1.5, max([y + _GAP / 1.5, *ends]))
         )
-    for name, box in zip(names, place_beside(labels, obstacles, frame_of(axes), _GAP), strict=True):
-        name.set_position(share_of(figure, box.left, box.bottom))
+    name_beside(figure, axes, [point.label for point in points], places, obstacles, _GAP)
+
+
+def name_beside(
+    figure: Figure, axes: Axes, names: Sequence[str], places: Sequence[tuple[float, float]], obstacles: Sequence[Box],
+    gap: float,
+) -> None:  # fmt: skip
+    """Each name in the colour of its turn beside its place in pixels, where it covers no other and no obstacle."""
+    texts = [figure.text(0, 0, name, color=color, va="bottom", ha="left")
+             for name, color in zip(names, cycle(PALETTE), strict=False)]  # fmt: skip
+    sizes = [text.get_window_extent() for text in texts]
+    labels = [Label(x, y, size.width, size.height) for (x, y), size in zip(places, sizes, strict=True)]
+    for text, box in zip(texts, place_beside(labels, obstacles, frame_of(axes), gap), strict=True):
+        text.set_position(share_of(figure, box.left, box.bottom))
 
 
 def _name_families(figure: Figure, axes: Axes, families: Sequence[Family]) -> None:
     """A name at one of the points of each family, and at every point of the first and of those without a name."""
     labels, names, obstacles = [], [], []
     for number, (family, color) in enumerate(zip(families, cycle(PALETTE), strict=False)):
-        points = [_pixels(axes, point) for point in family.points]
+        points = [_pixels(axes, point.x, point.y) for point in family.points]
         obstacles += [box_around(*point) for point in points] + boxes_along(points)
         of_points = [(point.label, [at]) for point, at in zip(family.points, points, strict=True)]
         of_family = [(family.label, points)] if family.label else []
@@ -273,9 +299,9 @@ def _name_families(figure: Figure, axes: Axes, families: Sequence[Family]) -> No
             _leader(figure, start, end, str(name.get_color()))
 
 
-def _pixels(axes: Axes, point: Point) -> tuple[float, float]:
-    x, y = axes.transData.transform((point.x, point.y))
-    return float(x), float(y)
+def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    across, up = axes.transData.transform((x, y))
+    return float(across), float(up)
 
 
 def box_around(x: float, y: float) -> Box:

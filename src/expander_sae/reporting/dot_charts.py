@@ -8,12 +8,22 @@ from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.results import Estimate
-from expander_sae.reporting.charts import MARKERS, PALETTE, Axis, Picture, drawing_style, finished, percent, short
+from expander_sae.evaluation.results import Interval
+from expander_sae.reporting.charts import (
+    MARKERS,
+    PALETTE,
+    Axis,
+    Picture,
+    bare_figure,
+    drawing_style,
+    finished,
+    percent,
+    refuse_empty,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LINE, PANEL = 0.24, 2.6
 """Inches from line to line, and of a panel's width."""
@@ -25,7 +35,7 @@ class Dot(NamedTuple):
     """A thing, and what is measured of it in every panel."""
 
     label: str
-    values: Sequence[Estimate]
+    values: Sequence[Interval]
 
 
 class DotGroup(NamedTuple):
@@ -38,8 +48,7 @@ class DotGroup(NamedTuple):
 def dot_chart(groups: Sequence[DotGroup], panels: Sequence[str], axis: Axis) -> Picture:
     """Every thing on a line of its own, with its interval and its number beside the dot."""
     dots = [dot for group in groups for dot in group.dots]
-    if not dots or not panels:
-        raise ExpanderError("A chart needs something to show.")
+    refuse_empty(dots and panels)
     if any(len(dot.values) != len(panels) for dot in dots):
         raise ExpanderError(f"Every dot needs a value for each of the panels {', '.join(panels)}.")
     left = 0.2 + _LETTER * max(len(name) for name in [group.label for group in groups] + [dot.label for dot in dots])
@@ -47,7 +56,7 @@ def dot_chart(groups: Sequence[DotGroup], panels: Sequence[str], axis: Axis) -> 
     width = left + len(panels) * (PANEL + _GAP)
     height = _TOP + lines * LINE + _BOTTOM
     with drawing_style():
-        figure = _figure(width, height)
+        figure = bare_figure(width, height)
         figure.text(0.01, 1 - 0.06 / height, axis.label, va="top")
         for number, (panel, color, marker) in enumerate(zip(panels, cycle(PALETTE), cycle(MARKERS), strict=False)):
             place = (left + number * (PANEL + _GAP)) / width
@@ -58,15 +67,6 @@ def dot_chart(groups: Sequence[DotGroup], panels: Sequence[str], axis: Axis) -> 
             if number == 0:
                 _name_lines(axes, groups)
         return finished(figure)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _scale(axes: Axes, axis: Axis, dots: Sequence[Dot], lines: int) -> None:

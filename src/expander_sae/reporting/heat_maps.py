@@ -7,8 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from expander_sae.errors import ExpanderError
-from expander_sae.reporting.charts import INK, PALETTE, Picture, drawing_style, finished, percent, short
+from expander_sae.reporting.charts import (
+    INK,
+    PALETTE,
+    Picture,
+    Series,
+    bare_figure,
+    drawing_style,
+    finished,
+    percent,
+    refuse_empty,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,19 +38,12 @@ _LEFT, _TOP, _GAP, _BOTTOM = 1.1, 0.42, 0.14, 0.5  # inches; beside the key, whi
 _KEY_LINE = 0.24
 
 
-class Curve(NamedTuple):
-    """A line over a heat map; the same name is the same line in every picture."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-
-
 class HeatMap(NamedTuple):
     """Shares from 0 to 1, a line for every y; nan where there is nothing."""
 
     shares: Sequence[Sequence[float]]
-    curves: Sequence[Curve] = ()
+    curves: Sequence[Series] = ()
+    """Lines over it; the same label is the same line in every picture."""
 
 
 class Grid(NamedTuple):
@@ -58,15 +61,14 @@ def heat_maps(
     maps: Mapping[tuple[str, str], HeatMap], rows: Sequence[str], columns: Sequence[str], grid: Grid
 ) -> Picture:
     """A picture for every (row, column) that there is, and below them what the curves and shades mean."""
-    if not maps:
-        raise ExpanderError("A chart needs something to show.")
+    refuse_empty(maps)
     rows = [row for row in rows if any((row, column) in maps for column in columns)]
-    names = list(dict.fromkeys(curve.name for each in maps.values() for curve in each.curves))
+    names = list(dict.fromkeys(curve.label for each in maps.values() for curve in each.curves))
     width = _LEFT + len(columns) * (PANEL[0] + _GAP)
     key = _KEY_LINE * (len(names) + 1) + 0.1
     height = _TOP + len(rows) * (PANEL[1] + _GAP) + _BOTTOM + key
     with drawing_style():
-        figure = _figure(width, height)
+        figure = bare_figure(width, height)
         for row, column in ((row, column) for row in rows for column in columns):
             if (row, column) in maps:
                 left = _LEFT + columns.index(column) * (PANEL[0] + _GAP)
@@ -78,15 +80,6 @@ def heat_maps(
         _name_lines(figure, rows, columns, grid)
         _key(figure, names, grid.shade_label, key / height)
         return finished(figure)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _draw(axes: Axes, shown: HeatMap, grid: Grid, names: Sequence[str]) -> None:
@@ -101,7 +94,7 @@ def _draw(axes: Axes, shown: HeatMap, grid: Grid, names: Sequence[str]) -> None:
             width, height = x[start + length] - x[start], y[number + 1] - y[number]
             axes.add_patch(Rectangle((x[start], y[number]), width, height, color=shade(share), linewidth=0.3))
     for curve in shown.curves:
-        color, dash = LINES[names.index(curve.name) % len(LINES)]
+        color, dash = LINES[names.index(curve.label) % len(LINES)]
         halo = [withStroke(linewidth=2.6, foreground="white")]
         axes.plot(curve.x, curve.y, color=color, linestyle=dash, linewidth=1.3, path_effects=halo)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from expander_sae.evaluation.contexts import Context
 
@@ -40,6 +40,12 @@ class FeatureCard:
     touches: str
     """The coordinates of its column."""
     contexts: list[list[Piece]]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> FeatureCard:
+        """The card of which `dataclasses.asdict` made this."""
+        contexts = [[Piece(**piece) for piece in context] for context in content["contexts"]]
+        return cls(**{**content, "contexts": contexts})
 
 
 def token_texts(tokenizer: Decoder, token_ids: Sequence[int]) -> list[str]:

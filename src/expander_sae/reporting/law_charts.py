@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from expander_sae.errors import ExpanderError
 from expander_sae.reporting.charts import (
     LARGE,
     MARKERS,
@@ -21,10 +20,10 @@ from expander_sae.reporting.charts import (
     drawing_style,
     empty_figure,
     finished,
-    frame_of,
-    share_of,
+    name_beside,
+    refuse_empty,
 )
-from expander_sae.reporting.labels import Box, Label, place_beside
+from expander_sae.reporting.labels import Box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +46,7 @@ NEAREST = 0.07
 """Share of a logarithmic axis between two numbers on it, at least."""
 
 
-class Curve(NamedTuple):
+class Fit(NamedTuple):
     """Points that were measured, and the line that a law draws through them."""
 
     label: str
@@ -62,10 +61,9 @@ class Cloud(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-def law_chart(curves: Sequence[Curve], x: Axis, y: Axis) -> Picture:
+def law_chart(curves: Sequence[Fit], x: Axis, y: Axis) -> Picture:
     """Points with the lines of a law, each line named at its end."""
-    if not any(curve.points for curve in curves):
-        raise ExpanderError("A chart needs something to show.")
+    refuse_empty([point for curve in curves for point in curve.points])
     with drawing_style():
         figure, axes = empty_figure(x, y, LARGE)
         for curve, color, marker in zip(curves, cycle(PALETTE), cycle(MARKERS), strict=False):
@@ -77,27 +75,23 @@ def law_chart(curves: Sequence[Curve], x: Axis, y: Axis) -> Picture:
         return finished(figure)
 
 
-def _name_ends(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
+def _name_ends(figure: Figure, axes: Axes, curves: Sequence[Fit]) -> None:
     """The name of each line beside its end, where it covers neither a point nor a line."""
-    labels, names, obstacles = [], [], list[Box]()
-    for curve, color in zip(curves, cycle(PALETTE), strict=False):
+    ends, obstacles = [], list[Box]()
+    for curve in curves:
         points, line = (
             [(float(x), float(y)) for x, y in axes.transData.transform(np.array(pairs))]
             for pairs in (curve.points, curve.line)
         )
         obstacles += [box_around(*point) for point in points] + boxes_along(line)
-        names.append(figure.text(0, 0, curve.label, color=color, va="bottom", ha="left"))
-        size = names[-1].get_window_extent()
-        labels.append(Label(*line[-1], size.width, size.height))
-    for name, box in zip(names, place_beside(labels, obstacles, frame_of(axes), GAP), strict=True):
-        name.set_position(share_of(figure, box.left, box.bottom))
+        ends.append(line[-1])
+    name_beside(figure, axes, [curve.label for curve in curves], ends, obstacles, GAP)
 
 
 def agreement_chart(clouds: Sequence[Cloud], measured: str, predicted: str) -> Picture:
     """What was predicted over what was measured, on equal logarithmic axes with the line where both are the same."""
     numbers = [number for cloud in clouds for point in cloud.points for number in point]
-    if not numbers:
-        raise ExpanderError("A chart needs something to show.")
+    refuse_empty(numbers)
     limits = (min(numbers) / 1.1, max(numbers) * 1.1)
     x, y = (Axis(label, log=True, limits=limits, ticks=round_numbers(*limits)) for label in (measured, predicted))
     with drawing_style():

@@ -1,61 +1,50 @@
-"""A report as one HTML file that needs nothing else: no network, no scripts, no fonts."""
+"""Reports as one HTML file that needs nothing else: no network, no scripts, no fonts."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from expander_sae.errors import ExpanderError
 from expander_sae.reporting.charts import GRID, INK, PALETTE, Picture, check_matplotlib
-from expander_sae.reporting.highlights import FeatureCard
-from expander_sae.reporting.tables import Table
+from expander_sae.reporting.report import Report
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+WIDE = 420.0
+"""Points from which on a drawing without a caption takes the whole width of the page."""
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture and what to see in it."""
 
-    picture: Picture
+class _Drawing(NamedTuple):
+    svg: str
     title: str
     caption: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a report says, in the order in which it is read."""
-
-    title: str
-    summary: str
-    """What the numbers say, in a sentence or two."""
-    table: Table
-    notes: Sequence[str]
-    """How to read the table."""
-    figures: Sequence[Figure]
-    features_of: str
-    """Which dictionary the features are of, and where the contexts come from."""
-    features: Sequence[FeatureCard]
-    facts: Sequence[tuple[str, str]]
-    """How it was made: name and value."""
-    commands: Sequence[str]
-    """What makes it again."""
-    cautions: Sequence[str]
-    """What must not be concluded."""
+    wide: bool
 
 
 def check_installed() -> None:
     """Refuse, with the command that helps, if pages with new pictures cannot be made here."""
     check_matplotlib()
-    template("page.html.jinja")
+    _template()
 
 
-def template(name: str) -> Template:
-    """One of the templates of this room, or the command that helps where none can be read."""
+def page_of(reports: Sequence[Report], title: str) -> str:
+    """The HTML of one report, or of several with links to each, in the order in which they are read."""
+    drawings = [
+        [
+            _drawing(picture, f"p{place}-{number}", shown)
+            for number, (shown, picture) in enumerate(report.pictures.items())
+        ]
+        for place, report in enumerate(reports)
+    ]
+    return _template().render(title=title, reports=reports, drawings=drawings)
+
+
+def _template() -> Template:
+    """How a page is laid out, or the command that helps where that cannot be read."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
@@ -63,18 +52,16 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("expander_sae.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(name)
+    return environment.get_template("page.html.jinja")
 
 
-def render(page: Page) -> str:
-    """The HTML of a page."""
-    check_installed()
+def _drawing(picture: Picture, prefix: str, shown: str) -> _Drawing:
     from markupsafe import Markup
 
-    drawings = [
-        Markup(themed(figure.picture.svg, f"f{number}", figure.title)) for number, figure in enumerate(page.figures)
-    ]
-    return template("page.html.jinja").render(page=page, drawings=drawings)
+    width = re.search(r'viewBox="\S+ \S+ (\S+) ', picture.svg)
+    wide = not picture.caption and width is not None and float(width[1]) > WIDE
+    svg = Markup(themed(picture.svg, prefix, picture.title or shown))
+    return _Drawing(svg, picture.title, picture.caption, wide)
 
 
 def themed(svg: str, prefix: str, title: str) -> str:

@@ -11,8 +11,8 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from expander_sae.philox import Stream, compiled_bounded, compiled_word
 from expander_sae.supports.construction import SupportError, integer
-from expander_sae.supports.philox import Stream, compiled_bounded, compiled_word
 from expander_sae.supports.support import IntegerArray, Support
 
 

@@ -6,8 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from expander_sae.philox import Stream, compiled_bounded, compiled_word, permutation, shuffle
 from expander_sae.supports.construction import Construction, Request, Rows
-from expander_sae.supports.philox import Stream, compiled_bounded, compiled_word, permutation, shuffle
 
 
 def balanced_rows(request: Request) -> Rows:

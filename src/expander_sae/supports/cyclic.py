@@ -11,8 +11,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from expander_sae.philox import Stream, compiled_bounded, compiled_word, permutation
 from expander_sae.supports.construction import Construction, Indices, Request, Rows, SupportError
-from expander_sae.supports.philox import Stream, compiled_bounded, compiled_word, permutation
 
 _RESTARTS = 16
 _ATTEMPTS = 64

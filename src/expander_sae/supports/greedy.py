@@ -6,8 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from expander_sae.philox import Stream, compiled_bounded, compiled_word
 from expander_sae.supports.construction import Construction, Request, Rows, SupportError
-from expander_sae.supports.philox import Stream, compiled_bounded, compiled_word
 
 _ATTEMPTS = 64
 """How often a feature is begun anew before the search counts as stalled."""

@@ -1,40 +1,45 @@
 """Checkpoints: everything that the next step depends on, replaced as one.
 
-A folder with `checkpoint.json` and one tensor file per dictionary. The JSON is the commit point: it names every tensor
-file, whose name holds the hash of its content, so new files lie beside the old ones until the JSON is renamed into its
-place. A process killed at any moment leaves the old checkpoint or the new one. Nothing in it can run code.
+A sealed folder with `checkpoint.json` and one tensor file per dictionary, whose name holds the hash of its content.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
-from expander_sae.storage.folder import replace_file
-from expander_sae.storage.json_fields import checksum
-from expander_sae.version import __version__
+from expander_sae.files import SealedFolder, to_bytes
 
-FORMAT = "expander-sae checkpoint"
-SCHEMA_VERSION = 1
-FILE = "checkpoint.json"
-
-_TENSOR_FILE = re.compile(r"state-[0-9a-f]{16}\.safetensors(\.tmp)?")
+FOLDER = "checkpoint"
+"""The folder of the checkpoint inside that of its run."""
 
 
 class CheckpointError(ExpanderError):
     """A checkpoint that cannot be written, or from which this run cannot go on."""
+
+
+_SEALED = SealedFolder(
+    seal="checkpoint.json",
+    others=re.compile(r"state-[0-9a-f]{16}\.safetensors"),
+    noun="a checkpoint",
+    error=CheckpointError,
+    format="expander-sae checkpoint",
+    version=1,
+    older=(),
+    foreign="is not that of a checkpoint; start the run anew in another folder",
+    newer="was written by expander-sae {library}, which this version cannot go on from; use that version",
+    unknown="was written by expander-sae {library}, which this version cannot go on from; use that version",
+    remedy="what was edited or damaged cannot be resumed, start the run anew in another folder",
+)
 
 
 class Settings(Protocol):
@@ -77,57 +82,44 @@ class Checkpoint:
                     )
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Make the folder hold this checkpoint instead of the one before."""
-    contents = [to_bytes({name: t.detach().cpu().contiguous() for name, t in state.items()})
-                for state in checkpoint.tensors]  # fmt: skip
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run left a checkpoint in its folder."""
+    return _SEALED.is_at(run / FOLDER)
+
+
+def write_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Make the folder of a run hold this checkpoint instead of the one before."""
+    contents = [to_bytes(state) for state in checkpoint.tensors]
     hashes = [hashlib.sha256(content).hexdigest() for content in contents]
     description = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "library_version": __version__,
         "step": checkpoint.step,
         "tokens": checkpoint.tokens,
         "cursor": checkpoint.cursor,
         "configs": checkpoint.configs,
         "tensors": hashes,
     }
-    text = json.dumps({**description, "checksum": checksum(description)}, indent=2, allow_nan=False) + "\n"
-    files = [_file_of(digest) for digest in hashes]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, content in zip(files, contents, strict=True):
-            replace_file(folder / file, content)
-        replace_file(folder / FILE, text.encode())
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written ({error.strerror}); a checkpoint that it held is still whole."
-        ) from error
-    for path in folder.iterdir():
-        if _TENSOR_FILE.fullmatch(path.name) and path.name not in files:
-            with suppress(OSError):  # the checkpoint is whole; what cannot be deleted now is deleted by the next one
-                path.unlink()
+    _SEALED.replace(run / FOLDER, description, dict(zip(map(_file_of, hashes), contents, strict=True)))
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder, every byte verified."""
-    path = folder / FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder.parent} holds no checkpoint to resume from; start the run without resuming.")
-    try:
-        content = json.loads(path.read_bytes())
-        sound = content["format"] == FORMAT and content["checksum"] == checksum(content)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        raise CheckpointError(f"{path} was edited or damaged; start the run anew in another folder.")
-    if content["schema_version"] != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path} was written by expander-sae {content['library_version']}, which this version cannot go on from; "
-            "use that version."
-        )
+def read_checkpoint(run: Path) -> Checkpoint:
+    """The checkpoint in the folder of a run, every byte verified."""
+    if not has_checkpoint(run):
+        raise CheckpointError(f"{run} holds no checkpoint to resume from; start the run without resuming.")
+    folder = run / FOLDER
+    content = _SEALED.read(folder)
     tensors = [_read_tensors(folder / _file_of(digest), digest) for digest in content["tensors"]]
     return Checkpoint(content["configs"], content["step"], content["tokens"], content["cursor"], tensors)
+
+
+def checkpoint_to_resume(run: Path | None, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, if that was asked for; refuses to begin anew over one."""
+    if run is None:
+        return None
+    if resume:
+        return read_checkpoint(run)
+    if has_checkpoint(run):
+        raise CheckpointError(f"{run} already holds a run; go on with --resume (resume=True) or choose another folder.")
+    return None
 
 
 def _file_of(digest: str) -> str:
@@ -135,11 +127,7 @@ def _file_of(digest: str) -> str:
 
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; copy the whole checkpoint again.")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise CheckpointError(f"{path} was damaged or changed; copy the whole checkpoint again.")
+    data = _SEALED.read_named(path, digest)
     try:
         return from_bytes(data)
     except SafetensorError as error:

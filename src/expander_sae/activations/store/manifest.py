@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,13 +13,21 @@ import torch
 
 from expander_sae.activations.store.errors import StoreError
 from expander_sae.activations.store.shards import ShardFormat, shard_name
-from expander_sae.storage.folder import replace_file
-from expander_sae.storage.json_fields import checksum
-from expander_sae.version import __version__
+from expander_sae.files import SealedFolder, checksum
 
-FORMAT = "expander-sae-store"
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+STORE = SealedFolder(
+    seal="manifest.json",
+    others=re.compile(r"shard-\d{5,}\.safetensors"),
+    noun="a store",
+    error=StoreError,
+    format="expander-sae-store",
+    version=1,
+    older=(),
+    foreign="is not that of a store of activations; give a folder that `expander harvest` wrote",
+    newer="was written by a newer expander-sae ({library}); update expander-sae to read it",
+    unknown="describes no store that this version of expander-sae can read; harvest it again",
+    remedy="restore the folder from a copy",
+)
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 """What activations can be stored in, by name."""
 MASSIVE_MULTIPLE = 4.0
@@ -173,29 +180,9 @@ class Manifest:
         )
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Put manifest.json in its place in one step."""
-    content = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "library_version": __version__,
-        **manifest.to_json(),
-    }
-    text = json.dumps({**content, "checksum": checksum(content)}, indent=2, allow_nan=False) + "\n"
-    replace_file(folder / MANIFEST, text.encode())
-
-
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a store, its format, version, checksum and content found right."""
-    path = folder / MANIFEST
-    content = _read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise StoreError(f"{path} is not that of a store of activations; give a folder that `expander harvest` wrote.")
-    version, library = content.get("schema_version"), content.get("library_version")
-    if type(version) is int and version > SCHEMA_VERSION:
-        raise StoreError(f"{path} was written by a newer expander-sae ({library}); update expander-sae to read it.")
-    if not _is_sound(content):
-        raise StoreError(f"{path} does not match its checksum: it was edited or damaged; restore it from a copy.")
+    content = STORE.read(folder)
     try:
         manifest = Manifest.parse(content)
         # Totals are derived and types are converted, so that what comes back differs if anything was odd.
@@ -203,23 +190,6 @@ def read_manifest(folder: Path) -> Manifest:
         known = checksum({**again, **manifest.to_json()}) == content["checksum"] and manifest.is_sane()
     except (KeyError, TypeError, ValueError, OverflowError):
         known = False
-    if not known or type(version) is not int or version != SCHEMA_VERSION:
-        raise StoreError(f"{path} describes no store that this version of expander-sae can read; harvest it again.")
+    if not known:
+        raise StoreError(f"{folder / STORE.seal} {STORE.unknown}.")
     return manifest
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); check the file and its permissions.") from error
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not readable JSON: it is damaged or cut short, restore it from a copy.") from error
-
-
-def _is_sound(content: Mapping[str, Any]) -> bool:
-    """Whether the checksum is that of the content."""
-    try:
-        return content.get("checksum") == checksum(content)
-    except (ValueError, RecursionError):  # numbers that are not finite, or nesting, such as was never written
-        return False

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from expander_sae.activations.store.errors import StoreError
-from expander_sae.activations.store.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from expander_sae.activations.store.manifest import STORE, Manifest, read_manifest
 from expander_sae.activations.store.reader import Store
 
 if sys.platform != "win32":
     import fcntl
-
-_SHARD = re.compile(r"shard-\d{5,}\.safetensors")
-_LEFTOVER = re.compile(r"(manifest\.json|shard-\d{5,}\.safetensors)\.tmp")
 
 
 class FolderLock:
@@ -59,7 +54,7 @@ def make_folder(folder: Path) -> None:
 def open_manifest(folder: Path, wanted: Manifest, tokens: int | None) -> Manifest:
     """The manifest to go on from: that of the same harvest if one was begun here, else `wanted`, now on disk."""
     try:
-        if (folder / MANIFEST).exists():
+        if STORE.is_at(folder):
             manifest = read_manifest(folder)
             _check_same(folder, manifest, wanted)
             _check_unfinished(folder, manifest, tokens)
@@ -67,8 +62,8 @@ def open_manifest(folder: Path, wanted: Manifest, tokens: int | None) -> Manifes
         else:
             _check_no_shards(folder)
             manifest = wanted
-            write_manifest(folder, manifest)
-        _remove_leftovers(folder, {shard.file for shard in manifest.shards})
+            STORE.write(folder, manifest.to_json(), {})
+        STORE.remove_unnamed(folder, {shard.file for shard in manifest.shards})
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror}); choose another folder.") from error
     return manifest
@@ -97,17 +92,8 @@ def _check_unfinished(folder: Path, manifest: Manifest, tokens: int | None) -> N
 
 def _check_no_shards(folder: Path) -> None:
     """A store has its manifest before its first shard, so shards without one are not ours to replace."""
-    found = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    found = sorted(path.name for path in folder.iterdir() if STORE.others.fullmatch(path.name))
     if found:
         raise StoreError(
-            f"{folder} holds {found[0]} but no {MANIFEST}: it is no store, or has lost it; choose another folder."
+            f"{folder} holds {found[0]} but no {STORE.seal}: it is no store, or has lost it; choose another folder."
         )
-
-
-def _remove_leftovers(folder: Path, named: set[str]) -> None:
-    """Delete what a killed writer left: temporary files, and a shard that its manifest never came to name."""
-    for path in folder.iterdir():
-        unnamed = _SHARD.fullmatch(path.name) and path.name not in named
-        if unnamed or _LEFTOVER.fullmatch(path.name):
-            with suppress(FileNotFoundError):
-                path.unlink()

@@ -14,14 +14,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from expander_sae.supports.philox import compiled_word, shuffle
+from expander_sae.philox import compiled_word, shuffle
 
 BLOCKS_PER_WINDOW = 32
 """More would mix more distant tokens, at the price of more shards to open and verify before the first batch."""
 
 
 class Stream(IntEnum):
-    """Purposes of words, apart from those of `supports.philox.Stream`."""
+    """Purposes of words, apart from those of `philox.Stream`."""
 
     BLOCKS_OF_EPOCH = 64
     TOKENS_OF_WINDOW = 65

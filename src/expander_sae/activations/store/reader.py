@@ -14,14 +14,14 @@ import torch
 
 from expander_sae.activations.store.errors import StoreError
 from expander_sae.activations.store.manifest import (
-    MANIFEST,
     MASSIVE_MULTIPLE,
+    STORE,
     Manifest,
     Norms,
     Shard,
     read_manifest,
 )
-from expander_sae.activations.store.shards import Tokens, read_tokens, sha256_of
+from expander_sae.activations.store.shards import Tokens, read_tokens
 
 
 class Store:
@@ -35,7 +35,7 @@ class Store:
         self._ends = list(accumulate(shard.tokens for shard in manifest.shards))
         self._verified: set[str] = set()
         for shard in manifest.shards:
-            _check_size(path / shard.file, shard.bytes)
+            STORE.check_size(path / shard.file, shard.bytes)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
@@ -132,26 +132,15 @@ class Store:
         return read_tokens(path, form, max(0, start - begin), min(shard.tokens, stop - begin))
 
     def _matches(self, shard: Shard) -> bool:
-        return sha256_of(self.path / shard.file) == shard.sha256
+        return STORE.sha256_of(self.path / shard.file) == shard.sha256
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.exists():
         raise StoreError(f"{folder} does not exist; give a folder that `expander harvest` wrote.")
     if not folder.is_dir():
-        raise StoreError(f"{folder} is a file, but a store is a folder with a {MANIFEST}; give the folder.")
-    if not (folder / MANIFEST).is_file():
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+        raise StoreError(f"{folder} is a file, but a store is a folder with a {STORE.seal}; give the folder.")
+    if not STORE.is_at(folder):
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{STORE.seal}"))
         hint = f"give one of the stores inside it: {', '.join(inside)}" if inside else "harvest into it first"
-        raise StoreError(f"{folder} has no {MANIFEST}, so it is not a store; {hint}.")
-
-
-def _check_size(path: Path, size: int) -> None:
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} is missing; copy the whole store again.") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-    if found != size:
-        raise StoreError(f"{path} has {found} bytes instead of {size}: it was cut short or changed; copy it again.")
+        raise StoreError(f"{folder} has no {STORE.seal}, so it is not a store; {hint}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -55,15 +54,6 @@ class ShardFormat(NamedTuple):
 def shard_name(number: int) -> str:
     """The file name of the shard of this number."""
     return f"shard-{number:05d}.safetensors"
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); check the file and its permissions.") from error
 
 
 def read_tokens(path: Path, form: ShardFormat, start: int, stop: int) -> Tokens:

@@ -26,17 +26,15 @@ from expander_sae.activations.store.incoming import Integers, as_tokens
 from expander_sae.activations.store.manifest import (
     DTYPES,
     MASSIVE_MULTIPLE,
+    STORE,
     Manifest,
     Resume,
     Shard,
-    write_manifest,
 )
 from expander_sae.activations.store.opening import FolderLock, make_folder, open_manifest
 from expander_sae.activations.store.reader import Store
 from expander_sae.activations.store.shards import FIELDS, Tokens, read_tokens, shard_name
-from expander_sae.storage.folder import replace_file
-from expander_sae.storage.json_fields import check_json
-from expander_sae.storage.tensors import to_bytes
+from expander_sae.files import check_json, to_bytes
 
 
 @dataclass(frozen=True)
@@ -229,9 +227,7 @@ class StoreWriter:
     def _commit(self, manifest: Manifest, shards: Mapping[str, bytes] | None = None) -> None:
         """Write new shards and then the manifest that names them; the writer is closed if that fails."""
         try:
-            for file, data in (shards or {}).items():
-                replace_file(self.path / file, data)
-            write_manifest(self.path, manifest)
+            STORE.write(self.path, manifest.to_json(), shards or {})
         except OSError as error:
             self.close()
             whole = f"{len(self._manifest.shards)} complete shards with {self._manifest.tokens} tokens"

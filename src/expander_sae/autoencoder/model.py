@@ -1,0 +1,227 @@
+"""The sparse autoencoder: a dictionary, a coder, biases and a scale."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expander_sae.autoencoder.config import (
+    Config,
+    Quantised,
+    check_dtype,
+    check_quantised,
+    dtype_name,
+    encoder_name,
+)
+from expander_sae.autoencoder.dictionaries import record_of
+from expander_sae.autoencoder.tensors import convert, read, write
+from expander_sae.coders import Coder, OneShotCoder
+from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries.base import flatten
+from expander_sae.errors import ExpanderError, StorageError
+from expander_sae.kernels.inputs import check_finite
+
+
+class SparseAutoencoder(nn.Module):
+    """Writes activations as `W codes + pre_bias`, on activations scaled to a mean norm of sqrt(m).
+
+    A one-shot coder (TopK, BatchTopK) reads codes off the encoder: the dictionary itself when `tied`, else a second set
+    of values on the same support, plus the latent bias if there is one. Any other coder works on the dictionary alone.
+    """
+
+    pre_bias: nn.Parameter
+    latent_bias: nn.Parameter | None
+    scale: Tensor
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        coder: Coder,
+        *,
+        tied: bool = True,
+        latent_bias: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dictionary, self.coder = dictionary, coder
+        self.untied_encoder = None if tied else copy.deepcopy(dictionary)
+        device, dtype = dictionary.device, dictionary.dtype
+        self.pre_bias = nn.Parameter(torch.zeros(dictionary.m, device=device, dtype=dtype))
+        zeros = torch.zeros(dictionary.n, device=device, dtype=dtype) if latent_bias else None
+        self.latent_bias = None if zeros is None else nn.Parameter(zeros)
+        self.register_buffer("scale", torch.ones((), device=device))
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        """Where it comes from (model, hookpoint, text, tokens, metrics, ...); kept in the file."""
+
+    @property
+    def learned_values(self) -> int:
+        """How many learned numbers there are: dictionary, encoder if it has its own, and biases."""
+        blocks = [self.dictionary] if self.untied_encoder is None else [self.dictionary, self.untied_encoder]
+        biases = [self.pre_bias] if self.latent_bias is None else [self.pre_bias, self.latent_bias]
+        return sum(block.learned_values for block in blocks) + sum(bias.numel() for bias in biases)
+
+    @property
+    def m(self) -> int:
+        """Width of an activation."""
+        return self.dictionary.m
+
+    @property
+    def n(self) -> int:
+        """Number of features."""
+        return self.dictionary.n
+
+    @property
+    def tied(self) -> bool:
+        """Whether the encoder is the dictionary itself."""
+        return self.untied_encoder is None
+
+    @property
+    def encoder(self) -> Dictionary:
+        """What one-shot coders read codes off."""
+        return self.dictionary if self.untied_encoder is None else self.untied_encoder
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As for every module (`to`, `cuda`, `half`, ...), but the scale stays float32: half would be off by 1/1000."""
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scale = scale.to(self.scale.device)
+        return self
+
+    @torch.no_grad()
+    def fit_scale(self, x: Float[Tensor, "*batch m"]) -> float:
+        """Choose the scale that gives these activations a mean norm of sqrt(m); returns it."""
+        flat = flatten(x, self.m)
+        check_finite("x", flat)
+        mean = float(torch.linalg.vector_norm(flat.float(), dim=1).mean()) if len(flat) else 0.0
+        if mean == 0:
+            raise ExpanderError("The scale needs at least one activation that is not zero.")
+        self.scale.fill_(math.sqrt(self.m) / mean)
+        return float(self.scale)
+
+    def encode(self, x: Float[Tensor, "*batch m"]) -> Codes:
+        """The codes of every token."""
+        return self._encode(self._centre(x))
+
+    def _centre(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        flatten(x, self.m)
+        return torch.addcmul(-self.pre_bias, x.to(torch.promote_types(x.dtype, self.pre_bias.dtype)), self.scale)
+
+    def _encode(self, centred: Float[Tensor, "*batch m"]) -> Codes:
+        if isinstance(self.coder, OneShotCoder):
+            return self.coder(self.encoder, centred, self.latent_bias)
+        return self.coder(self.dictionary, centred)
+
+    def decode(self, codes: Codes) -> Float[Tensor, "*batch m"]:
+        """The activations that codes stand for, at the scale of the input."""
+        if codes.n != self.n:
+            raise ExpanderError(f"These codes are for {codes.n} features, this autoencoder has {self.n}.")
+        return (self.dictionary.synthesize(codes) + self.pre_bias) / self.scale
+
+    def forward(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+        """The reconstruction of every token, in the dtype of x."""
+        return self.decode(self.encode(x)).to(x.dtype)
+
+    def residual(self, x: Float[Tensor, "*batch m"]) -> tuple[Codes, Float[Tensor, "*batch m"]]:
+        """The codes, and what they leave unexplained of the scaled activations: what training makes small.
+
+        Passes over [batch, m] fewer times than comparing x with `forward(x)`.
+        """
+        centred = self._centre(x)
+        codes = self._encode(centred)
+        return codes, self.dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
+
+    def with_coder(self, coder: Coder) -> SparseAutoencoder:
+        """The same weights, not copied, under another coder."""
+        other = copy.copy(self)
+        other._modules, other._parameters = dict(self._modules), dict(self._parameters)
+        other._buffers, other.provenance = dict(self._buffers), dict(self.provenance)
+        other.coder = coder
+        return other
+
+    def save(
+        self, path: str | PathLike[str], *, dtype: torch.dtype | None = None, values: Quantised | None = None
+    ) -> None:
+        """Write the folder `path` (config.json and a safetensors file), replacing an autoencoder that is there.
+
+        `values` keeps dictionary and encoder in 8 or 4 bits per value; what else there is in `dtype`, then float16.
+        """
+        learned = self._learned()
+        if dtype is None:
+            dtype = _dtype_of(learned) if values is None else torch.float16
+        check_dtype(dtype)
+        if values is not None:
+            check_quantised(values)
+        record = record_of(self.dictionary)
+        if self.untied_encoder is not None and record_of(self.untied_encoder) != record:
+            raise StorageError(
+                "The encoder has another support than the dictionary, which a file cannot say; give both the same one."
+            )
+        latent_bias, kind = self.latent_bias is not None, values or dtype_name(dtype)
+        config = Config(record, self.coder, self.tied, latent_bias, float(self.scale), dtype, kind, self.provenance)
+        blocks = self.dictionary.named_modules(remove_duplicate=False)
+        supports = {
+            f"{prefix}.rows".removeprefix("."): block.support
+            for prefix, block in blocks
+            if isinstance(block, ExpanderDictionary)
+        }
+        write(Path(path), config, learned, supports)
+
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """The autoencoder in the folder `path`, checked; in float32 (float64 if stored so) unless `dtype` differs."""
+        stored = read(Path(path))
+        config = stored.config
+        dtype = dtype or (torch.float64 if config.dtype == torch.float64 else torch.float32)
+        check_dtype(dtype)
+        learned = {each.name: convert(each.name, stored.tensors[each.name], dtype, device) for each in config.learned()}
+        sae = cls(
+            config.dictionary.build(stored.tensors | learned),
+            config.coder,
+            tied=config.tied,
+            latent_bias=config.latent_bias,
+            provenance=config.provenance,
+        )
+        with torch.no_grad():
+            for name, parameter in sae._learned().items():
+                parameter.copy_(learned[name])
+            sae.scale.fill_(config.scale)
+        return sae
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Every learned tensor by the name it has in the file."""
+        learned: dict[str, Tensor] = dict(self.dictionary.named_parameters(remove_duplicate=False))
+        if self.untied_encoder is not None:
+            for name, tensor in self.untied_encoder.named_parameters(remove_duplicate=False):
+                learned[encoder_name(name)] = tensor
+        learned["pre_bias"] = self.pre_bias
+        if self.latent_bias is not None:
+            learned["latent_bias"] = self.latent_bias
+        named = {id(tensor) for tensor in learned.values()}
+        others = [name for name, tensor in self.named_parameters() if id(tensor) not in named]
+        if others:
+            raise StorageError(
+                f"A file has no place for the parameters {', '.join(others)}; remove them before saving."
+            )
+        return learned
+
+    def extra_repr(self) -> str:
+        return f"coder={self.coder}, scale={float(self.scale):.4g}"
+
+
+def _dtype_of(learned: Mapping[str, Tensor]) -> torch.dtype:
+    """The one dtype of these tensors."""
+    dtypes = {tensor.dtype for tensor in learned.values()}
+    if len(dtypes) > 1:
+        names = ", ".join(sorted(map(dtype_name, dtypes)))
+        raise StorageError(f"The parameters are of several dtypes ({names}); choose one, such as dtype=torch.float32.")
+    return dtypes.pop()

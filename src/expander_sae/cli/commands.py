@@ -1,0 +1,64 @@
+"""The commands, a line each, in the order and under the headings of `expander --help`.
+
+`expander NAME` is the class `Name` of the file `cli/name.py`, or its function `main`, imported only when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from expander_sae.version import __version__
+
+GROUPS: dict[str, dict[str, str]] = {
+    "Get a model and its activations": {
+        "model": "fetch a language model, and see that it is sound",
+        "harvest": "keep a model's activations on disk; goes on after a kill",
+    },
+    "Train": {
+        "train": "train dictionaries on activations, several in one pass",
+        "finetune": "teach one what the model's own predictions need of it",
+        "cut": "fewer values per column out of more, without training",
+    },
+    "Look and measure": {
+        "eval": "what a dictionary loses, and what a model loses by it",
+        "certify": "what is proved about a dictionary, refuted, or measured",
+    },
+    "Studies": {
+        "demo": "four dictionaries for a layer of a real model, one report",
+        "study": "one question answered, by experiments of one command",
+        "bench": "speed, size and memory against others, on this machine",
+    },
+    "Files": {
+        "info": "what an autoencoder on disk is",
+        "compress": "an autoencoder in fewer bytes",
+    },
+}
+
+NAMES = [name for group in GROUPS.values() for name in group]
+
+
+def run(name: str, arguments: Sequence[str]) -> None:
+    """Do what a command is asked to do: its class says by its fields what can be asked, its `main` reads it itself."""
+    import tyro
+
+    module = import_module(f"expander_sae.cli.{name}")
+    if hasattr(module, "main"):
+        module.main(arguments)
+    else:
+        tyro.cli(getattr(module, name.capitalize()), prog=f"expander {name}", args=arguments).run()
+
+
+def overview() -> str:
+    """What `expander --help` prints: every command with what it is for."""
+    width = max(map(len, NAMES))
+    lines = [
+        "usage: expander COMMAND ...",
+        "",
+        f"expander-sae {__version__}: sparse autoencoders whose dictionary columns touch d",
+        "coordinates, not all m of them. Each command explains itself:",
+        "expander COMMAND --help",
+    ]
+    for heading, group in GROUPS.items():
+        lines += ["", heading, *(f"  • {name:{width}}  {what}" for name, what in group.items())]
+    return "\n".join(lines)

@@ -1,0 +1,35 @@
+"""What several commands are given: the folder of one autoencoder, and the language model that autoencoders run in."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from expander_sae.activations.models import LanguageModel
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.console import waiting
+from expander_sae.errors import ExpanderError
+
+
+def autoencoder_in(folder: Path) -> SparseAutoencoder:
+    """The one autoencoder that this folder is or holds."""
+    from expander_sae.evaluation import load_runs
+
+    found = load_runs([folder])
+    if len(found) > 1:
+        raise ExpanderError(f"{folder} holds {len(found)} autoencoders; name the folder of one of them.")
+    return next(iter(found.values()))
+
+
+def language_model_of(
+    saes: Mapping[str, SparseAutoencoder], name: str | None, device: str | None = None
+) -> LanguageModel:
+    """The model of this name, or the one that all autoencoders were trained with."""
+    from expander_sae.activations.models import load_language_model, name_of
+    from expander_sae.evaluation import trained_with
+
+    if name is None:
+        origin = {key: trained_with(saes, key) for key in ("model", "revision")}
+        if origin["model"] is None:
+            raise ExpanderError("The autoencoder does not say what model it was trained with; give --model.")
+        name = name_of(origin)
+    with waiting(f"loading {name}"):
+        return load_language_model(name, device=device)

@@ -1,0 +1,94 @@
+"""`expander study`: one study by its name, or finished ones as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+
+from expander_sae.console import Announcer, terminal
+from expander_sae.errors import ExpanderError
+from expander_sae.studies import STUDIES
+from expander_sae.studies.study import load_study
+
+if TYPE_CHECKING:
+    from expander_sae.reporting.report import Report
+    from expander_sae.studies.study import Config, Listener
+
+PAGE = "page"
+"""What binds reports; no study may be called so."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Bind the reports of finished studies into one HTML page that needs nothing else.
+
+    Their sentences, tables and pictures as they are in the folders; nothing is run or measured.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `expander study NAME` finished, in the order of the page."""
+    out: Path = Path("report.html")
+    """The page."""
+    title: str = "Studies of expander dictionaries"
+    """What stands over it."""
+
+    def run(self) -> None:
+        """Write the page and say where it is."""
+        from expander_sae.files import replace_file
+        from expander_sae.reporting.page import page_of
+        from expander_sae.studies.study import read_reports
+
+        if not self.folders:
+            raise ExpanderError("There is nothing to bind; give at least one folder of a finished study.")
+        reports = [report for folder in self.folders for report in read_reports(folder)]
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.out, page_of(reports, self.title).encode())
+        terminal().print(f"{len(reports)} reports are in {self.out}.", soft_wrap=True)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the study that the first argument names; without one, say which there are."""
+    name, rest = next(iter(arguments), "--help"), list(arguments[1:])
+    if name in ("-h", "--help"):
+        _list_studies()
+    elif name == PAGE:
+        tyro.cli(Page, prog=f"expander study {PAGE}", args=rest).run()
+    elif name in STUDIES:
+        _run(name, rest)
+    else:
+        raise ExpanderError(f"There is no study {name!r}; expander study --help lists them.")
+
+
+def _list_studies() -> None:
+    print("usage: expander study NAME [options]; expander study NAME --help explains them.\n")
+    width = max(map(len, STUDIES))
+    for name, said in {**STUDIES, PAGE: "Binds the reports of finished studies into one HTML page."}.items():
+        print(f"  {name:{width}}  {said}")
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    """Carry out a study and say where its report is."""
+    study = load_study(name)
+    config = tyro.cli(study.config, prog=f"expander study {name}", args=arguments)
+    console = terminal()
+    report = answer(study.run, config, console)
+    path = config.out / f"{report.name}.md"
+    console.print(f"The report is {path}, beside it the numbers and the pictures.", soft_wrap=True)
+
+
+def answer(run: Callable[[Config, Listener], Report], config: Config, console: Console) -> Report:
+    """Announce the stages, write the report, and print its first table and the findings."""
+    with Announcer(console) as announcer:
+        report = run(config, announcer)
+    report.write(config.out)
+    heading, table = next(iter(report.tables.items()))
+    console.print(f"{heading}:", highlight=False)
+    console.print(table.to_rich())
+    for finding in report.findings:
+        console.print(finding)
+    return report

@@ -1,1 +1,0 @@
-"""Experiments: each a config, a run and a table."""

@@ -1,0 +1,212 @@
+"""Files: replaced in one step, and folders that one JSON file seals and describes.
+
+The seal is the commit point. It names every other file of its folder, so new files lie beside the old ones until the
+new seal takes the place of the old one in one rename. A process killed at any moment leaves the old content or the new
+one. One process at a time may write a folder; any number may read it. Nothing on disk can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from expander_sae.errors import ExpanderError, StorageError
+from expander_sae.version import __version__
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put the file in its place in one step, once its content is safely on the disk."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make renames in the folder survive a power cut; Windows offers no way to ask for it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def json_text(content: object) -> str:
+    """The JSON text of all files of this library: indented, without NaN and infinity, which JSON does not know."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Put the content into a JSON file in one step."""
+    replace_file(path, json_text(content).encode())
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of a safetensors file."""
+    return safetensors.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a JSON file, however it is laid out, without its own entry `checksum`."""
+    others = {key: value for key, value in content.items() if key != "checksum"}
+    text = json.dumps(others, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_json(value: object, name: str) -> None:
+    """Refuse what JSON would change or cannot hold, naming the entry."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise StorageError(f"{name} has the key {key!r}, but a file holds only keys that are strings.")
+            check_json(entry, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, entry in enumerate(value):
+            check_json(entry, f"{name}[{position}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise StorageError(f"{name} is {value}, but a file holds only finite numbers; leave it out or use None.")
+    elif not (value is None or isinstance(value, str | int | float)):
+        kind = type(value).__name__
+        raise StorageError(
+            f"{name} is a {kind}, but a file holds only strings, numbers, booleans, None, lists and dictionaries."
+        )
+
+
+@dataclass(frozen=True)
+class SealedFolder:
+    """A format of folders: a JSON file, the seal, and the files that it names; what is said when one is not as it was.
+
+    The last four are ends of sentences that begin with the path of the seal; `{library}` and `{version}` stand for what
+    the file says about its writer.
+    """
+
+    seal: str
+    """The name of the JSON file."""
+    others: re.Pattern[str]
+    """The names of the other files."""
+    noun: str
+    """What such a folder holds."""
+    error: type[ExpanderError]
+    format: str
+    version: int
+    """The schema version that is written."""
+    older: tuple[int, ...]
+    """Schema versions that can be read too."""
+    foreign: str
+    """Of a file of another format."""
+    newer: str
+    """Of a file of a later schema version."""
+    unknown: str
+    """Of a file of a schema version that there never was."""
+    remedy: str
+    """What to do about a file that was edited or damaged."""
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether the folder holds such content."""
+        return (folder / self.seal).is_file()
+
+    def write(self, folder: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Write new files, and then the seal that names them."""
+        for name, data in files.items():
+            replace_file(folder / name, data)
+        about = {"format": self.format, "schema_version": self.version, "library_version": __version__, **content}
+        write_json(folder / self.seal, {**about, "checksum": checksum(about)})
+
+    def replace(self, folder: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Make the folder hold this and nothing of what it held before."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.write(folder, content, files)
+        except OSError as error:
+            raise self.error(
+                f"{folder} cannot be written ({error.strerror}); {self.noun} that it held is still whole."
+            ) from error
+        self.remove_unnamed(folder, files)
+
+    def remove_unnamed(self, folder: Path, named: Collection[str]) -> None:
+        """Delete files that the seal does not name, and what killed processes left behind."""
+        for path in folder.iterdir():
+            name, is_leftover = path.name.removesuffix(".tmp"), path.name.endswith(".tmp")
+            if (self.others.fullmatch(name) and path.name not in named) or (is_leftover and name == self.seal):
+                # The folder is whole; a file that cannot be deleted now is deleted by the next writer.
+                with suppress(OSError):
+                    path.unlink()
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """What the seal says, after its format, version and checksum were found right."""
+        path = folder / self.seal
+        try:
+            content = json.loads(self.read_bytes(path).decode())
+        except (ValueError, RecursionError) as error:
+            raise self.error(f"{path} is not readable JSON: it is damaged or cut short; {self.remedy}.") from error
+        if not isinstance(content, dict) or content.get("format") != self.format:
+            raise self.error(f"{path} {self.foreign}.")
+        version, library = content.get("schema_version"), content.get("library_version")
+        if type(version) is not int or version not in (self.version, *self.older):
+            sentence = self.newer if type(version) is int and version > self.version else self.unknown
+            raise self.error(f"{path} {sentence.format(version=repr(version), library=library)}.")
+        try:
+            sound = content.get("checksum") == checksum(content)
+        except (ValueError, RecursionError):  # numbers that are not finite, or nesting, such as was never written
+            sound = False
+        if not sound:
+            raise self.error(f"{path} does not match its checksum: it was edited or damaged; {self.remedy}.")
+        return content
+
+    def read_bytes(self, path: Path) -> bytes:
+        """The content of a file of such a folder."""
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+
+    def read_named(self, path: Path, digest: str, size: int | None = None) -> bytes:
+        """The content of a file that the seal names, its size (if that is known) and SHA-256 found right."""
+        self.check_size(path, size)
+        data = self.read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
+        return data
+
+    def sha256_of(self, path: Path) -> str:
+        """The SHA-256 of a file of such a folder, which may be larger than memory."""
+        try:
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+
+    def check_size(self, path: Path, size: int | None) -> None:
+        """Refuse a file that is missing, or not of this size."""
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError as error:
+            raise self.error(f"{path} is missing; copy the whole folder again.") from error
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+        if size is not None and found != size:
+            raise self.error(f"{path} has {found} bytes instead of {size}: it was cut short or changed; copy it again.")
+
+    def _unreadable(self, path: Path, error: OSError) -> ExpanderError:
+        return self.error(f"{path} cannot be read ({error.strerror}); check the file and its permissions.")

@@ -1,0 +1,186 @@
+"""Everything that a frontier compares: the expander line, and what an engineer would do instead at its sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from expander_sae.activations.store import Store
+from expander_sae.autoencoder import Quantised, SparseAutoencoder, describe, is_autoencoder
+from expander_sae.coders import OMP, Coder, TopK
+from expander_sae.studies.frontier import FrontierConfig, SeedConfigs, compressing
+from expander_sae.studies.frontier.compressing import fine_tuned
+from expander_sae.training import TrainConfig
+
+EXPANDER, FEWER, LOW_RANK, PRUNED, ROUNDED, PRODUCTS = FAMILIES = (
+    "expander", "fewer columns", "low rank", "pruned", "fewer bits", "product-quantised",
+)  # fmt: skip
+"""What a dictionary was made smaller by."""
+REFERENCE = "dense float16"
+"""The one that all others are compared with."""
+CoderName = Literal["topk", "omp"]
+CODERS: dict[CoderName, type[Coder]] = {"topk": TopK, "omp": OMP}
+"""What dictionaries are measured under; each takes the k of the config."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A dictionary of the comparison, and how it is made."""
+
+    family: str
+    name: str
+    seed: int
+    coders: tuple[CoderName, ...]
+    """What it is measured under."""
+    values: Quantised | None
+    """What its file keeps values in; None is float16."""
+    make: Callable[[], SparseAutoencoder]
+
+    def path_in(self, folder: Path) -> Path:
+        """Its own folder in that of all."""
+        coder = self.coders[0] if len(self.coders) == 1 else ""
+        return folder / f"seed{self.seed}-{_slug(f'{self.name} {coder}')}"
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether it was made already."""
+        return is_autoencoder(self.path_in(folder))
+
+    def write_to(self, folder: Path) -> None:
+        """Make it and put it on disk, in as few bytes as its form has."""
+        self.make().save(self.path_in(folder), dtype=torch.float16, values=self.values)
+
+
+def cell_name(contestant: Contestant, coder: CoderName) -> str:
+    """What a file is called that holds what was measured of it under a coder."""
+    return f"seed{contestant.seed}-{_slug(f'{contestant.name} {coder}')}"
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def cost_of(folder: Path) -> tuple[int, int]:
+    """(learned values, bytes on disk) of the autoencoder in a folder, biases and description included."""
+    described = describe(folder)
+    form = described.provenance.get(compressing.PACKED)
+    if form is None:
+        return described.learned_values, described.bytes_on_disk
+    biases = described.m + described.n * described.latent_bias
+    rest = described.bytes_by_part["biases"] + described.bytes_by_part["description"]
+    return form["learned_values"] + biases, form["bytes"] + rest
+
+
+def contestants(
+    config: FrontierConfig,
+    plans: Mapping[int, SeedConfigs],
+    trained: Callable[[TrainConfig], SparseAutoencoder],
+    source: Store | Tensor,
+) -> list[Contestant]:
+    """All of them, seed by seed, the reference of each seed first; `trained` gives back what training made."""
+    found = []
+    for seed, plan in plans.items():
+        found += [*_dense(config, plan, trained, seed), *_lines(plan, trained, seed)]
+        found += _tuned(config, plan, trained, source, seed)
+    return found
+
+
+def _dense(
+    config: FrontierConfig, plan: SeedConfigs, trained: Callable[[TrainConfig], SparseAutoencoder], seed: int
+) -> list[Contestant]:
+    """The dense dictionary, and what needs no further training to make it smaller."""
+
+    def dense() -> SparseAutoencoder:
+        return trained(plan.dense)
+
+    def of(length: int) -> Callable[[], SparseAutoencoder]:
+        return lambda: compressing.product_quantised(dense(), length)
+
+    both = tuple(CODERS)
+    return [
+        Contestant(ROUNDED, REFERENCE, seed, both, None, dense),
+        Contestant(ROUNDED, "dense int8", seed, both, "int8", dense),
+        Contestant(ROUNDED, "dense int4", seed, both, "int4", dense),
+        Contestant(ROUNDED, "dense 2 bits", seed, both, None, lambda: compressing.two_bits(dense())),
+        *(
+            Contestant(PRODUCTS, f"dense PQ {length}", seed, both, None, of(length))
+            for length in config.sub_vectors
+        ),
+    ]  # fmt: skip
+
+
+def _lines(plan: SeedConfigs, trained: Callable[[TrainConfig], SparseAutoencoder], seed: int) -> list[Contestant]:
+    """What training made as it is: one expander dictionary per degree, and dense ones of fewer columns."""
+
+    def as_trained(config: TrainConfig) -> Callable[[], SparseAutoencoder]:
+        return lambda: trained(config)
+
+    def without_rows(config: TrainConfig) -> Callable[[], SparseAutoencoder]:
+        return lambda: compressing.written_dense(trained(config))
+
+    return [
+        *(
+            Contestant(EXPANDER, f"expander d={each.d}", seed, ("omp",), "int8", as_trained(each))
+            for each in plan.expanders
+        ),
+        *(
+            Contestant(FEWER, f"dense n={each.n}", seed, ("topk",), "int8", as_trained(each))
+            for each in plan.matched
+        ),
+        *(
+            Contestant(FEWER, f"dense n={each.n}", seed, ("omp",), "int8", without_rows(each))
+            for each in plan.matched_pursuit
+        ),
+    ]  # fmt: skip
+
+
+def _tuned(
+    config: FrontierConfig,
+    plan: SeedConfigs,
+    trained: Callable[[TrainConfig], SparseAutoencoder],
+    source: Store | Tensor,
+    seed: int,
+) -> list[Contestant]:
+    """What is cut out of the dense dictionary and then trained once more."""
+    tokens = max(plan.dense.batch, round(config.fine_tune * plan.dense.tokens))
+    once_more = dataclasses.replace(plan.dense, tokens=tokens, shuffle_seed=plan.dense.shuffle_seed + 1)
+
+    def prune(d: int, coder: CoderName) -> Callable[[], SparseAutoencoder]:
+        # Any recipe will do: rows are there already, and those of a recipe stay.
+        tuning = dataclasses.replace(once_more, d=d, coder=coder, construction="uniform")
+        return lambda: fine_tuned(compressing.pruned(trained(plan.dense), d, tuning.make_coder()), tuning, source)
+
+    def factorise(rank: int) -> Callable[[], SparseAutoencoder]:
+        # Dead columns cannot learn on their own where all share their factors.
+        tuning = dataclasses.replace(once_more, auxk=0.0)
+        return lambda: compressing.multiplied(
+            fine_tuned(compressing.low_rank(trained(plan.dense), rank), tuning, source)
+        )
+
+    degrees = [each.d for each in plan.expanders if each.d is not None]
+    return [
+        *(
+            Contestant(PRUNED, f"pruned d={d}", seed, (coder,), "int8", prune(d, coder))
+            for d in degrees
+            for coder in CODERS
+        ),
+        *(
+            Contestant(LOW_RANK, f"dense rank {rank}", seed, tuple(CODERS), None, factorise(rank))
+            for rank in _ranks(degrees, once_more.n, _width(source))
+        ),
+    ]  # fmt: skip
+
+
+def _ranks(degrees: Sequence[int], n: int, m: int) -> list[int]:
+    """The ranks whose factors are as many values as each degree's; two small degrees may share one."""
+    return list(dict.fromkeys(max(1, round(n * d / (n + m))) for d in degrees))
+
+
+def _width(source: Store | Tensor) -> int:
+    return source.width if isinstance(source, Store) else source.shape[1]

@@ -1,0 +1,78 @@
+"""The frontier: what a dictionary keeps of the activations over how many values it learns and how many bytes it takes,
+for expander dictionaries of every degree and for everything that an engineer would do to a dense one instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.reporting.report import Report
+from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
+from expander_sae.studies.data import open_data
+from expander_sae.studies.frontier import FrontierConfig
+from expander_sae.studies.frontier.contestants import (
+    CODERS,
+    REFERENCE,
+    CoderName,
+    Contestant,
+    cell_name,
+    contestants,
+    cost_of,
+)
+from expander_sae.studies.frontier.report import report_of
+from expander_sae.studies.study import Listener, Stages, Study, begun
+
+CONTESTANTS = "contestants"
+"""The folder of everything that is compared, in as few bytes as its form has."""
+
+
+def run(config: FrontierConfig, listener: Listener) -> Report:
+    """Do what an earlier run in the same folder has not done yet, and say who wins where."""
+    return report_of(compared(config, listener))
+
+
+def compared(config: FrontierConfig, listener: Listener) -> Comparison[FrontierConfig]:
+    """Every dictionary under its coders, as it was measured."""
+    with begun(config, listener, "a frontier") as stages:
+        data = open_data(config)
+        plans = config.trained(data)
+    trained = config.out / TRAINED
+    train_in_one_pass([each for plan in plans.values() for each in plan.all], trained, data, stages)
+    found = contestants(config, plans, lambda each: SparseAutoencoder.load(trained / each.name), data.source)
+    _make(config, found, stages)
+    cells = [(each, coder) for each in found for coder in each.coders]
+    references = {each.seed: cell_name(each, each.coders[0]) for each in found if each.name == REFERENCE}
+    contenders = [_contender(config, each, coder, references[each.seed]) for each, coder in cells]
+    measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    records = []
+    for record, (each, _) in zip(measured, cells, strict=True):
+        learned_values, size = cost_of(each.path_in(config.out / CONTESTANTS))
+        records.append(record.with_counts(learned_values=learned_values, bytes_on_disk=size))
+    return Comparison(config, data, config.base(data), records, scope, stages.rounded)
+
+
+def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -> None:
+    """Cut, round and train once more what is not on disk yet."""
+    folder = config.out / CONTESTANTS
+    missing = [each for each in found if not each.is_in(folder)]
+    what = "dense dictionaries cut and rounded, some of them trained once more"
+    with stages.stage("compress", what, found=not missing) as stage:
+        for each in missing:
+            each.write_to(folder)
+        stage.outcome = f"{len(found)} dictionaries to compare"
+
+
+def _contender(config: FrontierConfig, contestant: Contestant, coder: CoderName, reference: str) -> Contender:
+    labels: dict[str, str | int] = {
+        "family": contestant.family, "name": contestant.name, "coder": coder, "seed": contestant.seed,
+    }  # fmt: skip
+    return Contender(cell_name(contestant, coder), labels, partial(_load, config, contestant, coder), reference)
+
+
+def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> SparseAutoencoder:
+    sae = SparseAutoencoder.load(contestant.path_in(config.out / CONTESTANTS))
+    return sae.with_coder(CODERS[coder](k=config.k))  # type: ignore[call-arg]  # each of them takes it
+
+
+STUDY = Study(FrontierConfig, run)
