@@ -33,6 +33,8 @@ class Text:
     ids: NDArray[np.int64]
     document: NDArray[np.int64]
     """Of every token, numbered from 0 without gaps."""
+    piece: NDArray[np.int64]
+    """Of every token: what the model read at once, numbered from 0."""
     position: NDArray[np.int64]
     """Of every token in its document."""
     spans: NDArray[np.int64]
@@ -118,6 +120,7 @@ class HeldOut:
         text_read = Text(
             ids=found.ids,
             document=np.array([numbers[int(each)] for each in found.document]),
+            piece=np.cumsum(found.position % text.context == 0) - 1,
             position=found.position,
             spans=_spans(documents, found, text, language_model),
             documents=[document.text for document in documents.values()],

@@ -14,10 +14,11 @@ from safetensors.torch import save
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.quality.held_out import HeldOut, Text
 from expander_sae.evaluation.quality.predictions import Predictions
-from expander_sae.storage.folder import replace_file
+from expander_sae.files import replace_file
 
 FORMAT = "expander-sae-held-out-1"
-_OF_TEXT = ("ids", "document", "position", "spans")
+"""The form of the file; another one is refused."""
+_OF_TEXT = ("ids", "document", "piece", "position", "spans")
 _OF_PREDICTIONS = ("hidden", "embedding", "bias")
 
 
