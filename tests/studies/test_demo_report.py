@@ -10,7 +10,7 @@ import pytest
 
 from expander_sae.evaluation.results import Evaluation, Interval, Kind, LanguageModelLoss, Scope
 from expander_sae.studies.compare import Record, measures_of, read_evaluations, write_evaluations
-from expander_sae.studies.demo import DemoConfig
+from expander_sae.studies.demo.config import DemoConfig
 from expander_sae.studies.demo.report import Compared, cautions, notes, summary
 from expander_sae.training import TrainConfig
 

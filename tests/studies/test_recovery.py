@@ -15,17 +15,8 @@ import torch
 
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.recovery import CODERS, RecoveryConfig
-from expander_sae.studies.recovery import run as recovery
-from expander_sae.studies.recovery.report import (
-    CONDITION,
-    clopper_pearson,
-    curves_of,
-    falls_through,
-    report_of,
-    rows_of,
-)
-from expander_sae.studies.recovery.run import (
+from expander_sae.studies import recovery as recovery
+from expander_sae.studies.recovery import (
     CELLS,
     Certificates,
     RecoveryResult,
@@ -34,6 +25,15 @@ from expander_sae.studies.recovery.run import (
     exact_tokens,
     make_dictionary,
     planted_codes,
+)
+from expander_sae.studies.recovery.config import CODERS, RecoveryConfig
+from expander_sae.studies.recovery.report import (
+    CONDITION,
+    clopper_pearson,
+    curves_of,
+    falls_through,
+    report_of,
+    rows_of,
 )
 from tests.studies.notebook import Notebook
 

@@ -22,6 +22,7 @@ from expander_sae.certificates.sampling import Sets, codes_of_store, random_sets
 from expander_sae.certificates.statements import Certificate, Statement
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
 from expander_sae.certificates.subject import Columns, SparseColumns, columns_of
+from expander_sae.checks import at_least
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import adversarial_expansion
@@ -53,8 +54,7 @@ class CertifyConfig:
 
     def __post_init__(self) -> None:
         for name in ("supports", "tokens", "restarts"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         if any(k < 1 for k in self.k):
             raise ExpanderError(f"Every k must be at least 1, not {min(self.k)}.")
         if not 0 < self.delta < 1:

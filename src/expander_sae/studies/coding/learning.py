@@ -15,7 +15,7 @@ from expander_sae.coders.fista import SAFETY, largest_eigenvalue
 from expander_sae.coders.lasso import largest_penalty
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
-from expander_sae.studies.coding import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
+from expander_sae.studies.coding.config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.studies.coding.world import Tokens
 from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
