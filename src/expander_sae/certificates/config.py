@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from expander_sae.checks import at_least
 from expander_sae.errors import ExpanderError
 
 
@@ -26,8 +27,7 @@ class CertifyConfig:
 
     def __post_init__(self) -> None:
         for name in ("supports", "tokens", "restarts"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         if any(k < 1 for k in self.k):
             raise ExpanderError(f"Every k must be at least 1, not {min(self.k)}.")
         if not 0 < self.delta < 1:

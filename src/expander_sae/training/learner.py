@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +15,7 @@ from expander_sae.coders import BatchTopK
 from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
-from expander_sae.training.config import TrainConfig
+from expander_sae.training.config import Schedule, TrainConfig
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.losses import batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
@@ -27,28 +26,6 @@ THRESHOLD_MEMORY = 0.99
 """How much of the batch_topk threshold stays at every step."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam remembers of every parameter."""
-
-
-class Schedule(Protocol):
-    """What the steps of a run depend on besides the peak of their learning rate."""
-
-    @property
-    def tokens(self) -> int: ...
-
-    @property
-    def batch(self) -> int: ...
-
-    @property
-    def warm_up(self) -> float: ...
-
-    @property
-    def decay(self) -> float: ...
-
-    @property
-    def betas(self) -> tuple[float, float]: ...
-
-    @property
-    def clip(self) -> float: ...
 
 
 def rate_at(schedule: Schedule, peak: float, tokens: int) -> float:

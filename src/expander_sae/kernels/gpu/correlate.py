@@ -9,11 +9,12 @@ or of the result: half precision halves the traffic and loses nothing, since its
 from __future__ import annotations
 
 import torch
+import triton
+import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels.gpu_language import tl, triton
 
 CACHE_BYTES = 160 << 10
 """What a tile of tokens may take: most of what L1 and shared memory have together (A100: 192 KiB, H100: 256 KiB)."""
@@ -92,12 +93,7 @@ def tile_size(width: int, element_bytes: int) -> int:
 
 @triton.jit
 def _cut_into_tiles(
-    x: tl.tensor,
-    tiles: tl.tensor,
-    batch: tl.tensor,
-    width: tl.tensor,
-    TOKENS: tl.constexpr,
-    COORDINATES: tl.constexpr,
+    x: tl.tensor, tiles: tl.tensor, batch: tl.tensor, width: tl.tensor, TOKENS: tl.constexpr, COORDINATES: tl.constexpr
 ) -> None:
     """tiles[tile, coordinate, token], zero for tokens behind the last."""
     tile = tl.program_id(0).to(tl.int64)

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import triton
+import triton.language as tl
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from expander_sae.kernels.gpu_correlate import (
+from expander_sae.kernels.gpu.correlate import (
     BLOCK_LAUNCH,
     BLOCK_SIZE,
     UNFUSED,
@@ -34,7 +36,6 @@ from expander_sae.kernels.gpu_correlate import (
     tile_size,
     tiled,
 )
-from expander_sae.kernels.gpu_language import tl, triton
 
 WORKSPACE_BYTES = 256 << 20
 """Memory of a call beside its inputs, a second copy of the dictionary and its outputs; a batch that would need more is
@@ -263,14 +264,7 @@ class _Tournament:
         return max(1, WORKSPACE_BYTES // (x.shape[1] * x.element_size() + lists))
 
 
-def select(
-    x: Float[Tensor, "batch m"],
-    values: Float[Tensor, "n d"],
-    rows: Int[Tensor, "n d"],
-    k: int,
-    bias: Float[Tensor, " n"],
-    signed: bool,
-) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
     """(values [batch, k], indices [batch, k]) like `reference.select`, from contiguous tensors.
 
     Sums and results have the precision of `bias`, float32 or float64; x and values may be stored in less.

@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from expander_sae.activations.store.errors import StoreError
 from expander_sae.activations.store.manifest import STORE, Manifest, read_manifest
 from expander_sae.activations.store.reader import Store
+from expander_sae.activations.store.shards import StoreError
 
 if sys.platform != "win32":
     import fcntl

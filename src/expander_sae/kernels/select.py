@@ -11,9 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from expander_sae.kernels import reference
-from expander_sae.kernels.dispatch import Implementation, choose
-from expander_sae.kernels.inputs import check_columns, check_finite, padded_with_zeros, result_dtype, working_dtype
+from expander_sae.kernels.inputs import (
+    Implementation,
+    check_columns,
+    check_finite,
+    choose,
+    padded_with_zeros,
+    result_dtype,
+    working_dtype,
+)
 from expander_sae.kernels.products import select_gradients
 
 
@@ -32,26 +38,19 @@ def _select(
     version = choose(implementation, x.device)
     if uneven and version != "cpu":  # which reads every column as long as it is
         values, rows = padded_with_zeros(values, rows)
-    if version == "gpu":
-        from expander_sae.kernels import gpu_select
-
-        # Read as it is stored: half the traffic in half precision, and the sums have the dtype of the bias.
-        scores, indices = gpu_select.select(x, values, rows, k, bias, signed)
-    elif version == "cpu":
-        from expander_sae.kernels import cpu_select  # imported where it is used: Numba takes a while
-
-        x, values = x.to(dtype), values.to(dtype)
-        arrays = cpu_select.select(x.numpy(), values.numpy(), rows.numpy(), k, bias.numpy(), signed)
-        scores, indices = (torch.from_numpy(array) for array in arrays)
+    # Imported where they are used: Numba and Triton take a while. Sums have the precision of the bias in all of them.
+    if version == "cpu":
+        from expander_sae.kernels.cpu.select import select
+    elif version == "gpu":
+        from expander_sae.kernels.gpu.select import select
     else:
-        scores, indices = reference.select(x.to(dtype), values.to(dtype), rows, k, bias, signed)
+        from expander_sae.kernels.reference import select
+    scores, indices = select(x, values, rows, k, bias, signed)
     return scores.to(result), indices
 
 
 @_select.register_fake
-def _(
-    x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
-) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, *_: Any) -> tuple[Tensor, Tensor]:
     shape = (x.shape[0], k)
     return x.new_empty(shape, dtype=result_dtype(x, values, bias)), x.new_empty(shape, dtype=torch.int64)
 

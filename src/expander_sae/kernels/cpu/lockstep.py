@@ -7,17 +7,28 @@ goes on with the next one. A pass costs the same however many coordinates the la
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import int64, uint64
+from numpy.typing import DTypeLike
 
-from expander_sae.kernels.cpu_columns import Columns
-from expander_sae.kernels.cpu_compile import compiled, inlined
-from expander_sae.kernels.cpu_greedy import begin, finish, is_explained, move_residual, take_feature, write_codes
-from expander_sae.kernels.cpu_room import Limits, Room, make_rooms, room_of
-from expander_sae.kernels.cpu_select import aligned
-from expander_sae.kernels.cpu_vectors import correlate_tile, lanes_above, lowest_bit
+from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, compiled, inlined
+from expander_sae.kernels.cpu.greedy import (
+    Codes,
+    Limits,
+    Scratch,
+    begin,
+    finish,
+    is_explained,
+    make_scratch,
+    move_residual,
+    scratch_of,
+    take_feature,
+    write_codes,
+)
+from expander_sae.kernels.cpu.select import aligned
+from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit
 from expander_sae.kernels.threads import over_tiles
 
 LANES = 32
@@ -27,25 +38,25 @@ LANES = 32
 class Lanes(NamedTuple):
     """Where each lane of the tile stands."""
 
-    tile: Any
+    tile: Floats
     """[m, lanes] the residuals"""
-    scores: Any
+    scores: Floats
     """[lanes] correlations with one feature"""
-    best: Any
+    best: Floats
     """[lanes] the best score so far; infinite for a lane without a token"""
-    found: Any
+    found: Integers
     """[lanes] its feature, or -1"""
-    token: Any
+    token: Integers
     """[lanes] the token in work, or -1 when none is left"""
-    norm: Any
+    norm: Floats
     """[lanes] of the token"""
-    count: Any
+    in_use: Integers
     """[lanes] features in use"""
-    picks: Any
+    picks: Integers
     """[lanes] picks so far"""
 
 
-def _make_lanes(m: int, dtype: Any) -> Lanes:
+def _make_lanes(m: int, dtype: DTypeLike) -> Lanes:
     """A tile for tokens of width m."""
     tile, scores, best = (aligned(shape, dtype) for shape in ((m, LANES), (LANES,), (LANES,)))
     found, token, count, picks = (np.zeros(LANES, np.int64) for _ in range(4))
@@ -53,17 +64,17 @@ def _make_lanes(m: int, dtype: Any) -> Lanes:
 
 
 @inlined
-def _load(x: Any, token: int, lane: int, lanes: Lanes, rooms: Room) -> None:
+def _load(x: Floats, token: int, lane: int, lanes: Lanes, batch: Scratch) -> None:
     """Start a lane on a token, or leave it idle if there is none left."""
     if token >= x.shape[0]:
         lanes.token[lane] = -1
         return
-    lanes.token[lane], lanes.count[lane], lanes.picks[lane] = token, 0, 0
-    lanes.norm[lane] = begin(x[token], room_of(rooms, lane))
+    lanes.token[lane], lanes.in_use[lane], lanes.picks[lane] = token, 0, 0
+    lanes.norm[lane] = begin(x[token], scratch_of(batch, lane))
 
 
 @inlined
-def _show_residuals(residuals: Any, tile: Any) -> None:
+def _show_residuals(residuals: Floats, tile: Floats) -> None:
     """tile [m, lanes] = residuals [lanes, m] turned over, written in order."""
     for coordinate in range(tile.shape[0]):
         for lane in range(LANES):
@@ -71,7 +82,7 @@ def _show_residuals(residuals: Any, tile: Any) -> None:
 
 
 @inlined
-def _find_best(columns: Columns, bias: Any, limits: Limits, lanes: Lanes, closed: Any) -> None:
+def _find_best(columns: Columns, bias: Floats, limits: Limits, lanes: Lanes, closed: Flags) -> None:
     """Leave in lanes.found every lane's best feature above the noise that is not closed, the lowest of equal ones."""
     for lane in range(LANES):
         lanes.best[lane] = limits.rounding * lanes.norm[lane] if lanes.token[lane] >= 0 else np.inf
@@ -88,47 +99,49 @@ def _find_best(columns: Columns, bias: Any, limits: Limits, lanes: Lanes, closed
 
 
 @inlined
-def _step(x: Any, columns: Columns, limits: Limits, lane: int, lanes: Lanes, room: Room) -> bool:
+def _step(x: Floats, columns: Columns, limits: Limits, lane: int, lanes: Lanes, scratch: Scratch) -> bool:
     """Let a lane's token take the feature found for it; returns whether it is done."""
-    before = lanes.count[lane]
-    if lanes.found[lane] < 0 or is_explained(lanes.norm[lane], limits.tolerance, room.residual):
+    before = lanes.in_use[lane]
+    if lanes.found[lane] < 0 or is_explained(lanes.norm[lane], limits.tolerance, scratch.residual):
         return True
-    count = take_feature(lanes.found[lane], lanes.picks[lane], x, columns, limits, room, before)
+    count = take_feature(lanes.found[lane], lanes.picks[lane], x, columns, limits, scratch, before)
     lanes.picks[lane] += 1
-    lanes.count[lane] = count
-    move_residual(columns, room, before + 1)
+    lanes.in_use[lane] = count
+    move_residual(columns, scratch, before + 1)
     for position in range(before + 1):
-        room.fitted[position] = room.codes[position]
-    return count == room.codes.size or lanes.picks[lane] == room.picked.size
+        scratch.fitted[position] = scratch.codes[position]
+    return count == scratch.codes.size or lanes.picks[lane] == scratch.picked.size
 
 
 @compiled
-def _orthogonal(x: Any, columns: Columns, bias: Any, limits: Limits, out: Any, lanes: Lanes, rooms: Room) -> None:
+def _orthogonal(
+    x: Floats, columns: Columns, bias: Floats, limits: Limits, out: Codes, lanes: Lanes, batch: Scratch
+) -> None:
     """Fill the values and indices [batch, k] of `out` for the tokens of x."""
     # No literal: numba would compile `_load` once more for it.
     waiting, busy = int64(LANES), min(x.shape[0], LANES)
     for lane in range(LANES):
-        _load(x, lane, lane, lanes, rooms)
+        _load(x, lane, lane, lanes, batch)
     while busy > 0:
-        _show_residuals(rooms.residual, lanes.tile)
-        _find_best(columns, bias, limits, lanes, rooms.closed)
+        _show_residuals(batch.residual, lanes.tile)
+        _find_best(columns, bias, limits, lanes, batch.closed)
         for lane in range(LANES):
-            token, room = lanes.token[lane], room_of(rooms, lane)
-            if token >= 0 and _step(x[token], columns, limits, lane, lanes, room):
-                finish(lanes.picks[lane], limits, room, lanes.count[lane])
-                write_codes(room, lanes.count[lane], out[0][token], out[1][token])
-                _load(x, waiting, lane, lanes, rooms)
+            token, scratch = lanes.token[lane], scratch_of(batch, lane)
+            if token >= 0 and _step(x[token], columns, limits, lane, lanes, scratch):
+                finish(lanes.picks[lane], limits, scratch, lanes.in_use[lane])
+                write_codes(scratch, lanes.in_use[lane], out[0][token], out[1][token])
+                _load(x, waiting, lane, lanes, batch)
                 waiting += 1
                 busy -= lanes.token[lane] < 0
 
 
-def pursue_in_lockstep(x: Any, columns: Columns, limits: Limits, out: tuple[Any, Any]) -> None:
+def pursue_in_lockstep(x: Floats, columns: Columns, limits: Limits, out: Codes) -> None:
     """Fill the values and indices [batch, k] of `out`, which are zero."""
     width, features = x.shape[1], columns.starts.size - 1
     no_bias = np.zeros(features, x.dtype)
 
     def work(start: int, stop: int) -> None:
-        lanes, rooms = _make_lanes(width, x.dtype), make_rooms(LANES, width, features, out[0].shape[1], x.dtype)
-        _orthogonal(x[start:stop], columns, no_bias, limits, (out[0][start:stop], out[1][start:stop]), lanes, rooms)
+        lanes, batch = _make_lanes(width, x.dtype), make_scratch(LANES, width, features, out[0].shape[1], x.dtype)
+        _orthogonal(x[start:stop], columns, no_bias, limits, (out[0][start:stop], out[1][start:stop]), lanes, batch)
 
     over_tiles(work, x.shape[0], LANES)

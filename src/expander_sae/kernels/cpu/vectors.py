@@ -7,28 +7,39 @@ whatever the machine has (AVX-512, AVX2, NEON).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value, VectorType
 from numba import types
+from numba.core.base import BaseContext as Context
+from numba.core.typing import Signature
+from numba.core.typing.context import BaseContext as Typing
 from numba.extending import intrinsic
+from numba.types import Type
+
+Values = Sequence[Value]
+Intrinsic = tuple[Signature, Callable[[Context, IRBuilder, Signature, Values], Value]]
+"""What numba asks for: the types of a call, and what writes its code."""
 
 _INT64 = ir.IntType(64)
 
 
-def _bytes_of(vector: Any) -> int:
+def _bytes_of(vector: VectorType) -> int:
     """The size of one element: the only alignment that a row of a tile promises."""
     return 8 if isinstance(vector.element, ir.DoubleType) else 4
 
 
-def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+def _splat(builder: IRBuilder, scalar: Value, lanes: int) -> Value:
     """A vector with `scalar` in every lane."""
-    blank = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    blank = ir.Constant(VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(blank, scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, blank, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+    return builder.shuffle_vector(first, blank, ir.Constant(VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
-def _weighted_sum(builder: Any, tile: Any, values: Any, rows: Any, start: Any, degree: Any, vector: Any) -> Any:
+def _weighted_sum(
+    builder: IRBuilder, tile: Value, values: Value, rows: Value, start: Value, degree: Value, vector: VectorType
+) -> Value:
     """Emit the loop `sum += tile[rows[s]] * values[s]` for s in start..start+degree; returns the sum's vector."""
     before, loop = builder.block, builder.append_basic_block("degree")
     after = builder.append_basic_block("summed")
@@ -51,13 +62,15 @@ def _weighted_sum(builder: Any, tile: Any, values: Any, rows: Any, start: Any, d
     return new_total
 
 
-def _vector_of(array_type: Any, lanes: Any) -> Any:
+def _vector_of(array_type: Type, lanes: Type) -> VectorType:
     """The LLVM vector that holds one value of `array_type` for each lane."""
     element = ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
-    return ir.VectorType(element, lanes.literal_value)
+    return VectorType(element, lanes.literal_value)
 
 
-def _data(context: Any, builder: Any, array_type: Any, array: Any, vector: Any = None) -> Any:
+def _data(
+    context: Context, builder: IRBuilder, array_type: Type, array: Value, vector: VectorType | None = None
+) -> Value:
     """The pointer to an array's data, as a pointer to `vector` when one is given."""
     pointer = context.make_array(array_type)(context, builder, array).data
     return pointer if vector is None else builder.bitcast(pointer, vector.as_pointer())
@@ -65,15 +78,23 @@ def _data(context: Any, builder: Any, array_type: Any, array: Any, vector: Any =
 
 @intrinsic(prefer_literal=True)
 def correlate_tile(
-    typing: Any, lanes: Any, tile: Any, values: Any, rows: Any, starts: Any, bias: Any, feature: Any, out: Any
-) -> tuple[Any, Any]:
+    typing: Typing,
+    lanes: Type,
+    tile: Type,
+    values: Type,
+    rows: Type,
+    starts: Type,
+    bias: Type,
+    feature: Type,
+    out: Type,
+) -> Intrinsic:
     """out[lane] = sum_s values[s] * tile[rows[s], lane] + bias[feature], over the entries s of the feature's column.
 
     tile [m, lanes], values, rows and starts as in `Columns` (none empty), bias [n], out [lanes]; all contiguous.
     """
     signature = types.void(lanes, tile, values, rows, starts, bias, types.int64, out)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         _, tile_type, values_type, rows_type, starts_type, bias_type, _, out_type = signature.args
         vector = _vector_of(tile_type, lanes)
         place = builder.gep(_data(context, builder, starts_type, arguments[4]), [arguments[6]])
@@ -98,11 +119,11 @@ def correlate_tile(
 
 
 @intrinsic(prefer_literal=True)
-def lanes_above(typing: Any, lanes: Any, scores: Any, thresholds: Any, magnitudes: Any) -> tuple[Any, Any]:
+def lanes_above(typing: Typing, lanes: Type, scores: Type, thresholds: Type, magnitudes: Type) -> Intrinsic:
     """A bit mask of the lanes (at most 64) where scores > thresholds; scores count by magnitude if `magnitudes`."""
     signature = types.uint64(lanes, scores, thresholds, types.boolean)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         vector = _vector_of(signature.args[1], lanes)
         align = _bytes_of(vector)
         found = builder.load(_data(context, builder, signature.args[1], arguments[1], vector), align=align)
@@ -116,11 +137,11 @@ def lanes_above(typing: Any, lanes: Any, scores: Any, thresholds: Any, magnitude
 
 
 @intrinsic(prefer_literal=True)
-def raise_maxima(typing: Any, lanes: Any, scores: Any, start: Any, maxima: Any, magnitudes: Any) -> tuple[Any, Any]:
+def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima: Type, magnitudes: Type) -> Intrinsic:
     """maxima[lane] = max(maxima[lane], scores[start + lane]); scores count by magnitude if `magnitudes`."""
     signature = types.void(lanes, scores, types.int64, maxima, types.boolean)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         _, scores_type, _, maxima_type, _ = signature.args
         vector = _vector_of(scores_type, lanes)
         align = _bytes_of(vector)
@@ -137,10 +158,10 @@ def raise_maxima(typing: Any, lanes: Any, scores: Any, start: Any, maxima: Any, 
 
 
 @intrinsic
-def lowest_bit(typing: Any, mask: Any) -> tuple[Any, Any]:
+def lowest_bit(typing: Typing, mask: Type) -> Intrinsic:
     """The position of the lowest set bit of a non-zero mask."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate

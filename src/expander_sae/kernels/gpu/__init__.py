@@ -1,13 +1,8 @@
-"""Triton, or one sentence that says how to get it."""
-
-from __future__ import annotations
+"""Kernels in Triton for NVIDIA GPUs; where there is no Triton, one sentence that says how to get it."""
 
 from expander_sae.errors import ExpanderError
 
 try:
-    import triton
-    import triton.language as tl
+    import triton  # noqa: F401
 except ImportError as error:
     raise ExpanderError("The gpu kernels need Triton: install it with `pip install 'expander-sae[gpu]'`.") from error
-
-__all__ = ["tl", "triton"]

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import triton
+import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from expander_sae.kernels.gpu_correlate import (
+from expander_sae.kernels import greedy
+from expander_sae.kernels.gpu.correlate import (
     BLOCK_LAUNCH,
     BLOCK_SIZE,
     UNFUSED,
@@ -24,8 +27,7 @@ from expander_sae.kernels.gpu_correlate import (
     tile_size,
     tiled,
 )
-from expander_sae.kernels.gpu_language import tl, triton
-from expander_sae.kernels.pursuit import FreshCorrelations
+from expander_sae.kernels.reference import GatheredColumns
 from expander_sae.supports import RowLists
 
 ROWS_AT_ONCE = 8
@@ -110,7 +112,7 @@ def _touched_correlations(
 
 
 @dataclass(frozen=True)
-class LocalCorrelations(FreshCorrelations):
+class LocalCorrelations(GatheredColumns):
     """Unit columns on a GPU, with correlations that are kept up to date through the row lists of their support."""
 
     row_lists: RowLists
@@ -153,3 +155,10 @@ class LocalCorrelations(FreshCorrelations):
                 num_warps=4, **UNFUSED,
             )  # fmt: skip
         return correlations
+
+
+def pursue(
+    x: Tensor, unit: Tensor, rows: Tensor, row_lists: RowLists, rules: greedy.Rules, orthogonal: bool
+) -> tuple[Tensor, Tensor]:
+    """Greedy codes for unit columns like `reference.pursue`: the same loop, over correlations kept up to date."""
+    return greedy.pursue(LocalCorrelations(unit, rows, x.shape[1], row_lists), x, rules, orthogonal)

@@ -7,25 +7,37 @@ full correlation, but one by one, where a full correlation makes a product for a
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import int64
 
-from expander_sae.kernels.cpu_columns import Columns, column_times, subtract_column
-from expander_sae.kernels.cpu_compile import compiled, inlined
-from expander_sae.kernels.cpu_greedy import (
+from expander_sae.kernels.cpu.columns import (
+    Columns,
+    Flags,
+    Floats,
+    Integers,
+    column_times,
+    compiled,
+    inlined,
+    subtract_column,
+)
+from expander_sae.kernels.cpu.greedy import (
+    Codes,
+    Limits,
+    Scratch,
     begin,
     copy_token,
     finish,
     is_explained,
+    make_scratch,
     move_residual,
+    row_length,
     take_feature,
     write_codes,
 )
-from expander_sae.kernels.cpu_room import Limits, Room, make_rooms, row_length
-from expander_sae.kernels.cpu_select import aligned, fill_tile
-from expander_sae.kernels.cpu_vectors import correlate_tile, raise_maxima
+from expander_sae.kernels.cpu.select import aligned, fill_tile
+from expander_sae.kernels.cpu.vectors import correlate_tile, raise_maxima
 from expander_sae.kernels.threads import over_tiles
 
 LANES = 16
@@ -38,25 +50,25 @@ SEARCH_LANES = 64
 class Lists(NamedTuple):
     """The dictionary by coordinate: the features that touch it."""
 
-    starts: Any
+    starts: Integers
     """[m + 1], where the list of each coordinate begins."""
-    features: Any
+    features: Integers
     """[entries], unsigned"""
-    values: Any
+    values: Floats
     """[entries], their values there."""
 
 
 class Search(NamedTuple):
     """What the search for the best feature needs besides the correlations."""
 
-    seen: Any
+    seen: Floats
     """[m] the residual that the correlations are of"""
-    maxima: Any
+    maxima: Floats
     """[64] the best of every 64th correlation"""
 
 
 @compiled
-def _correlate_all(tile: Any, columns: Columns, bias: Any, block: Any, correlations: Any) -> None:
+def _correlate_all(tile: Floats, columns: Columns, bias: Floats, block: Floats, correlations: Floats) -> None:
     """All correlations of a tile, token by token: correlations [lanes, n] through blocks [lanes, lanes] turned over."""
     features = bias.size
     for start in range(0, features, LANES):
@@ -71,7 +83,7 @@ def _correlate_all(tile: Any, columns: Columns, bias: Any, block: Any, correlati
 
 
 @inlined
-def _lane_maxima(correlations: Any, signed: bool, maxima: Any) -> None:
+def _lane_maxima(correlations: Floats, signed: bool, maxima: Floats) -> None:
     """maxima[lane] = the largest of correlations[lane::64]."""
     for lane in range(maxima.size):
         maxima[lane] = -np.inf
@@ -84,7 +96,7 @@ def _lane_maxima(correlations: Any, signed: bool, maxima: Any) -> None:
 
 
 @inlined
-def _best_feature(correlations: Any, signed: bool, maxima: Any) -> int:
+def _best_feature(correlations: Floats, signed: bool, maxima: Floats) -> int:
     """The feature with the largest correlation (by magnitude when signed), the lowest of equal ones."""
     _lane_maxima(correlations, signed, maxima)
     best, found = maxima[0], correlations.size
@@ -100,7 +112,7 @@ def _best_feature(correlations: Any, signed: bool, maxima: Any) -> int:
 
 
 @inlined
-def _best_open_feature(correlations: Any, floor: float, signed: bool, closed: Any, maxima: Any) -> int:
+def _best_open_feature(correlations: Floats, floor: float, signed: bool, closed: Flags, maxima: Floats) -> int:
     """The best feature that is neither in use nor refused, or -1 if none has a correlation above the floor."""
     while True:
         feature = _best_feature(correlations, signed, maxima)
@@ -112,7 +124,9 @@ def _best_open_feature(correlations: Any, floor: float, signed: bool, closed: An
 
 
 @inlined
-def _spread_change(columns: Columns, feature: int, lists: Lists, residual: Any, seen: Any, correlations: Any) -> None:
+def _spread_change(
+    columns: Columns, feature: int, lists: Lists, residual: Floats, seen: Floats, correlations: Floats
+) -> None:
     """Bring the correlations, which are those of `seen`, to the residual at the rows of a column."""
     for place in range(columns.starts[feature], columns.starts[feature + 1]):
         row = columns.rows[place]
@@ -125,38 +139,38 @@ def _spread_change(columns: Columns, feature: int, lists: Lists, residual: Any, 
 
 @compiled
 def orthogonal_matching_pursuit(
-    x: Any, correlations: Any, columns: Columns, lists: Lists, limits: Limits, room: Room, search: Search
+    x: Floats, correlations: Floats, columns: Columns, lists: Lists, limits: Limits, scratch: Scratch, search: Search
 ) -> int:
-    """Leave codes in room.chosen and room.codes; returns how many are in use."""
+    """Leave codes in scratch.chosen and scratch.codes; returns how many are in use."""
     # No literal zeros: numba would compile the steps once more for them.
-    norm, count, picks = begin(x, room), int64(0), int64(0)
+    norm, count, picks = begin(x, scratch), int64(0), int64(0)
     copy_token(x, search.seen)
-    while count < room.codes.size and picks < room.picked.size:
-        feature = _best_open_feature(correlations, limits.rounding * norm, limits.signed, room.closed, search.maxima)
-        if feature < 0 or is_explained(norm, limits.tolerance, room.residual):
+    while count < scratch.codes.size and picks < scratch.picked.size:
+        feature = _best_open_feature(correlations, limits.rounding * norm, limits.signed, scratch.closed, search.maxima)
+        if feature < 0 or is_explained(norm, limits.tolerance, scratch.residual):
             break
-        before, count = count, take_feature(feature, picks, x, columns, limits, room, count)
+        before, count = count, take_feature(feature, picks, x, columns, limits, scratch, count)
         picks += 1
-        move_residual(columns, room, before + 1)
+        move_residual(columns, scratch, before + 1)
         for position in range(before + 1):
-            if room.codes[position] != room.fitted[position]:
-                room.fitted[position] = room.codes[position]
-                _spread_change(columns, room.chosen[position], lists, room.residual, search.seen, correlations)
+            if scratch.codes[position] != scratch.fitted[position]:
+                scratch.fitted[position] = scratch.codes[position]
+                _spread_change(columns, scratch.chosen[position], lists, scratch.residual, search.seen, correlations)
         for position in range(count, before + 1):
             # Its correlation was neglected while the column was in use.
-            correlations[room.chosen[position]] = column_times(columns, room.chosen[position], room.residual)
-    finish(picks, limits, room, count)
+            correlations[scratch.chosen[position]] = column_times(columns, scratch.chosen[position], scratch.residual)
+    finish(picks, limits, scratch, count)
     return count
 
 
 @inlined
-def _cut_back(correlations: Any, room: Room, count: int, gain: float) -> int:
+def _cut_back(correlations: Floats, scratch: Scratch, count: int, gain: float) -> int:
     """The position in use where taking some back lowers the squared residual by more than `gain`, or -1."""
     position = -1
     for candidate in range(count):
-        correlation = correlations[room.chosen[candidate]]
+        correlation = correlations[scratch.chosen[candidate]]
         if correlation < 0:
-            back = max(correlation, -room.codes[candidate])
+            back = max(correlation, -scratch.codes[candidate])
             if back * (2 * correlation - back) > gain:
                 gain, position = back * (2 * correlation - back), candidate
     return position
@@ -164,61 +178,73 @@ def _cut_back(correlations: Any, room: Room, count: int, gain: float) -> int:
 
 @compiled
 def matching_pursuit(
-    x: Any, correlations: Any, columns: Columns, lists: Lists, limits: Limits, room: Room, search: Search
+    x: Floats, correlations: Floats, columns: Columns, lists: Lists, limits: Limits, scratch: Scratch, search: Search
 ) -> int:
-    """Leave codes in room.chosen and room.codes; returns how many are in use."""
-    norm, count = begin(x, room), 0
+    """Leave codes in scratch.chosen and scratch.codes; returns how many are in use."""
+    norm, count = begin(x, scratch), 0
     copy_token(x, search.seen)
-    for _ in range(room.codes.size):
+    for _ in range(scratch.codes.size):
         feature = _best_feature(correlations, limits.signed, search.maxima)
         step = correlations[feature]
         position = -1
         if not limits.signed:
-            position = _cut_back(correlations, room, count, max(step, 0) ** 2)
+            position = _cut_back(correlations, scratch, count, max(step, 0) ** 2)
         if position >= 0:
-            feature = room.chosen[position]
-            step = max(correlations[feature], -room.codes[position])
+            feature = scratch.chosen[position]
+            step = max(correlations[feature], -scratch.codes[position])
         if abs(step) <= limits.rounding * norm or (step < 0 and position < 0 and not limits.signed):
             break
-        if is_explained(norm, limits.tolerance, room.residual):
+        if is_explained(norm, limits.tolerance, scratch.residual):
             break
         if position < 0:
             for candidate in range(count):
-                if room.chosen[candidate] == feature:
+                if scratch.chosen[candidate] == feature:
                     position = candidate
         if position < 0:
             position = count
-            room.chosen[count], room.codes[count] = feature, 0
+            scratch.chosen[count], scratch.codes[count] = feature, 0
             count += 1
-        room.codes[position] += step
-        subtract_column(columns, feature, step, room.residual)
-        _spread_change(columns, feature, lists, room.residual, search.seen, correlations)
+        scratch.codes[position] += step
+        subtract_column(columns, feature, step, scratch.residual)
+        _spread_change(columns, feature, lists, scratch.residual, search.seen, correlations)
     return count
 
 
 @compiled
 def _orthogonal(
-    x: Any, columns: Columns, lists: Lists, limits: Limits, out: Any, correlations: Any, room: Room, search: Search
+    x: Floats,
+    columns: Columns,
+    lists: Lists,
+    limits: Limits,
+    out: Codes,
+    correlations: Floats,
+    scratch: Scratch,
+    search: Search,
 ) -> None:
     """Fill the values and indices [batch, k] of `out` for the tokens of x."""
     for token in range(x.shape[0]):
-        count = orthogonal_matching_pursuit(x[token], correlations[token], columns, lists, limits, room, search)
-        write_codes(room, count, out[0][token], out[1][token])
+        count = orthogonal_matching_pursuit(x[token], correlations[token], columns, lists, limits, scratch, search)
+        write_codes(scratch, count, out[0][token], out[1][token])
 
 
 @compiled
 def _plain(
-    x: Any, columns: Columns, lists: Lists, limits: Limits, out: Any, correlations: Any, room: Room, search: Search
+    x: Floats,
+    columns: Columns,
+    lists: Lists,
+    limits: Limits,
+    out: Codes,
+    correlations: Floats,
+    scratch: Scratch,
+    search: Search,
 ) -> None:
     """Fill the values and indices [batch, k] of `out` for the tokens of x."""
     for token in range(x.shape[0]):
-        count = matching_pursuit(x[token], correlations[token], columns, lists, limits, room, search)
-        write_codes(room, count, out[0][token], out[1][token])
+        count = matching_pursuit(x[token], correlations[token], columns, lists, limits, scratch, search)
+        write_codes(scratch, count, out[0][token], out[1][token])
 
 
-def pursue_locally(
-    x: Any, columns: Columns, lists: Lists, limits: Limits, out: tuple[Any, Any], orthogonal: bool
-) -> None:
+def pursue_locally(x: Floats, columns: Columns, lists: Lists, limits: Limits, out: Codes, orthogonal: bool) -> None:
     """Fill the values and indices [batch, k] of `out`, which are zero."""
     width, features = x.shape[1], columns.starts.size - 1
     no_bias = np.zeros(features, x.dtype)
@@ -228,13 +254,13 @@ def pursue_locally(
     def work(start: int, stop: int) -> None:
         correlations = aligned((LANES, row_length(features)), x.dtype)[:, :features]
         tile, block = aligned((width, LANES), x.dtype), aligned((LANES, LANES), x.dtype)
-        room = Room(*(array[0] for array in make_rooms(1, width, features, out[0].shape[1], x.dtype)))
+        scratch = Scratch(*(array[0] for array in make_scratch(1, width, features, out[0].shape[1], x.dtype)))
         search = Search(np.empty(width, x.dtype), np.empty(SEARCH_LANES, x.dtype))
         for first in range(start, stop, LANES):
             last = min(first + LANES, stop)
             fill_tile(x, first, last, tile)
             _correlate_all(tile, columns, no_bias, block, correlations)
             part = out[0][first:last], out[1][first:last]
-            pursue_tokens(x[first:last], columns, lists, limits, part, correlations, room, search)
+            pursue_tokens(x[first:last], columns, lists, limits, part, correlations, scratch, search)
 
     over_tiles(work, x.shape[0], LANES)
