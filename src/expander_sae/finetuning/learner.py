@@ -20,6 +20,7 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
