@@ -1,4 +1,4 @@
-"""The packages that only language models need: named when they are missing, silenced where they chatter."""
+"""Packages that only some of the work needs: named when they are missing, silenced where they chatter."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from expander_sae.errors import ExpanderError
 
 
-def require(*packages: str) -> None:
+def require(*packages: str, extra: str = "lm") -> None:
     """Refuse, with the command that helps, if one of these importable packages is not installed."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         names = " and ".join(missing)
-        raise ExpanderError(f"This needs {names}, which is not installed: pip install 'expander-sae[lm]'.")
+        raise ExpanderError(f"This needs {names}, which is not installed: pip install 'expander-sae[{extra}]'.")
 
 
 @contextmanager
