@@ -26,7 +26,15 @@ from expander_sae.features.contexts import Choice
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase, fingerprint
 from expander_sae.features.pairs import pairs
 from expander_sae.features.schema import CONTEXTS, CONTEXTS_FILE, DATABASE, FEATURES, FEATURES_FILE
-from expander_sae.features.shards import EncodedTokens, Shard, Text, blocks, shard_name, write_shard
+from expander_sae.features.shards import (
+    EncodedTokens,
+    Text,
+    blocks,
+    firing_counts,
+    open_shards,
+    shard_name,
+    write_shard,
+)
 from expander_sae.features.source import Source, StoredText
 from expander_sae.features.statistics import statistics, statuses
 from expander_sae.features.tables import context_rows, feature_rows, table_file
@@ -167,12 +175,8 @@ class _Collection:
         """Every feature, out of the codes."""
         self.encoded, self.complete = True, False
         self._seal({})
-        shards, start = [], 0
-        for name in self.shards:
-            shards.append(Shard(self.folder / name, start))
-            start += shards[-1].tokens
-        text = Text.of(shards)
-        fired = np.sum([shard.fired() for shard in shards], axis=0)
+        shards = open_shards([self.folder / name for name in self.shards])
+        text, fired = Text.of(shards), firing_counts(shards)
         describer = _Describer(self.sae, self.config, text, fired, language_model)
         with (
             table_file(self.folder / FEATURES_FILE, FEATURES) as add_features,
@@ -191,7 +195,7 @@ class _Collection:
         status = statuses(fired)
         counts = {kind: int((status == kind).sum()) for kind in ("alive", "rare", "dead")}
         info = DatabaseInfo(
-            name=self.name, autoencoder=self.identity["autoencoder"], m=self.sae.m, n=self.sae.n, k=shards[0].k,
+            name=self.name, autoencoder=self.identity["autoencoder"], m=self.sae.m, n=self.sae.n, k=max(shard.k for shard in shards),
             coder=repr(self.sae.coder), origin=self.identity["origin"], tokens=text.tokens,
             massive=int(text.massive.sum()), documents=len(np.unique(text.document)),
             settings=asdict(self.config), **counts,
@@ -213,7 +217,7 @@ def _encode(collections: list[_Collection], source: Source, tokens: int, report:
     if not collections:
         return
     least = min(collections, key=lambda each: len(each.shards))
-    done = sum(Shard(least.folder / name, 0).tokens for name in least.shards)
+    done = sum(shard.tokens for shard in open_shards([least.folder / name for name in least.shards]))
     report("encoding", done, tokens)
     for number, pieces in groupby(source.pieces(len(least.shards)), key=itemgetter(0)):
         waiting = [each for each in collections if len(each.shards) <= number]

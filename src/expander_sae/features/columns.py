@@ -130,5 +130,5 @@ def _last_norm(language_model: LanguageModel, unembedding: nn.Module) -> nn.Modu
             return module
     raise ExpanderError(
         f"{language_model.name} does something between its last norm and its unembedding that is not known here; "
-        "leave the tokens that features promote out with --no-lens."
+        "leave the tokens that features promote out with --lens 0."
     )

@@ -17,6 +17,7 @@ from expander_sae.activations.optional import require
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.features.schema import CONTEXTS_FILE, DATABASE, FEATURES_FILE
+from expander_sae.features.shards import Shard, open_shards
 
 if TYPE_CHECKING:
     import pyarrow
@@ -134,6 +135,10 @@ class FeatureDatabase:
         """The largest activation of every feature, the unit of its strengths; 0 for features that never fired."""
         column = self.features().column("largest").fill_null(0.0).to_numpy()
         return torch.from_numpy(column.copy())
+
+    def shards(self) -> list[Shard]:
+        """The codes of the text; none if they were not kept."""
+        return open_shards([self.path / name for name in self.codes])
 
     def _contexts_file(self) -> pyarrow.parquet.ParquetFile:
         if self._contexts is None:

@@ -129,19 +129,16 @@ class Shard:
         """A copy of one of its tensors."""
         return self._look(lambda file: file.get_tensor(name).numpy().copy())
 
-    def fired(self) -> NDArray[np.int64]:
-        """On how many of its tokens every feature fires."""
-        return np.diff(self.whole("starts")).astype(np.int64)
-
-    def firings(self, first: int, stop: int) -> Firings:
-        """Every firing of the features first .. stop-1; tokens are numbered from the beginning of the text."""
+    def firings(self, first: int, stop: int, k: int) -> Firings:
+        """Every firing of the features first .. stop-1, with room for k companions."""
 
         def read(file: Any) -> Firings:
             starts = file.get_slice("starts")[first : stop + 1].numpy()
             entry = file.get_slice("firings")[int(starts[0]) : int(starts[-1])].numpy()
             token, rank = np.divmod(entry, np.int32(self.k))
             values, indices = file.get_tensor("values").numpy(), file.get_tensor("indices").numpy()
-            companions = np.where(values[token] != 0, indices[token], np.int32(-1))
+            companions = np.full((len(token), k), -1, np.int32)
+            np.copyto(companions[:, : self.k], indices[token], where=values[token] != 0)
             feature = np.repeat(np.arange(stop - first, dtype=np.int32), np.diff(starts))
             return Firings(feature, token + self.start, values[token, rank], rank, companions)
 
@@ -156,6 +153,23 @@ class Shard:
             raise ExpanderError(
                 f"{self.path} cannot be read ({error}); delete its folder and run `expander features` again."
             ) from error
+
+
+def open_shards(paths: Sequence[Path]) -> list[Shard]:
+    """The files of codes of one text, in its order."""
+    shards, start = list[Shard](), 0
+    for path in paths:
+        shards.append(Shard(path, start))
+        start += shards[-1].tokens
+    return shards
+
+
+def firing_counts(shards: Sequence[Shard]) -> NDArray[np.int64]:
+    """On how many tokens every feature fires."""
+    counts = np.zeros(shards[0].features, dtype=np.int64)
+    for shard in shards:
+        counts += np.diff(shard.whole("starts"))
+    return counts
 
 
 class Firings(NamedTuple):
@@ -202,7 +216,8 @@ class Block:
     @classmethod
     def gather(cls, shards: Sequence[Shard], text: Text, first: int, stop: int) -> Block:
         """The features first .. stop-1 out of all files."""
-        parts = [shard.firings(first, stop) for shard in shards]
+        most = max(shard.k for shard in shards)
+        parts = [shard.firings(first, stop, most) for shard in shards]
         found = Firings(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         place = text.place[found.token].astype(np.int64)
         order = np.argsort(found.feature * np.int64(text.tokens) + place)
@@ -214,7 +229,7 @@ class Block:
 
 def blocks(shards: Sequence[Shard], text: Text, fired: NDArray[np.int64]) -> Iterator[Block]:
     """All features, as many at a time as memory is meant for."""
-    k = shards[0].k
+    k = max(shard.k for shard in shards)
     edges, held = [0], 0
     for feature, count in enumerate(fired.tolist()):
         full = (held + count) * k > ENTRIES_AT_ONCE or feature - edges[-1] >= FEATURES_AT_ONCE
