@@ -195,9 +195,9 @@ class _Collection:
         status = statuses(fired)
         counts = {kind: int((status == kind).sum()) for kind in ("alive", "rare", "dead")}
         info = DatabaseInfo(
-            name=self.name, autoencoder=self.identity["autoencoder"], m=self.sae.m, n=self.sae.n, k=max(shard.k for shard in shards),
-            coder=repr(self.sae.coder), origin=self.identity["origin"], tokens=text.tokens,
-            massive=int(text.massive.sum()), documents=len(np.unique(text.document)),
+            name=self.name, autoencoder=self.identity["autoencoder"], m=self.sae.m, n=self.sae.n,
+            k=max(shard.k for shard in shards), coder=repr(self.sae.coder), origin=self.identity["origin"],
+            tokens=text.tokens, massive=int(text.massive.sum()), documents=len(np.unique(text.document)),
             settings=asdict(self.config), **counts,
         )  # fmt: skip
         self._seal(info.to_json())

@@ -1,12 +1,11 @@
 """The cache of latents that delphi (EleutherAI's automatic interpretation) explains features from.
 
-A folder named by the hookpoint holds `FIRST_LAST.safetensors` for ranges of features: `locations [firings, 3]` (piece of
-text, place in it, feature counted from FIRST), `activations`, and `tokens [pieces, length]`; and `config.json`.
+A folder named by the hookpoint holds `FIRST_LAST.safetensors` for ranges of features: `locations [firings, 3]` (piece
+of text, place in it, feature counted from FIRST), `activations`, and `tokens [pieces, length]`; and `config.json`.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
