@@ -6,6 +6,8 @@ import itertools
 import os
 import sys
 
+from expander_sae import files
+
 KILLED = 9
 
 
@@ -24,10 +26,10 @@ def in_child(work):
 def die_at_line(step, modules):
     """Let this process end at the step-th line that runs in one of the modules."""
     lines = itertools.count()
-    files = {module.__file__ for module in modules}
+    traced = {module.__file__ for module in modules}
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename not in files:
+        if frame.f_code.co_filename not in traced:
             return None
         if event == "line" and next(lines) == step:
             os._exit(KILLED)
@@ -50,9 +52,9 @@ class PartialFile(io.FileIO):
 
 def die_while_writing(file_number, share):
     """Let this process end when it has written a share of its file of this number."""
-    files = itertools.count()
+    numbers = itertools.count()
 
     def opened(path, mode):
-        return PartialFile(path, share) if next(files) == file_number else builtins.open(path, mode)
+        return PartialFile(path, share) if next(numbers) == file_number else builtins.open(path, mode)
 
     files.open = opened

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expander_sae.philox import Stream, bounded, compiled_word, permutation, philox4x32, word_pair
-from expander_sae.supports.keyed_permutation import permute
+from expander_sae.philox import Stream, bounded, compiled_word, permutation, permute, philox4x32, word_pair
 
 ONES = 0xFFFFFFFF
 # The known answers published with the generator: counter, key, output.

@@ -59,6 +59,12 @@ class Group:
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), 0)  # autograd is not to know of it
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process."""
+        if self.world == 1:
+            return flag
+        return bool(self.add_up(torch.tensor(int(flag), device=self.carrier(torch.device("cuda")))))
+
     def wait(self) -> None:
         """Come back when every process is here."""
         if self.world > 1:

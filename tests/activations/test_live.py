@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from expander_sae import ExpanderError, SparseAutoencoder
+from expander_sae.activations.distributed import activations_of
 from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.models import LanguageModel, load_language_model
-from expander_sae.activations.sharing import activations_of
 from expander_sae.activations.windows import WindowedText
 from expander_sae.distribution import Group
 from expander_sae.training import BatchSource, TrainConfig, train

@@ -15,7 +15,7 @@ from expander_sae import ExpanderError, SparseAutoencoder, evaluate
 from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.finetuning import FinetuneConfig, finetune
-from expander_sae.finetuning.finetuner import Finetuner
+from expander_sae.finetuning.learner import Finetuner
 from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training import CheckpointError, StoppedError, read_metrics
 from tests.evaluation.subjects import random

@@ -12,7 +12,9 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from expander_sae.kernels import gpu_correlate, gpu_pursue, gpu_select
+from expander_sae.kernels.gpu import correlate as gpu_correlate
+from expander_sae.kernels.gpu import pursue as gpu_pursue
+from expander_sae.kernels.gpu import select as gpu_select
 
 DEGREE = 7
 TILE = 32

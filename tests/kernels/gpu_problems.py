@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from expander_sae import Support
-from expander_sae.kernels import gpu_correlate, gpu_pursue, gpu_select
+from expander_sae.kernels.gpu import correlate as gpu_correlate
+from expander_sae.kernels.gpu import pursue as gpu_pursue
+from expander_sae.kernels.gpu import select as gpu_select
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 """Where there is no GPU the kernels run in Triton's interpreter (tests/conftest.py), about 0.1 s a token."""

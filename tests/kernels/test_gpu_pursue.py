@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae import Support
-from expander_sae.kernels import Rules, gpu_pursue, pursue, reference
-from expander_sae.kernels.gpu_pursue import LocalCorrelations
+from expander_sae.kernels import Rules, pursue, reference
+from expander_sae.kernels.gpu import pursue as gpu_pursue
+from expander_sae.kernels.gpu.pursue import LocalCorrelations
 from expander_sae.supports import RowLists
-from expander_sae.supports.row_lists import build_row_lists
+from expander_sae.supports.support import build_row_lists
 from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
 
 ALWAYS_LOCAL = {"SCATTERED_COST": 0}

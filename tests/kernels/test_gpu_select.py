@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae import ExpanderError
-from expander_sae.kernels import gpu_correlate, gpu_select, reference, select
+from expander_sae.kernels import reference, select
+from expander_sae.kernels.gpu import correlate as gpu_correlate
+from expander_sae.kernels.gpu import select as gpu_select
 from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
 from tests.uneven import shortened
 
@@ -141,6 +143,6 @@ def test_tensors_out_of_reach_are_refused(monkeypatch):
 
 def test_a_missing_triton_is_told_in_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "expander_sae.kernels.gpu_language")
+    monkeypatch.delitem(sys.modules, "expander_sae.kernels.gpu")
     with pytest.raises(ExpanderError, match=r"pip install 'expander-sae\[gpu\]'"):
-        importlib.import_module("expander_sae.kernels.gpu_language")
+        importlib.import_module("expander_sae.kernels.gpu")

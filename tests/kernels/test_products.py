@@ -53,6 +53,10 @@ def test_compiled_and_plain_torch_agree(seed: int, batch: int, k: int, d: int, u
     correlated = kernels.correlate_at(x, indices, values, rows)
     torch.testing.assert_close(correlated, columns.correlate(x))
     torch.testing.assert_close(correlated, reference.correlate_at(x, indices, values, rows))
+    plain = kernels.combine(weights, indices, values, rows, x, implementation="reference")
+    assert torch.equal(plain, reference.combine(weights, indices, values, rows, x))
+    plain = kernels.correlate_at(x, indices, values, rows, implementation="reference")
+    assert torch.equal(plain, reference.correlate_at(x, indices, values, rows))
     _, accumulated = select_gradients(weights, x, indices, values, rows, False, True)
     torch.testing.assert_close(accumulated, reference.accumulate(weights, indices, x, rows))
     assert accumulated is not None
@@ -84,6 +88,26 @@ def test_gradients() -> None:
 
     assert torch.autograd.gradcheck(combined, (weights, values, x))
     assert torch.autograd.gradcheck(correlated, (x, values))
+
+
+def test_gradients_of_plain_torch_are_those_of_the_compiled_version() -> None:
+    x, weights, indices, values, rows = problem(6)
+    found = []
+    for implementation in ("cpu", "reference"):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, weights, values)]
+        total = kernels.combine(leaves[1], indices, leaves[2], rows, leaves[0], implementation=implementation)
+        seen = kernels.correlate_at(leaves[0], indices, leaves[2], rows, implementation=implementation)
+        found.append(torch.autograd.grad(total.square().sum() + seen.square().sum(), leaves))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_refuses_a_version_that_does_not_exist() -> None:
+    x, weights, indices, values, rows = problem(7)
+    with pytest.raises(ExpanderError, match="one of auto, reference, cpu, not gpu"):
+        kernels.combine(weights, indices, values, rows, x, implementation="gpu")
+    with pytest.raises(ExpanderError, match="one of auto, reference, cpu, not gpu"):
+        kernels.correlate_at(x, indices, values, rows, implementation="gpu")
 
 
 def test_the_same_bits_on_any_number_of_threads() -> None:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae import ExpanderError, Support
-from expander_sae.kernels import Rules, cpu_local, cpu_pursue, pursue
-from expander_sae.kernels.cpu_columns import columns_of
-from expander_sae.kernels.cpu_room import Room, limits_of, make_rooms
+from expander_sae.kernels import Rules, pursue
+from expander_sae.kernels.cpu import local as cpu_local
+from expander_sae.kernels.cpu import pursue as cpu_pursue
+from expander_sae.kernels.cpu.columns import columns_of
+from expander_sae.kernels.cpu.greedy import Scratch, limits_of, make_scratch
 from tests.uneven import uneven_support
 
 FORMS = ["plain", "local", "lockstep"]
@@ -86,7 +88,7 @@ def test_equals_the_textbook_loop(seed, batch, m, n, d, k, signed, form, toleran
 
 
 def greedy_state(x, values, support, k, *, signed, orthogonal):
-    """Run the local form of one token by hand; returns (room, correlations after, unit columns, features used)."""
+    """Run the local form of one token by hand; returns (scratch, correlations after, unit columns, features used)."""
     unit = (values / torch.linalg.vector_norm(values, dim=1, keepdim=True)).numpy()
     row_lists = support.row_lists
     features, slots = row_lists.features.numpy(), row_lists.slots.numpy()
@@ -95,26 +97,26 @@ def greedy_state(x, values, support, k, *, signed, orthogonal):
     dense = np.zeros((support.n, support.m))
     np.put_along_axis(dense, support.rows.numpy().astype(np.int64), unit, axis=1)
     correlations = dense @ x.numpy()
-    room = Room(*(array[0] for array in make_rooms(1, support.m, support.n, k, np.float64)))
+    scratch = Scratch(*(array[0] for array in make_scratch(1, support.m, support.n, k, np.float64)))
     search = cpu_local.Search(np.zeros(support.m), np.zeros(cpu_local.SEARCH_LANES))
     run_token = cpu_local.orthogonal_matching_pursuit if orthogonal else cpu_local.matching_pursuit
     limits = limits_of(Rules(k, signed), np.float64)
-    count = run_token(x.numpy(), correlations, columns, lists, limits, room, search)
-    np.testing.assert_array_equal(search.seen, room.residual[: support.m])
-    return room, correlations, dense, room.chosen[:count].copy()
+    count = run_token(x.numpy(), correlations, columns, lists, limits, scratch, search)
+    np.testing.assert_array_equal(search.seen, scratch.residual[: support.m])
+    return scratch, correlations, dense, scratch.chosen[:count].copy()
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 14), signed=st.booleans(), orthogonal=st.booleans())
 def test_correlations_stay_those_of_the_residual(seed, k, signed, orthogonal):
     x, values, support = problem(seed, 1, 30, 90, 4)
-    room, correlations, dense, chosen = greedy_state(x[0], values, support, k, signed=signed, orthogonal=orthogonal)
-    residual = x[0].numpy() - room.codes[: chosen.size] @ dense[chosen]
-    np.testing.assert_allclose(room.residual[:30], residual, atol=1e-10)
+    scratch, correlations, dense, chosen = greedy_state(x[0], values, support, k, signed=signed, orthogonal=orthogonal)
+    residual = x[0].numpy() - scratch.codes[: chosen.size] @ dense[chosen]
+    np.testing.assert_allclose(scratch.residual[:30], residual, atol=1e-10)
     untouched = np.setdiff1d(np.arange(90), chosen)
     np.testing.assert_allclose(correlations[untouched], dense[untouched] @ residual, atol=1e-10)
-    assert not room.stamp.any()
-    assert not room.closed.any()
+    assert not scratch.stamp.any()
+    assert not scratch.closed.any()
     if orthogonal and signed:
         np.testing.assert_allclose(dense[chosen] @ residual, 0, atol=1e-9)
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from expander_sae.experiments.encoders import LinearEncoder, MLPEncoder, keep_largest
 
 from expander_sae.cli.main import main
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.coding import (
+from expander_sae.evaluation.results import Interval
+from expander_sae.studies import coding as coding
+from expander_sae.studies.coding import CELLS, Task, measured
+from expander_sae.studies.coding.config import (
     CODERS,
     DENSE,
     EXPANDER,
@@ -33,7 +35,6 @@ from expander_sae.studies.coding import (
     TOPK,
     CodingConfig,
 )
-from expander_sae.studies.coding import run as coding
 from expander_sae.studies.coding.learning import (
     GradientCodes,
     descended,
@@ -44,9 +45,10 @@ from expander_sae.studies.coding.learning import (
     train_encoder,
     with_coder,
 )
-from expander_sae.studies.coding.report import over_seeds, rows_of, write_report
-from expander_sae.studies.coding.run import CELLS, CodingResult, Task, run_coding
+from expander_sae.studies.coding.report import SCORES, report_of, rows_of
 from expander_sae.studies.coding.world import World, scores_of
+from expander_sae.studies.compare import Record, over_many_seeds
+from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest
 from tests.studies.notebook import Notebook
 
 
@@ -59,28 +61,29 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CodingConfig:
 
 
 @pytest.fixture(scope="module")
-def result(config: CodingConfig) -> CodingResult:
-    return run_coding(config, Notebook())
+def records(config: CodingConfig) -> list[Record]:
+    return measured(config, Notebook())[0]
 
 
-def test_everybody_is_there_in_every_world_and_setting(config: CodingConfig, result: CodingResult) -> None:
-    found = [(cell.truth, cell.setting, cell.coder, cell.seed) for cell in result.measured]
+def test_everybody_is_there_in_every_world_and_setting(config: CodingConfig, records: list[Record]) -> None:
+    found = [tuple(record.labels[name] for name in ("truth", "setting", "coder", "seed")) for record in records]
     assert len(found) == len(set(found)) == 2 * 3 * 7 * 2
-    for cell in result.measured:
-        assert all(0 <= number <= 1.0001 for name, number in vars(cell.outcome.scores).items() if name != "error")
-        assert cell.outcome.inference > 0
-        assert (cell.outcome.training > 0) == (
-            cell.setting != KNOWN_DICTIONARY or cell.coder in (TOPK, REFINED, RELU, MLP)
-        )
+    for record in records:
+        given = record.labels["setting"] == KNOWN_DICTIONARY
+        assert math.isnan(record["features"].value) == given
+        scores = [name for name in SCORES if name != "error" and not (given and name == "features")]
+        assert all(0 <= record[name].value <= 1.0001 for name in scores)
+        assert record["inference"].value > 0
+        assert (record["training"].value > 0) == (not given or record.labels["coder"] in (TOPK, REFINED, RELU, MLP))
 
 
-def test_solvers_on_the_true_dictionary_find_most_of_the_codes(result: CodingResult) -> None:
-    rows = {(row.truth, row.setting, row.coder): row for row in rows_of(result)}
+def test_solvers_on_the_true_dictionary_find_most_of_the_codes(config: CodingConfig, records: list[Record]) -> None:
+    rows = {(row.labels["truth"], row.labels["setting"], row.labels["coder"]): row for row in rows_of(config, records)}
     for coder in (OMP, LASSO):
-        assert rows[DENSE, KNOWN_DICTIONARY, coder].codes.value > 0.93
-        assert rows[DENSE, KNOWN_DICTIONARY, coder].codes.value > rows[DENSE, KNOWN_DICTIONARY, TOPK].codes.value
-    assert math.isnan(rows[DENSE, KNOWN_DICTIONARY, OMP].features.value)
-    assert rows[DENSE, KNOWN_CODES, OMP].features.value > 0.99
+        assert rows[DENSE, KNOWN_DICTIONARY, coder]["codes"].value > 0.93
+        assert rows[DENSE, KNOWN_DICTIONARY, coder]["codes"].value > rows[DENSE, KNOWN_DICTIONARY, TOPK]["codes"].value
+    assert math.isnan(rows[DENSE, KNOWN_DICTIONARY, OMP]["features"].value)
+    assert rows[DENSE, KNOWN_CODES, OMP]["features"].value > 0.99
 
 
 def test_the_truth_has_perfect_scores_in_any_order(config: CodingConfig) -> None:
@@ -171,23 +174,23 @@ def test_dead_features_begin_anew_in_dictionary_and_encoder(config: CodingConfig
     assert encoder.bias[3].item() == 0
 
 
-def test_a_second_run_learns_only_what_is_missing(config: CodingConfig, result: CodingResult, tmp_path: Path) -> None:
+def test_a_second_run_learns_only_what_is_missing(config: CodingConfig, records: list[Record], tmp_path: Path) -> None:
     here = dataclasses.replace(config, out=tmp_path / "copy")
     shutil.copytree(config.out, here.out)
     notebook = Notebook()
-    assert run_coding(here, notebook).measured == result.measured
+    assert measured(here, notebook)[0] == records
     assert notebook.outcomes[0].startswith("found ")
     assert notebook.total is None
 
     path = here.out / CELLS / "expander-neither-topk-seed1.json"
     path.unlink()
     notebook = Notebook()
-    assert run_coding(here, notebook).measured == result.measured  # to the last bit, refined codes as well
+    assert measured(here, notebook)[0] == records  # to the last bit, refined codes as well
     assert notebook.counted == [notebook.total] == [200]
 
     path.write_text('{"topk": {"scores": {}, "inference": 1, "training": 1}}')
     with pytest.raises(ExpanderError, match=r"expander-neither-topk-seed1\.json was edited or damaged; delete it"):
-        run_coding(here, Notebook())
+        measured(here, Notebook())
 
 
 def test_tasks_have_files_of_their_own(config: CodingConfig) -> None:
@@ -201,19 +204,23 @@ def test_tasks_have_files_of_their_own(config: CodingConfig) -> None:
     assert len({task.path for task in tasks}) == len(tasks)
 
 
-def test_other_settings_in_the_same_folder_are_refused(config: CodingConfig, result: CodingResult) -> None:
+def test_other_settings_in_the_same_folder_are_refused(config: CodingConfig, records: list[Record]) -> None:
     with pytest.raises(ExpanderError, match=r"holds a study of sparse coding with k=2, not 3"):
-        run_coding(dataclasses.replace(config, k=3), Notebook())
+        measured(dataclasses.replace(config, k=3), Notebook())
 
 
-def test_the_report_has_every_number(config: CodingConfig, result: CodingResult) -> None:
-    text, rows = write_report(result).read_text(), rows_of(result)
+def test_the_report_has_every_number(config: CodingConfig, records: list[Record]) -> None:
+    text, rows = report_of(config, records, {"code": 1}).write(config.out).read_text(), rows_of(config, records)
     assert len(rows) == 2 * 3 * 7
-    assert all(f"| {row.truth}, {row.setting.removeprefix('known ')} | {row.coder} |" in text for row in rows)
+    assert all(
+        f"| {row.labels['truth']}, {str(row.labels['setting']).removeprefix('known ')} | {row.labels['coder']} |"
+        in text
+        for row in rows
+    )
     assert "How to read this" in text
     with open(config.out / "coding.csv") as file:
         lines = list(csv.DictReader(file))
-    assert [float(line["codes"]) for line in lines] == [row.codes.value for row in rows]
+    assert [float(line["codes"]) for line in lines] == [row["codes"].value for row in rows]
     assert {line["features"] for line in lines if line["setting"] == KNOWN_DICTIONARY} == {""}
     content = json.loads((config.out / "coding.json").read_text())
     assert len(content["rows"]) == len(rows)
@@ -225,18 +232,18 @@ def test_the_report_has_every_number(config: CodingConfig, result: CodingResult)
 
 
 def test_intervals_are_students() -> None:
-    found = over_seeds([1.0, 2.0, 3.0])
+    found = over_many_seeds([Interval.bare(number) for number in (1.0, 2.0, 3.0)])
     assert found.value == 2
     assert found.half_width == pytest.approx(4.303 / math.sqrt(3), abs=1e-3)
-    assert math.isnan(over_seeds([1.0]).low)
+    assert math.isnan(over_many_seeds([Interval.bare(1.0)]).low)
 
 
-def test_the_command_prints_every_coder(config: CodingConfig, result: CodingResult, capsys: Any) -> None:
+def test_the_command_prints_every_coder(config: CodingConfig, records: list[Record], capsys: Any) -> None:
     arguments = (
         "--m 12 --n 24 --d 4 --k 2 --hidden 16 --samples 512 --tokens 1024 --solver-tokens 256 --batch 64 "
         "--test-tokens 200 --steps 20 --seeds 0 1"
     )
-    main(["coding", *arguments.split(), "--out", str(config.out)])
+    main(["study", "coding", *arguments.split(), "--out", str(config.out)])
     printed = " ".join(capsys.readouterr().out.split())
     assert all(coder in printed for coder in CODERS)
     assert "a gap of" in printed
@@ -265,5 +272,5 @@ def test_settings_that_cannot_be(config: CodingConfig, changes: dict[str, Any], 
 def test_a_support_that_cannot_be_is_refused_before_anything_is_written(config: CodingConfig, tmp_path: Path) -> None:
     here = dataclasses.replace(config, construction="lines", d=3, n=100, out=tmp_path / "refused")
     with pytest.raises(ExpanderError, match="'lines' has at most"):
-        run_coding(here, Notebook())
+        measured(here, Notebook())
     assert not here.out.exists()

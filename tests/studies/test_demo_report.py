@@ -7,27 +7,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from expander_sae.experiments.records import read_evaluations, write_evaluations
 
-from expander_sae.evaluation.results import Estimate, Evaluation, LanguageModelLoss
-<<<<<<<< HEAD:tests/studies/test_demo_report.py
-from expander_sae.experiments.records import read_evaluations, write_evaluations
-from expander_sae.studies.demo import DemoConfig
-from expander_sae.studies.demo.report import cautions, notes, summary
-========
-from expander_sae.experiments.demo import DemoConfig
-from expander_sae.experiments.demo_words import cautions, notes, summary
->>>>>>>> studies:tests/studies/test_demo_words.py
+from expander_sae.evaluation.results import Evaluation, Interval, Kind, LanguageModelLoss, Scope
+from expander_sae.studies.compare import Record, measures_of, read_evaluations, write_evaluations
+from expander_sae.studies.demo.config import DemoConfig
+from expander_sae.studies.demo.report import Compared, cautions, notes, summary
 from expander_sae.training import TrainConfig
 
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+UNKNOWN = Interval(math.nan, math.nan, math.nan, Kind.DOCUMENTS)
 
 
-def around(value: float, half: float = 0.02) -> Estimate:
-    return Estimate(value, value - half, value + half)
+def around(value: float, half: float = 0.02) -> Interval:
+    return Interval(value, value - half, value + half, Kind.DOCUMENTS)
 
 
-def evaluation(values: int, retention: Estimate | None, explained: float = 0.5) -> Evaluation:
+def evaluation(values: int, retention: Interval | None, explained: float = 0.5) -> Evaluation:
     loss = LanguageModelLoss(
         clean=around(3.1), patched=around(3.6), zero=around(11.0), mean=around(9.5), kl=around(0.4),
         recovered_zero=around(0.9), recovered_mean=around(0.85), retention_zero=retention, retention_mean=retention,
@@ -39,18 +33,20 @@ def evaluation(values: int, retention: Estimate | None, explained: float = 0.5) 
     )  # fmt: skip
 
 
-def result(first: Estimate | None, matched: Estimate | None, matched_values: int = 1010) -> Any:
+def result(first: Interval | None, matched: Interval | None, matched_values: int = 1010) -> Any:
     """What the sentences look at."""
 
-    def contestant(d: int | None, n: int, found: Evaluation) -> SimpleNamespace:
-        return SimpleNamespace(run=SimpleNamespace(config=TrainConfig(n=n, d=d, k=4)), evaluation=found)
+    def compared(d: int | None, n: int, found: Evaluation) -> Compared:
+        record = Record({}, measures_of(found), {"learned_values": found.learned_values})
+        return Compared(TrainConfig(n=n, d=d, k=4), record, [], 0)
 
     return SimpleNamespace(
         config=DemoConfig(train_tokens=3000),
         store=SimpleNamespace(tokens=1000),
-        first=contestant(7, 128, evaluation(1000, first, 0.41)),
-        dense=contestant(None, 128, evaluation(73_000, around(1.0, 0), 0.73)),
-        matched=contestant(None, 4, evaluation(matched_values, matched)),
+        scope=Scope(8000, 40, {}, {}),
+        first=compared(7, 128, evaluation(1000, first, 0.41)),
+        dense=compared(None, 128, evaluation(73_000, around(1.0, 0), 0.73)),
+        matched=compared(None, 4, evaluation(matched_values, matched)),
     )
 
 
@@ -61,12 +57,12 @@ def result(first: Estimate | None, matched: Estimate | None, matched_values: int
         (around(0.70), around(0.80), "few dense columns keep more."),
         (around(0.70), around(0.72), "no clear difference at this size."),
         (around(0.70), UNKNOWN, "retains an unknown share."),
-        (Estimate(0.7, math.nan, math.nan), Estimate(0.9, math.nan, math.nan), "retains 90 %."),
+        (Interval.bare(0.7), Interval.bare(0.9), "retains 90 %."),
         (None, None, "retains an unknown share."),
     ],
 )
 def test_the_summary_takes_no_side_that_the_intervals_do_not(
-    first: Estimate | None, matched: Estimate | None, verdict: str
+    first: Interval | None, matched: Interval | None, verdict: str
 ) -> None:
     assert summary(result(first, matched)).endswith(verdict)
 

@@ -19,10 +19,10 @@ from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import NOTHING, Kind
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, Comparison, Record, over_seeds
-from expander_sae.studies.frontier import FrontierConfig
+from expander_sae.studies.frontier import CONTESTANTS, compared, run
+from expander_sae.studies.frontier.config import FrontierConfig
 from expander_sae.studies.frontier.contestants import FAMILIES, REFERENCE
 from expander_sae.studies.frontier.report import report_of
-from expander_sae.studies.frontier.run import CONTESTANTS, compared, run
 from tests.studies.notebook import Notebook
 
 

@@ -15,25 +15,25 @@ import torch
 
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.recovery import CODERS, RecoveryConfig
-from expander_sae.studies.recovery import run as recovery
+from expander_sae.studies import recovery as recovery
+from expander_sae.studies.recovery import (
+    CELLS,
+    Certificates,
+    RecoveryResult,
+    coder_of,
+    decoded,
+    exact_tokens,
+    make_dictionary,
+    planted_codes,
+)
+from expander_sae.studies.recovery.config import CODERS, RecoveryConfig
 from expander_sae.studies.recovery.report import (
     CONDITION,
     clopper_pearson,
     curves_of,
     falls_through,
+    report_of,
     rows_of,
-    write_report,
-)
-from expander_sae.studies.recovery.run import (
-    CELLS,
-    Certificates,
-    RecoveryResult,
-    coder_of,
-    exact_tokens,
-    make_dictionary,
-    planted_codes,
-    run_recovery,
 )
 from tests.studies.notebook import Notebook
 
@@ -48,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RecoveryConfig:
 
 @pytest.fixture(scope="module")
 def result(config: RecoveryConfig) -> RecoveryResult:
-    return run_recovery(config, Notebook())
+    return decoded(config, Notebook())
 
 
 def test_every_dictionary_meets_every_coder_where_both_exist(config: RecoveryConfig, result: RecoveryResult) -> None:
@@ -115,35 +115,35 @@ def test_a_second_run_decodes_only_what_is_missing(
     here = dataclasses.replace(config, out=tmp_path / "copy")
     shutil.copytree(config.out, here.out)
     notebook = Notebook()
-    assert run_recovery(here, notebook).strips == result.strips
+    assert decoded(here, notebook).strips == result.strips
     assert notebook.outcomes[0].startswith("found ")
     assert notebook.total is None
 
     (here.out / CELLS / "uniform-n60-omp.json").unlink()
     notebook = Notebook()
-    assert run_recovery(here, notebook).strips == result.strips
+    assert decoded(here, notebook).strips == result.strips
     assert notebook.counted == [notebook.total] == [3 * 8]
 
     (here.out / CELLS / "uniform-n60-omp.json").write_text('{"active": [1], "recovered": [8]}')
     with pytest.raises(ExpanderError, match=r"uniform-n60-omp\.json was edited or damaged; delete it"):
-        run_recovery(here, Notebook())
+        decoded(here, Notebook())
     (here.out / CELLS / "uniform-n60-omp.json").write_text("{")
     with pytest.raises(ExpanderError, match="edited or damaged"):
-        run_recovery(here, Notebook())
+        decoded(here, Notebook())
 
 
 def test_other_settings_in_the_same_folder_are_refused(config: RecoveryConfig, result: RecoveryResult) -> None:
     with pytest.raises(ExpanderError, match=r"holds a study of recovery with tokens=8, not 9"):
-        run_recovery(dataclasses.replace(config, tokens=9), Notebook())
+        decoded(dataclasses.replace(config, tokens=9), Notebook())
 
 
 def test_the_report_has_every_number(config: RecoveryConfig, result: RecoveryResult) -> None:
-    text, rows = write_report(result).read_text(), rows_of(result)
+    text, rows = report_of(result).write(config.out).read_text(), rows_of(result)
     assert all(strip.coder in text for strip in result.strips)
     assert "lines has no n = 4 m" in text
     with open(config.out / "recovery.csv") as file:
         lines = list(csv.DictReader(file))
-    assert [int(line["recovered"]) for line in lines] == [row.recovered for row in rows]
+    assert [int(line["recovered"]) for line in lines] == [row["recovered"] for row in rows]
     assert all(float(line["exact_low"]) <= float(line["exact"]) <= float(line["exact_high"]) for line in lines)
     content = json.loads((config.out / "recovery.json").read_text())
     assert len(content["rows"]) == len(rows) == sum(len(strip.recovered) for strip in result.strips)
@@ -177,7 +177,7 @@ def test_where_shares_fall_through_a_level() -> None:
 
 def test_the_command_prints_where_recovery_ends(config: RecoveryConfig, result: RecoveryResult, capsys: Any) -> None:
     arguments = "--m 40 --d 4 --n-over-m 1.5 4.0 --k-over-m 0.025 0.1 0.8 --tokens 8 --dictionaries uniform lines dense"
-    main(["recovery", *arguments.split(), "--out", str(config.out)])
+    main(["study", "recovery", *arguments.split(), "--out", str(config.out)])
     printed = " ".join(capsys.readouterr().out.split())
     assert "found" in printed
     assert all(coder in printed for coder in CODERS)
@@ -216,7 +216,7 @@ def test_a_certificate_without_its_counts_is_damaged(
     path = here.out / CELLS / "uniform-n60-theory.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "condition": []}))
     with pytest.raises(ExpanderError, match=r"uniform-n60-theory\.json was edited or damaged"):
-        run_recovery(here, Notebook())
+        decoded(here, Notebook())
 
 
 @pytest.mark.parametrize("signed", [True, False])

@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 
 import expander_sae as xs
 from expander_sae.distribution import Group
-from expander_sae.training import train
-from expander_sae.training.building import Sample, build
-from expander_sae.training.dead_features import FiringRecord, auxk_loss
-from expander_sae.training.losses import batch_statistics
-from expander_sae.training.sources import TensorBatches
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import FiringRecord, Sample, TensorBatches, Trainee, learn, new_autoencoder, train
+from expander_sae.training.losses import auxk_loss, batch_statistics
 from tests.training.planted import D, K, M, N, config, planted
 
 DEAD = torch.tensor([1, 5, 6, 40, 77])
@@ -77,19 +73,17 @@ def test_planted_dead_features_come_back(revival: dict[str, Any]) -> None:
 
 
 def _dead_after_training(x: torch.Tensor, revival: dict[str, Any]) -> float:
-    group, batches = Group(), TensorBatches(x, batch=64)
+    batches = TensorBatches(x, batch=64)
     chosen = config(tokens=64 * 300, dead_after=640, **revival)
-    sample = Sample.of(batches, 64, group, torch.device("cpu"))
-    sae = build(chosen, sample, group)
+    sample = Sample.of(batches, 64)
+    sae = new_autoencoder(chosen, sample)
     with torch.no_grad():
         sae.dictionary.get_parameter("values")[::2] *= 1e-3
         assert sae.latent_bias is not None
         sae.latent_bias[::2] = -0.02
-    trainee = Trainee(chosen, sae, group, sample)
-    for _ in range(300):
-        batch = next(batches)
-        last = trainee.step(batch, batch_statistics(batch, group))
-    return float(last.dead)
+    trainee = Trainee(chosen, sae, sample)
+    learn(trainee, batches, 64 * 300)
+    return float(trainee.record.dead.float().mean())
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3), min_size=1, max_size=12), st.integers(1, 40))

@@ -12,9 +12,7 @@ import expander_sae as xs
 from expander_sae.activations.store import Store, StoreWriter
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.training import train
-from expander_sae.training.building import Sample, build
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import Sample, Trainee, new_autoencoder, train
 from tests.processes import torchrun
 from tests.training.planted import M, N, config, planted
 
@@ -68,7 +66,7 @@ def test_a_dead_process_ends_the_run_with_a_usable_checkpoint(dying: int, tmp_pa
 def test_batch_topk_needs_one_process() -> None:
     settings = config(coder="batch_topk")
     sample = Sample.unknown(M, torch.device("cpu"))
-    sae = build(settings, sample, Group())
+    sae = new_autoencoder(settings, sample)
     assert sae.n == N
     with pytest.raises(ExpanderError, match="trains in one process"):
-        Trainee(settings, sae, Group(rank=0, world=2), sample)
+        Trainee(settings, sae, sample, Group(rank=0, world=2))

@@ -14,7 +14,7 @@ from torch import Tensor
 import expander_sae as xs
 from expander_sae.distribution import Group
 from expander_sae.training import TensorBatches, train
-from expander_sae.training.learned_rows import (
+from expander_sae.training.rows import (
     FEWEST,
     Wanted,
     afforded,

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.distributed import Activations, activations_in_order
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.sharing import Activations, activations_in_order
 from expander_sae.activations.store import (
     Float16Overflow,
     Store,
@@ -24,10 +24,10 @@ from expander_sae.activations.store import (
     bytes_needed,
     check_disk,
 )
-from expander_sae.activations.store.disk import TOKENS_PER_SHARD
 from expander_sae.activations.store.manifest import DTYPES
+from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 

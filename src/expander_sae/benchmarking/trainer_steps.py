@@ -9,11 +9,7 @@ import torch
 from expander_sae.benchmarking.cases import Sizes
 from expander_sae.benchmarking.results import Result
 from expander_sae.benchmarking.timing import interleaved
-from expander_sae.distribution import Group
-from expander_sae.training import TensorBatches, TrainConfig
-from expander_sae.training.building import Sample, build
-from expander_sae.training.losses import batch_statistics
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import Sample, TensorBatches, TrainConfig, Trainee, new_autoencoder
 
 SIZES = Sizes(m=576, n=4608, d=7, k=16, tokens=1024)
 """Of the residual stream of a 135M model, with eight features for each coordinate."""
@@ -38,9 +34,8 @@ def trainer_steps(repeats: int) -> list[Result]:
 
 def _step(config: TrainConfig) -> Callable[[], object]:
     """One step on the same tokens, of a run that has just begun."""
-    group, generator = Group(), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     x = torch.randn(SIZES.tokens, SIZES.m, generator=generator) * torch.rand(SIZES.m, generator=generator)
-    batches = TensorBatches(x, batch=config.batch)
-    sample = Sample.of(batches, config.batch, group, x.device)
-    trainee, statistics = Trainee(config, build(config, sample, group), group, sample), batch_statistics(x, group)
-    return lambda: trainee.step(x, statistics)
+    sample = Sample.of(TensorBatches(x, batch=config.batch), config.batch)
+    trainee = Trainee(config, new_autoencoder(config, sample), sample)
+    return lambda: trainee.step(x)

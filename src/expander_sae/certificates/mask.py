@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int32, Int64
 from numpy.typing import NDArray
 
 from expander_sae.supports import NO_ROW
-from expander_sae.supports.row_lists import build_row_lists
+from expander_sae.supports.support import build_row_lists
 
 ABSENT = NO_ROW
 """In place of a coordinate whose value does not count."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.cli.inputs import language_model_of
 from expander_sae.coders import Coder
 from expander_sae.coders.named import coder_named

@@ -11,7 +11,6 @@ from expander_sae.checks import at_least
 from expander_sae.coders.base import Coder
 from expander_sae.coders.thresholding import Iterate, descend, exact_step, keep_largest, start
 from expander_sae.coders.tokens import code_in_chunks
-from expander_sae.coders.unit_columns import fitting_columns
 from expander_sae.dictionaries import Codes, Dictionary
 
 
@@ -43,7 +42,7 @@ class HTP(Coder):
         return code_in_chunks(dictionary, x, self.k, elements, lambda chunk: self._solve(dictionary, chunk))
 
     def _solve(self, dictionary: Dictionary, x: Float[Tensor, "batch m"]) -> tuple[Tensor, Tensor]:
-        columns = fitting_columns(dictionary, x)
+        columns = dictionary.unit_columns(x.dtype)
         at = start(x, self.k)
         goal = self.tolerance**2 * at.energy
         moving = at.energy > goal

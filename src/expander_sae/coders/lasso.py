@@ -12,7 +12,6 @@ from torch import Tensor
 from expander_sae.checks import at_least
 from expander_sae.coders.base import Coder
 from expander_sae.coders.tokens import code_in_chunks, largest
-from expander_sae.coders.unit_columns import fitting_columns
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 
@@ -65,7 +64,7 @@ def refitted(
     dictionary: Dictionary, x: Float[Tensor, "batch m"], codes: Codes, signed: bool
 ) -> Float[Tensor, "batch k"]:
     """The least-squares values of the features that the codes use."""
-    columns = fitting_columns(dictionary, x)
+    columns = dictionary.unit_columns(x.dtype)
     scale = columns.scale[codes.indices]
     unit = torch.where(scale > 0, codes.values / scale, 0.0)
     return columns.fit(x, unit, codes.indices, signed=signed) * scale

@@ -13,7 +13,6 @@ from expander_sae.coders.base import Coder
 from expander_sae.coders.thresholding import descend, exact_step, keep_largest, start
 from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.dictionaries import Codes, Dictionary
-from expander_sae.dictionaries.base import UnitColumns
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class NIHT(Coder):
         return code_in_chunks(dictionary, x, self.k, 4 * dictionary.n, lambda chunk: self._solve(dictionary, chunk))
 
     def _solve(self, dictionary: Dictionary, x: Float[Tensor, "batch m"]) -> tuple[Tensor, Tensor]:
-        columns = UnitColumns(dictionary, dictionary.inverse_norms(x.dtype))
+        columns = dictionary.unit_columns(x.dtype)
         at = start(x, self.k)
         goal = self.tolerance**2 * at.energy
         moving = at.energy > goal

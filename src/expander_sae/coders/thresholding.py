@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes
-from expander_sae.dictionaries.base import UnitColumns
+from expander_sae.dictionaries.base import ScaledColumns
 
 MARGIN = 0.01
 """How far below the longest safe step a step that changes the support must stay."""
@@ -56,7 +56,7 @@ def keep_largest(
 
 
 def exact_step(
-    columns: UnitColumns, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]
+    columns: ScaledColumns, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]
 ) -> Float[Tensor, " batch"]:
     """The length of the best step along a sparse gradient."""
     image = columns.synthesize(values, indices).square().sum(dim=1)
@@ -64,7 +64,7 @@ def exact_step(
 
 
 def descend(
-    columns: UnitColumns,
+    columns: ScaledColumns,
     x: Float[Tensor, "batch m"],
     at: Iterate,
     gradient: Float[Tensor, "batch n"],

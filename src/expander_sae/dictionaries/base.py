@@ -19,6 +19,7 @@ from expander_sae.kernels import greedy
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.inputs import check_finite
+from expander_sae.kernels.refit import least_squares
 
 
 class Dictionary(nn.Module, ABC):
@@ -97,34 +98,33 @@ class Dictionary(nn.Module, ABC):
 
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
         check_finite("x", x)
-        scale = self.inverse_norms(x.dtype)
-        algorithm = greedy.orthogonal_matching_pursuit if orthogonal else greedy.matching_pursuit
-        values, indices = algorithm(UnitColumns(self, scale), x, rules)
-        return values * scale[indices], indices
+        columns = self.unit_columns(x.dtype)
+        values, indices = greedy.pursue(columns, x, rules, orthogonal)
+        return values * columns.scale[indices], indices
 
     def inverse_norms(self, dtype: torch.dtype) -> Float[Tensor, " n"]:
         """One over every column's norm, zero for a zero column."""
         norms = self.norms().to(dtype)
         return torch.where(norms > 0, 1 / norms, 0.0)
 
+    def unit_columns(self, dtype: torch.dtype) -> ScaledColumns:
+        """The same columns at unit norm, for tokens of some precision; zero columns stay zero."""
+        return ScaledColumns(self, self.inverse_norms(dtype))
+
     def extra_repr(self) -> str:
         return f"m={self.m}, n={self.n}, learned_values={self.learned_values}, dtype={self.dtype}"
 
 
 @dataclass(frozen=True)
-class UnitColumns:
-    """A dictionary as the greedy loop wants it: columns scaled to unit norm, correlations made anew at every step."""
+class ScaledColumns(greedy.UnitColumns):
+    """A dictionary with its columns scaled to unit norm, which the greedy loops and thresholding ask for."""
 
     dictionary: Dictionary
     scale: Float[Tensor, " n"]
+    """One over every column's norm: codes times this are codes for the dictionary as it is."""
 
     def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return self.dictionary.correlate(x) * self.scale
-
-    def update(
-        self, correlations: Tensor, residual: Float[Tensor, "batch m"], change: Tensor, indices: Tensor
-    ) -> Float[Tensor, "batch n"]:
-        return self.correlate(residual)
 
     def inner_products(
         self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
@@ -134,6 +134,24 @@ class UnitColumns:
 
     def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
         return self.dictionary.synthesize(Codes(values * self.scale[indices], indices, self.dictionary.n))
+
+    def fit(
+        self,
+        x: Float[Tensor, "batch m"],
+        values: Float[Tensor, "batch k"],
+        indices: Int[Tensor, "batch k"],
+        *,
+        signed: bool,
+    ) -> Float[Tensor, "batch k"]:
+        """The least-squares codes of each token's nonzero values, non-negative unless signed; zeros stay zero.
+
+        At unit norm, what counts as linearly dependent does not depend on a column's scale.
+        """
+        scale = self.scale[indices]
+        gram = self.dictionary.gram(indices, x.dtype) * scale[:, :, None] * scale[:, None, :]
+        target = self.dictionary.correlate_at(x, indices) * scale
+        dependent = greedy.DEPENDENT[x.element_size()]
+        return least_squares(gram, target, values, values != 0, signed=signed, dependent=dependent)
 
 
 def flatten(x: Float[Tensor, "*batch m"], m: int) -> Float[Tensor, "batch m"]:

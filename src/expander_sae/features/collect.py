@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.optional import require
 from expander_sae.activations.store import Store, Tokens
 from expander_sae.activations.texts.spelling import Spelling
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import at_least
 from expander_sae.dictionaries import Codes
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, require
 from expander_sae.features.columns import Lens, Neighbours, touched
 from expander_sae.features.contexts import Choice
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase, fingerprint

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from expander_sae.features.schema import GROUPS
 from expander_sae.features.shards import Block, Text
-from expander_sae.kernels.cpu_compile import compiled
+from expander_sae.kernels.cpu.columns import compiled
 
 SPARE = 4
 """How many times more firings are looked at than contexts are wanted, since some repeat each other word for word."""

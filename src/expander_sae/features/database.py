@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.activations.optional import require
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, require
 from expander_sae.features.schema import CONTEXTS_FILE, DATABASE, FEATURES_FILE
 from expander_sae.features.shards import Shard, open_shards
 

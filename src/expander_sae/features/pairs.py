@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expander_sae.features.shards import Block
-from expander_sae.kernels.cpu_compile import compiled
+from expander_sae.kernels.cpu.columns import compiled
 
 LEAST = 3
 """Tokens on which two features must both fire to be listed as firing together."""

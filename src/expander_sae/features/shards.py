@@ -18,7 +18,7 @@ from torch import Tensor
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.files import replace_file, to_bytes
-from expander_sae.kernels.cpu_compile import compiled
+from expander_sae.kernels.cpu.columns import compiled
 
 ENTRIES_AT_ONCE = 1 << 24
 """Entries of codes in memory at a time, while features are described: tokens on which they fire, times k."""

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.distributed import activations_of
 from expander_sae.activations.harvest import TextConfig, origin_at, text_batches
 from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.sharing import activations_of
 from expander_sae.activations.store import Store, Tokens
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
 from expander_sae.activations.texts import Batch

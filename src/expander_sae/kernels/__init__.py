@@ -2,7 +2,7 @@
 
 from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.products import combine, correlate_at
-from expander_sae.kernels.pursuit import pursue
-from expander_sae.kernels.selection import select
+from expander_sae.kernels.pursue import pursue
+from expander_sae.kernels.select import select
 
 __all__ = ["Rules", "combine", "correlate_at", "pursue", "select"]

@@ -1,13 +1,14 @@
-"""The textbook loop of matching pursuit and orthogonal matching pursuit, batched over tokens, in plain torch.
+"""The textbook loops of matching pursuit and orthogonal matching pursuit, batched over tokens, in plain torch.
 
-Columns are taken to have unit norm. What differs between dictionaries and devices (how correlations are made and kept
-up to date) is behind `Operator`; the loop, the refit and the stopping rules are here, once.
+They define what `pursue` and the greedy coders compute; every faster version is tested against them. Columns are taken
+to have unit norm. What differs between dictionaries and devices (how correlations are made and kept up to date) is
+behind `UnitColumns`; the loops and their stopping rules are here, once.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,12 +17,22 @@ from torch import Tensor
 from expander_sae.kernels.refit import refit
 
 
-class Operator(Protocol):
-    """A dictionary with unit columns, as the greedy loop sees it."""
+class UnitColumns(ABC):
+    """A dictionary whose columns have norm one, as the greedy loops see it."""
 
+    @abstractmethod
     def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         """x times every column."""
-        ...
+
+    @abstractmethod
+    def inner_products(
+        self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
+        """One column of each token times some columns of it."""
+
+    @abstractmethod
+    def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
+        """The weighted sum of a token's columns."""
 
     def update(
         self,
@@ -30,18 +41,8 @@ class Operator(Protocol):
         change: Float[Tensor, "batch k"],
         indices: Int[Tensor, "batch k"],
     ) -> Float[Tensor, "batch n"]:
-        """The correlations after the codes of `indices` grew by `change` and left `residual`."""
-        ...
-
-    def inner_products(
-        self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
-    ) -> Float[Tensor, "batch k"]:
-        """One column of each token times some columns of it."""
-        ...
-
-    def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
-        """The weighted sum of a token's columns."""
-        ...
+        """The correlations after the codes of `indices` grew by `change` and left `residual`: all of them made anew."""
+        return self.correlate(residual)
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,26 @@ DEPENDENT = {4: 1e-5, 8: 1e-10}
 size of a float in bytes."""
 
 
+def pursue(
+    columns: UnitColumns, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """Codes for unit columns by matching pursuit, plain or orthogonal."""
+    return (orthogonal_matching_pursuit if orthogonal else matching_pursuit)(columns, x, rules)
+
+
 def _best(
-    correlations: Float[Tensor, "batch n"], blocked: Bool[Tensor, "batch n"] | None, signed: bool
+    correlations: Float[Tensor, "batch n"], closed: Bool[Tensor, "batch n"] | None, signed: bool
 ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+    """The largest correlation of every token (magnitude when `signed`) and its feature, closed ones left out."""
     scores = correlations.abs() if signed else correlations
-    if blocked is not None:
-        scores = scores.masked_fill(blocked, -torch.inf)
+    if closed is not None:
+        scores = scores.masked_fill(closed, -torch.inf)
     best = scores.max(dim=1)
     return best.values, best.indices
 
 
 def matching_pursuit(
-    operator: Operator, x: Float[Tensor, "batch m"], rules: Rules
+    columns: UnitColumns, x: Float[Tensor, "batch m"], rules: Rules
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Take the best column, subtract its share, repeat k times; a column taken again adds to its entry.
 
@@ -91,10 +100,11 @@ def matching_pursuit(
     codes = x.new_zeros(x.shape[0], rules.k)
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
-    residual, correlations = x, operator.correlate(x)
+    residual, correlations = x, columns.correlate(x)
     norms, floor = torch.linalg.vector_norm(x, dim=1), rules.floor(x)
     slots = torch.arange(rules.k, device=x.device)
     for _ in range(rules.k):
+        # Choose the column that correlates best with what is left; without signs, cutting one back may be better.
         best, feature = _best(correlations, None, rules.signed)
         step = correlations.gather(1, feature[:, None])[:, 0]
         if not rules.signed:
@@ -102,13 +112,15 @@ def matching_pursuit(
         moving = (best > floor) & (torch.linalg.vector_norm(residual, dim=1) > rules.tolerance * norms)
         if not moving.any():
             break
+        # Its slot is the one that it has already, or the first free one.
         known = used & (indices == feature[:, None])
         slot = torch.where(known.any(dim=1), known.int().argmax(dim=1), used.sum(dim=1))
         chosen = (slots == slot[:, None]) & moving[:, None]
+        # Subtract its share of the residual.
         change = chosen * step[:, None]
         indices, used, codes = torch.where(chosen, feature[:, None], indices), used | chosen, codes + change
-        residual = residual - operator.synthesize(change, indices)
-        correlations = operator.update(correlations, residual, change, indices)
+        residual = residual - columns.synthesize(change, indices)
+        correlations = columns.update(correlations, residual, change, indices)
     return codes, indices
 
 
@@ -136,42 +148,48 @@ def _or_cut_back(
 
 
 def orthogonal_matching_pursuit(
-    operator: Operator, x: Float[Tensor, "batch m"], rules: Rules
+    columns: UnitColumns, x: Float[Tensor, "batch m"], rules: Rules
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Take the best column, refit all of them, repeat; without `signed` the refit is non-negative least squares."""
-    codes = x.new_zeros(x.shape[0], rules.k)
+    # Every token has k slots, in the order its columns were taken. Slots behind those in use hold no column yet.
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
-    residual, correlations = x, operator.correlate(x)
-    whole, blocked = correlations.clone(), torch.zeros_like(correlations, dtype=torch.bool)
+    codes = x.new_zeros(x.shape[0], rules.k)
+    # What least squares on the slots needs: the columns' inner products with each other, and with the token.
     gram, target = x.new_zeros(x.shape[0], rules.k, rules.k), torch.zeros_like(codes)
+    residual, correlations = x, columns.correlate(x)
+    whole, refused = correlations.clone(), torch.zeros_like(correlations, dtype=torch.bool)
     norms, floor = torch.linalg.vector_norm(x, dim=1), rules.floor(x)
     slots = torch.arange(rules.k, device=x.device)
     for _ in range(PICKS_PER_FEATURE * rules.k):
-        taken = blocked | (torch.zeros_like(correlations).scatter_add(1, indices, used.to(x.dtype)) > 0)
-        best, feature = _best(correlations, taken, rules.signed)
+        # Choose the column that correlates best with what is left, of those neither in use nor refused before.
+        in_use = torch.zeros_like(correlations).scatter_add(1, indices, used.to(x.dtype)) > 0
+        best, feature = _best(correlations, refused | in_use, rules.signed)
+        # A token stops when only rounding is left of it, when it is explained well enough, or when its slots are full.
         moving = (best > floor) & (torch.linalg.vector_norm(residual, dim=1) > rules.tolerance * norms)
         moving &= used.sum(dim=1) < rules.k
         if not moving.any():
             break
+        # Put it into the first free slot, and border the Gram matrix and the target with its inner products.
         chosen = (slots == used.sum(dim=1)[:, None]) & moving[:, None]
         indices = torch.where(chosen, feature[:, None], indices)
-        products = operator.inner_products(feature, indices)
+        products = columns.inner_products(feature, indices)
         gram = torch.where(chosen[:, :, None], products[:, None, :], gram)
         gram = torch.where(chosen[:, None, :], products[:, :, None], gram)
         target = torch.where(chosen, whole.gather(1, feature[:, None]), target)
+        # Refit the codes of all columns; one that depends on those before it comes back refused.
         fit = refit(gram, target, codes, used, chosen, signed=rules.signed, dependent=DEPENDENT[x.element_size()])
-        left = x - operator.synthesize(fit.codes, indices)
-        # Several columns that nearly depend on others can, in rounded arithmetic, be fitted to anything.
+        left = x - columns.synthesize(fit.codes, indices)
+        # Refuse a fit that leaves more than before: several columns that nearly depend on others can, in rounded
+        # arithmetic, be fitted to anything. The token keeps its old codes, and does not get this column again.
         worse = moving & (torch.linalg.vector_norm(left, dim=1) > torch.linalg.vector_norm(residual, dim=1) + floor)
-        refused = blocked.gather(1, feature[:, None]) | (fit.refused | worse)[:, None]
-        blocked = blocked.scatter(1, feature[:, None], refused)
+        no_more = refused.gather(1, feature[:, None]) | (fit.refused | worse)[:, None]
+        refused = refused.scatter(1, feature[:, None], no_more)
         fitted, kept = torch.where(worse[:, None], codes, fit.codes), torch.where(worse[:, None], used, fit.used)
         residual = torch.where(worse[:, None], residual, left)
-        correlations = operator.update(correlations, residual, fitted - codes, indices)
-        # Entries in use come first, in their order; a refit can drop one in the middle.
+        correlations = columns.update(correlations, residual, fitted - codes, indices)
+        # Sort the slots in use to the front, in their order: a non-negative refit can drop a column in the middle.
         order = (~kept).int().sort(dim=1, stable=True).indices
-        codes, used, indices = (tensor.gather(1, order) for tensor in (fitted, kept, indices))
-        target = target.gather(1, order)
+        codes, used, indices, target = (tensor.gather(1, order) for tensor in (fitted, kept, indices, target))
         gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
     return codes, indices

@@ -1,6 +1,8 @@
-"""What every kernel demands of its inputs, checked once before any of them runs."""
+"""What every kernel demands of its inputs, checked once before any of them runs, and which version then runs."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,6 +11,22 @@ from torch import Tensor
 
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW
+
+Implementation = Literal["auto", "reference", "cpu", "gpu"]
+"""Plain torch, compiled for CPUs, Triton for NVIDIA GPUs, or ("auto") the quickest of these that runs where x is."""
+
+
+def choose(implementation: str, device: torch.device, versions: tuple[str, ...] = ("reference", "cpu", "gpu")) -> str:
+    """Which of a kernel's versions runs on `device`; refuses one that the kernel has not, or that cannot run there."""
+    if implementation == "auto":
+        # ROCm devices are called cuda too, and the Triton kernels are laid out for NVIDIA's.
+        here = {"cpu": "cpu", "cuda": "gpu" if torch.version.hip is None else "reference"}.get(device.type)
+        return here if here in versions else "reference"
+    if implementation not in versions:
+        raise ExpanderError(f"implementation must be one of {', '.join(('auto', *versions))}, not {implementation}.")
+    if implementation == "cpu" and device.type != "cpu":
+        raise ExpanderError(f"The cpu kernels need tensors on the CPU, not on {device}.")
+    return implementation
 
 
 def check_columns(

@@ -17,59 +17,56 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels import reference
-from expander_sae.kernels.inputs import extremes, result_dtype, working_dtype
+from expander_sae.kernels.inputs import Implementation, choose, extremes, result_dtype, working_dtype
+
+VERSIONS = ("reference", "cpu")
+"""Of every product; on a GPU plain torch's gathers and scatters are the quick version."""
 
 
 @torch.library.custom_op("expander_sae::combine", mutates_args=())
-def _combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
+def _combine(
+    weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor, implementation: str
+) -> Tensor:
     weights, values = _whole(weights, onto.dtype), _whole(values, onto.dtype)
-    if onto.device.type != "cpu":
-        return reference.combine(weights, indices, values, rows, onto)
-    from expander_sae.kernels import cpu_products  # imported where it is used: Numba takes a while
-
-    total = onto.detach().clone(memory_format=torch.contiguous_format)
-    indices, rows = indices.contiguous(), rows.contiguous()
-    cpu_products.combine(weights.numpy(), indices.numpy(), values.numpy(), rows.numpy(), total.numpy())
-    return total
+    if choose(implementation, onto.device, VERSIONS) == "cpu":
+        from expander_sae.kernels.cpu.products import combine  # imported where it is used: Numba takes a while
+    else:
+        from expander_sae.kernels.reference import combine
+    return combine(weights, indices.contiguous(), values, rows.contiguous(), onto.detach())
 
 
 @_combine.register_fake
-def _(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
+def _(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor, implementation: str) -> Tensor:
     return torch.empty_like(onto, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("expander_sae::correlate_at", mutates_args=())
-def _correlate(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+def _correlate(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor, implementation: str) -> Tensor:
     dtype = working_dtype(x, values)
-    x, values = _whole(x, dtype), _whole(values, dtype)
-    if x.device.type != "cpu":
-        return reference.correlate_at(x, indices, values, rows)
-    from expander_sae.kernels import cpu_products
-
-    indices, rows = indices.contiguous(), rows.contiguous()
-    return torch.from_numpy(cpu_products.correlate(x.numpy(), indices.numpy(), values.numpy(), rows.numpy()))
+    if choose(implementation, x.device, VERSIONS) == "cpu":
+        from expander_sae.kernels.cpu.products import correlate_at
+    else:
+        from expander_sae.kernels.reference import correlate_at
+    return correlate_at(_whole(x, dtype), indices.contiguous(), _whole(values, dtype), rows.contiguous())
 
 
 @_correlate.register_fake
-def _(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
+def _(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor, implementation: str) -> Tensor:
     return x.new_empty(indices.shape, dtype=working_dtype(x, values))
 
 
 @torch.library.custom_op("expander_sae::accumulate", mutates_args=())
-def _accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+def _accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor, implementation: str) -> Tensor:
     dtype = working_dtype(weights, x)
-    weights, x = _whole(weights, dtype), _whole(x, dtype)
-    if x.device.type != "cpu":
-        return reference.accumulate(weights, indices, x, rows)
-    from expander_sae.kernels import cpu_products
-
-    indices, rows = indices.contiguous(), rows.contiguous()
-    return torch.from_numpy(cpu_products.accumulate(weights.numpy(), indices.numpy(), x.numpy(), rows.numpy()))
+    if choose(implementation, x.device, VERSIONS) == "cpu":
+        from expander_sae.kernels.cpu.products import accumulate
+    else:
+        from expander_sae.kernels.reference import accumulate
+    return accumulate(_whole(weights, dtype), indices.contiguous(), _whole(x, dtype), rows.contiguous())
 
 
 @_accumulate.register_fake
-def _(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor) -> Tensor:
+def _(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor, implementation: str) -> Tensor:
     return x.new_empty(rows.shape, dtype=working_dtype(weights, x))
 
 
@@ -78,27 +75,28 @@ def _whole(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _keep_for_combine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weights, indices, values, rows, _ = inputs
+    weights, indices, values, rows, _, ctx.implementation = inputs
     ctx.save_for_backward(weights, indices, values, rows)
 
 
 def _gradient_of_combine(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     weights, indices, values, rows = ctx.saved_tensors
-    wanted = ctx.needs_input_grad
-    grad_weights = _correlate(grad, indices, values, rows).to(weights.dtype) if wanted[0] else None
-    grad_values = _accumulate(weights, indices, grad, rows).to(values.dtype) if wanted[2] else None
-    return grad_weights, None, grad_values, None, grad
+    wanted, how = ctx.needs_input_grad, ctx.implementation
+    grad_weights = _correlate(grad, indices, values, rows, how).to(weights.dtype) if wanted[0] else None
+    grad_values = _accumulate(weights, indices, grad, rows, how).to(values.dtype) if wanted[2] else None
+    return grad_weights, None, grad_values, None, grad, None
 
 
 def _keep_for_correlate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+    x, indices, values, rows, ctx.implementation = inputs
+    ctx.save_for_backward(x, indices, values, rows)
 
 
 def _gradient_of_correlate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, indices, values, rows = ctx.saved_tensors
-    wanted = ctx.needs_input_grad
-    grad_x, grad_values = select_gradients(grad, x, indices, values, rows, wanted[0], wanted[2])
-    return grad_x, None, grad_values, None
+    wanted, how = ctx.needs_input_grad, ctx.implementation
+    grad_x, grad_values = select_gradients(grad, x, indices, values, rows, wanted[0], wanted[2], how)
+    return grad_x, None, grad_values, None, None
 
 
 _combine.register_autograd(_gradient_of_combine, setup_context=_keep_for_combine)
@@ -113,14 +111,15 @@ def select_gradients(
     rows: Int[Tensor, "n d"],
     of_x: bool,
     of_values: bool,
+    implementation: str = "auto",
 ) -> tuple[Float[Tensor, "batch m"] | None, Float[Tensor, "n d"] | None]:
     """What the gradient of correlations at chosen features says of the tokens, and of the values."""
     grad_x = grad_values = None
     if of_x:
         zeros = torch.zeros_like(x, dtype=working_dtype(grad, values))
-        grad_x = _combine(grad, indices, values, rows, zeros).to(x.dtype)
+        grad_x = _combine(grad, indices, values, rows, zeros, implementation).to(x.dtype)
     if of_values:
-        grad_values = _accumulate(grad, indices, x, rows).to(values.dtype)
+        grad_values = _accumulate(grad, indices, x, rows, implementation).to(values.dtype)
     return grad_x, grad_values
 
 
@@ -130,10 +129,12 @@ def combine(
     values: Float[Tensor, "n d"],
     rows: Int[Tensor, "n d"],
     onto: Float[Tensor, "batch m"],
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, "batch m"]:
     """`onto` plus every token's weighted sum of its columns; gradients flow to all but the indices and rows."""
     _check_indices(indices, len(rows))
-    total = _combine(weights, indices, values, rows, onto.to(working_dtype(weights, values, onto)))
+    base = onto.to(working_dtype(weights, values, onto))
+    total = _combine(weights, indices, values, rows, base, implementation)
     return total.to(result_dtype(weights, values, onto))
 
 
@@ -142,10 +143,11 @@ def correlate_at(
     indices: Int[Tensor, "batch k"],
     values: Float[Tensor, "n d"],
     rows: Int[Tensor, "n d"],
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, "batch k"]:
     """`W^T x` at some features of each token; gradients flow to x and the values."""
     _check_indices(indices, len(rows))
-    return _correlate(x, indices, values, rows).to(result_dtype(x, values))
+    return _correlate(x, indices, values, rows, implementation).to(result_dtype(x, values))
 
 
 def _check_indices(indices: Int[Tensor, "batch k"], features: int) -> None:

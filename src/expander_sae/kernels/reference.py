@@ -1,4 +1,4 @@
-"""`select` in plain torch: runs on any device, is easy to believe, and is the oracle of every other version.
+"""All kernels in plain torch: they run on any device, are easy to believe, and are the oracle of every other version.
 
 A correlation is *defined* here: products are summed one by one in the order of the rows, each rounded, then the bias
 is added. The compiled versions follow the same order, so that all of them choose the same features to the last bit.
@@ -6,11 +6,16 @@ is added. The compiled versions follow the same order, so that all of them choos
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.kernels import greedy
+from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.inputs import padded_with_zeros
+from expander_sae.supports import RowLists
 
 CHUNK_ELEMENTS = 1 << 24
 """Correlations held at a time; bounds the memory of a call whatever the number of features."""
@@ -34,7 +39,11 @@ def select(
     bias: Float[Tensor, " n"],
     signed: bool,
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-    """The k largest of `x @ W + bias` (by magnitude when `signed`), descending, ties to the lowest index."""
+    """The k largest of `x @ W + bias` (by magnitude when `signed`), descending, ties to the lowest index.
+
+    Sums have the precision of `bias`.
+    """
+    x, values = x.to(bias.dtype), values.to(bias.dtype)
     features = values.shape[0]
     chunk = max(k, CHUNK_ELEMENTS // max(1, x.shape[0]))
     best_values = x.new_zeros(x.shape[0], 0)
@@ -52,6 +61,41 @@ def select(
     return best_values, best_indices
 
 
+@dataclass(frozen=True)
+class GatheredColumns(greedy.UnitColumns):
+    """The unit columns `values` at `rows`, in tokens of width m."""
+
+    values: Float[Tensor, "n d"]
+    rows: Int[Tensor, "n d"]
+    m: int
+
+    def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
+        return correlate(x, self.values, self.rows)
+
+    def inner_products(
+        self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
+        return self._at(indices).correlate(self._at(feature).to_dense(self.m))
+
+    def synthesize(self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
+        return self._at(indices).combine(values, self.m)
+
+    def _at(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
+        return SparseColumns(self.rows[indices], self.values[indices])
+
+
+def pursue(
+    x: Float[Tensor, "batch m"],
+    unit: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    row_lists: RowLists,
+    rules: greedy.Rules,
+    orthogonal: bool,
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """Greedy codes for unit columns, by the textbook loop; it has no use for the row lists."""
+    return greedy.pursue(GatheredColumns(unit, rows, x.shape[1]), x, rules, orthogonal)
+
+
 def combine(
     weights: Float[Tensor, "batch k"],
     indices: Int[Tensor, "batch k"],
@@ -66,10 +110,7 @@ def combine(
 
 
 def correlate_at(
-    x: Float[Tensor, "batch m"],
-    indices: Int[Tensor, "batch k"],
-    values: Float[Tensor, "n d"],
-    rows: Int[Tensor, "n d"],
+    x: Float[Tensor, "batch m"], indices: Int[Tensor, "batch k"], values: Float[Tensor, "n d"], rows: Int[Tensor, "n d"]
 ) -> Float[Tensor, "batch k"]:
     """Every token times its own columns."""
     values, rows = padded_with_zeros(values, rows)

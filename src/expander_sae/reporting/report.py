@@ -144,8 +144,8 @@ class Report:
             features=None if features is None else Features(
                 features["about"], [FeatureCard.from_json(card) for card in features["cards"]]
             ),
-            cautions=content["cautions"],
-            commands=content["commands"],
+            cautions=tuple(content["cautions"]),
+            commands=tuple(content["commands"]),
             version=content["library_version"],
         )  # fmt: skip
 

@@ -19,9 +19,7 @@ from expander_sae.files import write_json
 from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.studies.data import ActivationsConfig, Data
 from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of
-from expander_sae.training import StoppedError, TrainConfig, train
-from expander_sae.training.checkpoints import FILE as CHECKPOINT_FILE
-from expander_sae.training.loop import CHECKPOINT
+from expander_sae.training import StoppedError, TrainConfig, has_checkpoint, train
 
 TRAINED, EVALUATIONS = "trained", "evaluations"
 """The folders of autoencoders and of what was measured of them, in that of a comparison."""
@@ -118,7 +116,7 @@ def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, 
     """Train what an earlier run did not finish; each dictionary gets a folder of its name."""
     found = all(is_autoencoder(folder / each.name) for each in configs)
     out = folder if len(configs) > 1 else folder / configs[0].name  # as training names them only if there are several
-    begun = (out / CHECKPOINT / CHECKPOINT_FILE).exists()
+    begun = has_checkpoint(out)
     what = f"{len(configs)} dictionaries in one pass over {configs[0].tokens:,} tokens"
     with stages.stage("train", what, found=found) as stage:
         if not found:

@@ -21,9 +21,7 @@ from expander_sae.dictionaries.base import flatten
 from expander_sae.distribution import current_group
 from expander_sae.files import replace_file, to_bytes
 from expander_sae.studies.study import damaged
-from expander_sae.training import TrainConfig
-from expander_sae.training.losses import batch_statistics, fvu
-from expander_sae.training.sources import open_source
+from expander_sae.training import Numbers, TrainConfig, batch_statistics, fvu, learn, open_source
 
 RATE = 0.003
 """Of Adam, flat and then falling: of factors of 3 it was best, or within 0.004 of the best FVU, at m=96, n=384 and at
@@ -99,26 +97,35 @@ def train_encoder(sae: SparseAutoencoder, source: Store | Tensor, config: TrainC
 
     Tokens, batch, order and seed are the config's.
     """
-    encoder = new_encoder(sae, hidden, config.seed)
-    coded = sae.requires_grad_(False).with_coder(MLPCodes(encoder, config.k))
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=RATE, fused=True)
-    group, steps = current_group(), config.tokens // config.batch
-    batches = open_source(source, config, group)
-    try:
-        for step in range(steps):
-            x = next(batches).to(sae.pre_bias)
-            if step == 0:
-                fit_size(coded, encoder, x)
-            for options in optimizer.param_groups:
-                options["lr"] = RATE * min(1.0, 2 * (1 - step / steps))
-            optimizer.zero_grad()
-            _, residual = coded.residual(x)
-            loss = fvu(residual, batch_statistics(x * sae.scale, group).variation)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    finally:
-        batches.close()
-    return encoder
+    learner = MLPLearner(sae, config, hidden)
+    with open_source(source, config) as batches:
+        learn(learner, batches, learner.steps * config.batch)
+    return learner.encoder
+
+
+class MLPLearner:
+    """An MLP encoder that learns to reconstruct over the columns of an autoencoder."""
+
+    def __init__(self, sae: SparseAutoencoder, config: TrainConfig, hidden: int) -> None:
+        self.batch, self.steps, self.tokens = config.batch, config.tokens // config.batch, 0
+        self.encoder = new_encoder(sae, hidden, config.seed)
+        self.coded = sae.requires_grad_(False).with_coder(MLPCodes(self.encoder, config.k))
+        self.optimizer = torch.optim.Adam(self.encoder.parameters(), lr=RATE, fused=True)
+
+    def step(self, x: Float[Tensor, "tokens m"]) -> Numbers:
+        """Learn from a batch."""
+        x, step = x.to(self.coded.pre_bias), self.tokens // self.batch
+        if step == 0:
+            fit_size(self.coded, self.encoder, x)
+        for options in self.optimizer.param_groups:
+            options["lr"] = RATE * min(1.0, 2 * (1 - step / self.steps))
+        self.optimizer.zero_grad()
+        statistics = batch_statistics(x * self.coded.scale, current_group())
+        loss = fvu(self.coded.residual(x)[1], statistics.variation)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.tokens += statistics.tokens
+        return {}
 
 
 def new_encoder(sae: SparseAutoencoder, hidden: int, seed: int) -> MLPEncoder:

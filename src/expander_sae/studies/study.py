@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,7 +16,6 @@ from expander_sae.errors import ExpanderError
 from expander_sae.files import write_json
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.reporting.report import Report
-from expander_sae.studies import STUDIES
 
 SETTINGS, SECONDS = "study.json", "seconds.json"
 """The files of the folder of a study that hold what was asked for, and how long every stage took."""
@@ -168,9 +167,8 @@ def notes_of(package: str, *sections: str, **values: object) -> list[str]:
     return [each.format_map(values) for each in paragraphs if each and not each.startswith("# ")]
 
 
-def read_reports(folder: Path) -> list[Report]:
-    """The reports in the folder of a study; one that has none, or not all of it, is refused."""
-    names = (*STUDIES, "demo")
+def read_reports(folder: Path, names: Sequence[str]) -> list[Report]:
+    """The reports of these names in the folder of a study; one that has none, or not all of it, is refused."""
     wanted = f"give one that expander study {', '.join(names[:-2])} or {names[-2]} wrote."
     if not folder.is_dir():
         raise ExpanderError(f"There is no folder {folder}; {wanted}")

@@ -3,7 +3,6 @@
 from expander_sae.supports.bad_sets import BadSets, adversarial_expansion, peel
 from expander_sae.supports.construction import NO_ROW, Construction, Parameter, SupportError
 from expander_sae.supports.registry import constructions, named
-from expander_sae.supports.row_lists import RowLists
 from expander_sae.supports.statistics import (
     distinct_supports,
     max_overlap,
@@ -11,7 +10,7 @@ from expander_sae.supports.statistics import (
     right_degrees,
     uncovered_rows,
 )
-from expander_sae.supports.support import Support
+from expander_sae.supports.support import RowLists, Support
 
 __all__ = [
     "NO_ROW",

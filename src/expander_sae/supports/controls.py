@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from expander_sae.philox import Stream, bounded, permutation, word_pair
 from expander_sae.supports.construction import Construction, Indices, Parameter, Request, Rows, SupportError
-from expander_sae.supports.subsets import random_subsets
+from expander_sae.supports.uniform import random_subsets
 
 
 def _starts(m: int, parts: int) -> NDArray[np.int64]:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from expander_sae.philox import Stream
+from expander_sae.philox import LARGEST_DOMAIN, Stream, permute
 from expander_sae.supports.construction import Construction, Indices, Parameter, Request, Rows, SupportError
 from expander_sae.supports.fields import field, smallest_prime_power
-from expander_sae.supports.keyed_permutation import LARGEST_DOMAIN, permute
 
 
 @dataclass(frozen=True)

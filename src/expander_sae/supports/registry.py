@@ -11,7 +11,7 @@ from expander_sae.supports.controls import BANDED, BLOCK, CLUSTERED, SHARED
 from expander_sae.supports.cyclic import CYCLIC
 from expander_sae.supports.greedy import GREEDY
 from expander_sae.supports.lines import LINES
-from expander_sae.supports.random_rows import PARTITIONED, UNIFORM
+from expander_sae.supports.uniform import PARTITIONED, UNIFORM
 
 _TABLE: Mapping[str, Construction] = MappingProxyType(
     {

@@ -111,6 +111,17 @@ def read_checkpoint(run: Path) -> Checkpoint:
     return Checkpoint(content["configs"], content["step"], content["tokens"], content["cursor"], tensors)
 
 
+def checkpoint_to_resume(run: Path | None, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, if that was asked for; refuses to begin anew over one."""
+    if run is None:
+        return None
+    if resume:
+        return read_checkpoint(run)
+    if has_checkpoint(run):
+        raise CheckpointError(f"{run} already holds a run; go on with --resume (resume=True) or choose another folder.")
+    return None
+
+
 def _file_of(digest: str) -> str:
     return f"state-{digest[:16]}.safetensors"
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from expander_sae.coders import OMP, BatchTopK, Coder, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.errors import ExpanderError
@@ -19,6 +19,39 @@ LEARNED = "learned"
 
 MOST_SILENCE = 10_000_000
 """Tokens without firing after which a feature counts as dead at the latest."""
+
+
+class Schedule(Protocol):
+    """What the run of any learner is asked for: its length, the size of its steps, and when it is written down."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def learning_rate(self) -> float | None: ...
+    @property
+    def warm_up(self) -> float: ...
+    @property
+    def decay(self) -> float: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def log_every(self) -> int: ...
+
+
+def check_schedule(asked: Schedule) -> None:
+    """Refuse a learning rate that is none."""
+    if asked.learning_rate is not None and not (0 < asked.learning_rate < math.inf):
+        raise ExpanderError(f"learning_rate must be above zero and finite, not {asked.learning_rate}.")
+    if not (asked.warm_up >= 0 and asked.decay >= 0 and asked.warm_up + asked.decay <= 1):
+        raise ExpanderError(
+            f"warm_up and decay must be shares that add up to at most 1, not {asked.warm_up} and {asked.decay}."
+        )
 
 
 @dataclass(frozen=True)
@@ -128,12 +161,7 @@ class TrainConfig:
             raise ExpanderError("precision bfloat16 is for dense dictionaries; an expander one trains in float32.")
 
     def _check_schedule(self) -> None:
-        if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
-            raise ExpanderError(f"learning_rate must be above zero and finite, not {self.learning_rate}.")
-        if not (self.warm_up >= 0 and self.decay >= 0 and self.warm_up + self.decay <= 1):
-            raise ExpanderError(
-                f"warm_up and decay must be shares that add up to at most 1, not {self.warm_up} and {self.decay}."
-            )
+        check_schedule(self)
         if not 0 <= self.move_until <= 1:
             raise ExpanderError(f"move_until must be a share of the tokens from 0 to 1, not {self.move_until}.")
         if not all(0 <= beta < 1 for beta in (*self.betas, self.average)):

@@ -12,7 +12,7 @@ from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
 from expander_sae.training.config import least_degree
-from expander_sae.training.learned_rows import afforded, moved_columns, present_entries
+from expander_sae.training.rows import afforded, moved_columns, present_entries
 
 
 def energies(sae: SparseAutoencoder, batches: list[Float[Tensor, "tokens m"]]) -> Float[Tensor, " n"]:

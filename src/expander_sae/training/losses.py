@@ -1,6 +1,8 @@
 """What training makes small: the share of the batch's variance that is left over, a number without a scale.
 
-Sums run over all processes, so that several of them minimise exactly what one would.
+Dead features have a loss of their own (AuxK): they share in reconstructing what the living ones leave over. Sums run
+over all processes, so that several of them minimise exactly what one would. A new term is one more function here, and
+one more summand in `losses_of`.
 """
 
 from __future__ import annotations
@@ -8,38 +10,125 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
+from expander_sae import kernels
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import TopK
+from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group
+from expander_sae.training.config import TrainConfig
+
+MULTI = 4
+"""How many times more features multi_topk looks at."""
+MULTI_WEIGHT = 1 / 8
+"""What its loss counts."""
 
 
 class BatchStatistics(NamedTuple):
-    """What all dictionaries of a pass need to know of a batch, at the scale of the source."""
+    """What a dictionary needs to know of a whole batch, at the scale of the source."""
 
     tokens: int
     """In all processes together."""
     variation: Float[Tensor, ""]
     """Sum of the squared distances to the batch's mean: the error of predicting the mean."""
-    stop: bool
-    """Whether any process was asked to stop."""
 
 
 @torch.no_grad()
-def batch_statistics(x: Float[Tensor, "tokens m"], group: Group, stop: bool = False) -> BatchStatistics:
-    """The statistics of a batch; one round of messages, which also carries the wish to stop."""
+def batch_statistics(x: Float[Tensor, "tokens m"], group: Group) -> BatchStatistics:
+    """The statistics of a batch of which x is this process's share."""
     if group.world == 1:
-        return BatchStatistics(len(x), _square_norm(x - x.mean(dim=0)), stop)
-    sums = torch.cat([x.sum(dim=0, dtype=torch.float64), x.new_tensor([len(x), stop], dtype=torch.float64)])
+        return BatchStatistics(len(x), _square_norm(x - x.mean(dim=0)))
+    sums = torch.cat([x.sum(dim=0, dtype=torch.float64), x.new_tensor([len(x)], dtype=torch.float64)])
     group.add_up(sums)
-    tokens = int(sums[-2])
-    squares = group.add_up(_square_norm(x - (sums[:-2] / tokens).to(x.dtype)))
-    return BatchStatistics(tokens, squares, bool(sums[-1] > 0))
+    tokens = int(sums[-1])
+    return BatchStatistics(tokens, group.add_up(_square_norm(x - (sums[:-1] / tokens).to(x.dtype))))
+
+
+class Losses(NamedTuple):
+    """What a step makes small, and what it found on the way."""
+
+    total: Float[Tensor, ""]
+    """To be differentiated."""
+    squares: Float[Tensor, ""]
+    """Sum of the squared residual, in all processes together."""
+    variation: Float[Tensor, ""]
+    """What predicting the batch's mean would leave, at the scale of the autoencoder."""
+    auxk: Float[Tensor, ""]
+    """The loss of the dead features, of this process; zero without any."""
+    codes: Codes
+    residual: Float[Tensor, "tokens m"]
+
+
+def losses_of(
+    config: TrainConfig,
+    sae: SparseAutoencoder,
+    x: Float[Tensor, "tokens m"],
+    batch: BatchStatistics,
+    dead: Int[Tensor, " dead"],
+    group: Group,
+) -> Losses:
+    """The fraction of variance unexplained, plus what revives the dead features, plus the loss of wider codes."""
+    x = x.to(sae.pre_bias.dtype)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        codes, residual = sae.residual(x)
+    variation = batch.variation.to(x.dtype) * sae.scale.to(x.dtype) ** 2
+    unexplained = fvu(residual, variation)
+    squares = group.add_up((unexplained * variation).detach())
+    left = residual.detach()
+    auxk = x.new_zeros(())
+    if config.auxk_weight and len(dead) > 0:
+        around_mean = squares - group.add_up(left.sum(dim=0)).square().sum() / batch.tokens
+        auxk = auxk_loss(sae, left, dead, config.revived_together(sae.m), around_mean)
+    total = unexplained + config.auxk_weight * auxk
+    if config.multi_topk:
+        wider = sae.with_coder(TopK(MULTI * config.k, config.signed))
+        total = total + MULTI_WEIGHT * fvu(wider.residual(x)[1], variation)
+    return Losses(total, squares, variation, auxk.detach(), codes.detach(), left)
 
 
 def fvu(residual: Float[Tensor, "tokens m"], variation: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """Fraction of variance unexplained; predicting the mean gives 1."""
     return _square_norm(residual) / variation
+
+
+def auxk_loss(
+    sae: SparseAutoencoder,
+    residual: Float[Tensor, "tokens m"],
+    dead: Int[Tensor, " dead"],
+    k: int,
+    total: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient."""
+    residual = residual.detach()
+    scores, chosen = _largest(sae.encoder, dead, residual, min(k, len(dead)))
+    return fvu(_without(residual, sae.dictionary, dead, scores.relu(), chosen), total)
+
+
+def _largest(
+    encoder: Dictionary, features: Int[Tensor, " f"], x: Float[Tensor, "tokens m"], k: int
+) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
+    """The largest correlations among some features, and where in their list."""
+    values = nn.functional.embedding(features, encoder.get_parameter("values"))
+    if isinstance(encoder, ExpanderDictionary):
+        return kernels.select(x, values, encoder.rows[features], k)
+    best = (x @ values.T).topk(k)
+    return best.values, best.indices
+
+
+def _without(
+    residual: Float[Tensor, "tokens m"],
+    dictionary: Dictionary,
+    features: Int[Tensor, " f"],
+    codes: Float[Tensor, "tokens k"],
+    chosen: Int[Tensor, "tokens k"],
+) -> Float[Tensor, "tokens m"]:
+    """The residual less the weighted sum of the chosen columns among some features."""
+    values = nn.functional.embedding(features, dictionary.get_parameter("values"))
+    if isinstance(dictionary, ExpanderDictionary):
+        return kernels.combine(-codes, chosen, values, dictionary.rows[features], residual)
+    return residual - nn.functional.embedding_bag(chosen, values, per_sample_weights=codes, mode="sum")
 
 
 class _SquareNorm(torch.autograd.Function):

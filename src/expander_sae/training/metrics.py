@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,73 +17,24 @@ from expander_sae.errors import ExpanderError
 Sink = Literal["tensorboard", "wandb"]
 """Where metrics can go besides the file."""
 
-
-class StepMetrics(NamedTuple):
-    """One step of one dictionary; tensors stay on their device until a row is written."""
-
-    tokens: int
-    squares: Tensor
-    """Sum of the squared residual, in all processes together."""
-    variation: Tensor
-    """What predicting the batch's mean would leave."""
-    auxk: Tensor
-    """The loss of the dead features; zero without any."""
-    active: Tensor
-    """Active features, summed over tokens."""
-    dead: Tensor
-    """Share of features that are dead."""
-    grad_norm: Tensor
-    """Before clipping."""
-    learning_rate: float
+METRICS = "metrics.jsonl"
+"""The file of rows in the folder of a dictionary."""
 
 
-class Meter:
-    """Sums up steps until a row is made of them."""
+class Mean(NamedTuple):
+    """A number of a step that a row averages: amounts of all its steps, divided by their weights.
 
-    SUMS = ("squares", "variation", "auxk", "active", "grad_norm")
+    Tensors stay on their device until the row is written.
+    """
 
-    def __init__(self) -> None:
-        self._begin()
+    amount: Tensor | float
+    weight: Tensor | float
 
-    def _begin(self) -> None:
-        self._sums: dict[str, Tensor | float] = dict.fromkeys(self.SUMS, 0.0)
-        self._steps, self._tokens = 0, 0
-        self._last: StepMetrics | None = None
-        self._since = time.perf_counter()
 
-    def add(self, step: StepMetrics) -> None:
-        """Take in one step."""
-        for name in self.SUMS:
-            self._sums[name] = self._sums[name] + getattr(step, name).double()
-        self._steps, self._tokens, self._last = self._steps + 1, self._tokens + step.tokens, step
-
-    def leave_out(self, seconds: float) -> None:
-        """Do not count this time: something else than training was done in it."""
-        self._since += seconds
-
-    @property
-    def empty(self) -> bool:
-        """Whether there was no step since the last row."""
-        return self._last is None
-
-    def row(self, step: int, tokens: int) -> dict[str, float]:
-        """Averages since the last row, as numbers; begins anew."""
-        if self._last is None:
-            raise ExpanderError("There was no step since the last row of metrics.")
-        sums, last = {name: float(value) for name, value in self._sums.items()}, self._last
-        row = {
-            "step": step,
-            "tokens": tokens,
-            "fvu": sums["squares"] / sums["variation"],
-            "auxk": sums["auxk"] / self._steps,
-            "dead": float(last.dead),
-            "l0": sums["active"] / self._tokens,
-            "tokens_per_second": self._tokens / (time.perf_counter() - self._since),
-            "learning_rate": last.learning_rate,
-            "grad_norm": sums["grad_norm"] / self._steps,
-        }
-        self._begin()
-        return row
+Number = Mean | Tensor | float
+"""What a step measured; of one that is no mean, a row tells the last."""
+Numbers = Mapping[str, Number]
+"""What a step measured, by name."""
 
 
 class Writer(Protocol):
@@ -186,3 +138,68 @@ def extra_writer(sink: Sink, folder: Path, name: str, config: Mapping[str, Any],
     if sink == "wandb":
         return WandbWriter(folder, name, config)
     raise ExpanderError(f"Metrics can also go to tensorboard or wandb, not to {sink!r}.")
+
+
+class Journal:
+    """The rows of metrics of one learner: kept in memory, and written wherever they are wanted."""
+
+    def __init__(
+        self, folder: Path | None, name: str, settings: Mapping[str, Any], done: int, also: Sequence[Sink]
+    ) -> None:
+        """Goes on after `done` tokens."""
+        self.rows = list[dict[str, float]]()
+        self._writers: list[Writer] = []
+        self._begin(done)
+        if folder is not None:
+            file = MetricsFile(folder / METRICS, done)
+            self.rows += file.rows
+            self._writers += [file, *(extra_writer(sink, folder, name, settings, done) for sink in also)]
+
+    def _begin(self, tokens: int) -> None:
+        self._measured: dict[str, Number] = {}
+        self._tokens, self._since = tokens, time.perf_counter()
+
+    def add(self, numbers: Numbers) -> None:
+        """Take in one step."""
+        for name, number in numbers.items():
+            self._measured[name] = _together(self._measured.get(name), number)
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count this time: something else than learning was done in it."""
+        self._since += seconds
+
+    def write(self, step: int, tokens: int, probed: Mapping[str, float]) -> dict[str, float]:
+        """Make a row of what was measured since the last one, and of what a probe found."""
+        row: dict[str, float] = {"step": step, "tokens": tokens}
+        row |= {name: _value(number) for name, number in self._measured.items()}
+        row["tokens_per_second"] = (tokens - self._tokens) / (time.perf_counter() - self._since)
+        for name, value in probed.items():
+            if name in row:
+                raise ExpanderError(f"The probe gives {name!r}, which training itself measures; use another name.")
+            # A file of JSON holds finite numbers only, and one that is not has nothing to say.
+            if math.isfinite(value):
+                row[name] = float(value)
+        if not math.isfinite(row["fvu"]):
+            raise ExpanderError(f"The loss is not finite after {tokens:,} tokens; use a smaller learning rate.")
+        self.rows.append(row)
+        for writer in self._writers:
+            writer.write(row)
+        self._begin(tokens)
+        return row
+
+    def close(self) -> None:
+        """Finish what was written."""
+        for writer in self._writers:
+            writer.close()
+
+
+def _together(before: Number | None, number: Number) -> Number:
+    """A number of several steps: of means both sums, in double precision, and of any other the last."""
+    if not isinstance(number, Mean):
+        return number
+    amount, weight = (each.double() if isinstance(each, Tensor) else float(each) for each in number)
+    return Mean(before.amount + amount, before.weight + weight) if isinstance(before, Mean) else Mean(amount, weight)
+
+
+def _value(number: Number) -> float:
+    return float(number.amount) / float(number.weight) if isinstance(number, Mean) else float(number)

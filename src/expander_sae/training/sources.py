@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Batches, Store
-from expander_sae.distribution import Group
+from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import TrainConfig
 
@@ -84,19 +85,30 @@ class TensorBatches:
         """Nothing to let go of."""
 
 
+@contextmanager
 def open_source(
-    source: Store | BatchSource | Float[Tensor, "tokens m"], config: TrainConfig, group: Group
-) -> BatchSource:
-    """Batches as the config wants them; a source that already is one is taken as it is."""
-    if isinstance(source, Store):
-        return Batches(source, batch=config.batch, seed=config.shuffle_seed, rank=group.rank, world=group.world)
-    if isinstance(source, Tensor):
-        return TensorBatches(source, batch=config.batch, seed=config.shuffle_seed, rank=group.rank, world=group.world)
+    source: Store | BatchSource | Float[Tensor, "tokens m"], config: TrainConfig, group: Group | None = None
+) -> Iterator[BatchSource]:
+    """Batches as the config wants them, closed at the end; a source that already is one is taken as it is."""
     if isinstance(source, BatchSource):
-        return source
-    raise ExpanderError(
-        f"Training takes a store, a matrix of activations or a BatchSource, not {type(source).__name__}."
-    )
+        yield source
+        return
+    group = current_group() if group is None else group
+    batches: BatchSource
+    if isinstance(source, Store):
+        batches = Batches(source, batch=config.batch, seed=config.shuffle_seed, rank=group.rank, world=group.world)
+    elif isinstance(source, Tensor):
+        batches = TensorBatches(
+            source, batch=config.batch, seed=config.shuffle_seed, rank=group.rank, world=group.world
+        )
+    else:
+        raise ExpanderError(
+            f"Training takes a store, a matrix of activations or a BatchSource, not {type(source).__name__}."
+        )
+    try:
+        yield batches
+    finally:
+        batches.close()
 
 
 def origin_of(source: object) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from expander_sae.activations.store.errors import StoreError
-from expander_sae.activations.store.shards import ShardFormat, shard_name
+from expander_sae.activations.store.shards import ShardFormat, StoreError, shard_name
 from expander_sae.files import SealedFolder, checksum
 
 STORE = SealedFolder(

@@ -15,12 +15,13 @@ from expander_sae.coders.lasso import largest_penalty
 from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
-from expander_sae.studies.coding import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
+from expander_sae.studies.coding.config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.studies.coding.world import Tokens
 from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support
 from expander_sae.training import (
     FiringRecord,
+    Numbers,
     Sample,
     TensorBatches,
     TrainConfig,
@@ -123,7 +124,7 @@ class EncoderLearner:
         self.record = FiringRecord(config.n, DEAD_AFTER, known.x.device)
         self.l1 = l1_weight(config, setting, coder, dictionary, known)
 
-    def step(self, batch: Float[Tensor, "tokens m_and_n"]) -> dict[str, float]:
+    def step(self, batch: Float[Tensor, "tokens m_and_n"]) -> Numbers:
         """Learn from activations and, behind them, their codes; the rate is flat, then falls to zero in a line."""
         step, x, true = self.tokens // self.config.batch, batch[:, : self.config.m], batch[:, self.config.m :]
         for options in self.optimizer.param_groups:

@@ -10,7 +10,7 @@ from expander_sae.certificates.words import count
 from expander_sae.reporting.charts import Axis, Picture, Point, point_chart, short
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.studies.coding import (
+from expander_sae.studies.coding.config import (
     CODERS,
     LEARNING_GAP,
     MLP,
@@ -52,7 +52,7 @@ def report_of(config: CodingConfig, records: Sequence[Record], seconds: Mapping[
 
 def rows_of(config: CodingConfig, records: Sequence[Record]) -> list[Record]:
     """The records over seeds, in the order of the config and of CODERS."""
-    order = (list(config.truths), config.settings, list(CODERS))
+    order: list[list[str]] = [list(config.truths), config.settings, list(CODERS)]
     labels = ("truth", "setting", "coder")
 
     def place(row: Record) -> list[int]:

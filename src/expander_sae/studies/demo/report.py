@@ -23,7 +23,7 @@ from expander_sae.reporting.highlights import FeatureCard, highlighted
 from expander_sae.reporting.report import Features, Report
 from expander_sae.reporting.tables import Cell, Percent, Table
 from expander_sae.studies.compare import Record, was_asked
-from expander_sae.studies.demo import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.study import notes_of, settings_of
 from expander_sae.training import TrainConfig
 

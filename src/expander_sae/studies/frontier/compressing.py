@@ -19,13 +19,8 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder, OneShotCoder
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.quantised import dequantise, quantise
-from expander_sae.distribution import current_group
 from expander_sae.supports import Support
-from expander_sae.training import TrainConfig
-from expander_sae.training.building import Sample
-from expander_sae.training.losses import batch_statistics
-from expander_sae.training.sources import open_source
-from expander_sae.training.trainee import Trainee
+from expander_sae.training import TrainConfig, Trainee, learn, open_source
 
 PACKED = "packed"
 """What provenance calls the form that our file does not have."""
@@ -181,17 +176,11 @@ def nearest(x: Float[Tensor, "n s"], centroids: Float[Tensor, "count s"]) -> Int
 
 
 def fine_tuned(sae: SparseAutoencoder, config: TrainConfig, source: Store | Tensor) -> SparseAutoencoder:
-    """The same autoencoder after the steps that the config asks for: rates, revival and order of tokens as usual.
+    """What the autoencoder becomes by the steps that the config asks for: rates, revival and order of tokens as usual.
 
     Learned rows would need what the data say of every coordinate, so the config must name a recipe: rows stay.
     """
-    group = current_group()
-    trainee = Trainee(config, sae, group, Sample.unknown(sae.m, sae.pre_bias.device))
-    batches = open_source(source, config, group)
-    try:
-        while trainee.tokens < config.tokens:
-            x = next(batches).to(sae.pre_bias)
-            trainee.step(x, batch_statistics(x, group))
-    finally:
-        batches.close()
+    trainee = Trainee(config, sae)
+    with open_source(source, config) as batches:
+        learn(trainee, batches, config.tokens)
     return trainee.finished()

@@ -15,7 +15,7 @@ from expander_sae.certificates.sampling import random_sets
 from expander_sae.certificates.streaming import silent
 from expander_sae.certificates.subject import Columns, columns_of
 from expander_sae.dictionaries import Dictionary, ExpanderDictionary
-from expander_sae.studies.recovery import LARGEST, SMALLEST, RecoveryConfig
+from expander_sae.studies.recovery.config import LARGEST, SMALLEST, RecoveryConfig
 from expander_sae.supports.statistics import max_overlap
 
 _STEPS = 4000

@@ -1,0 +1,167 @@
+"""The innermost loop, written as LLVM vectors: one feature's correlation with a whole tile of tokens at once.
+
+Numba cannot keep an array in registers across a loop, and this loop is all about that: the running sums of all tokens
+of a tile stay in vector registers while the d gathered rows of the tile stream past. LLVM maps the wide vector onto
+whatever the machine has (AVX-512, AVX2, NEON).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+from llvmlite.ir import IRBuilder, Value, VectorType
+from numba import types
+from numba.core.base import BaseContext as Context
+from numba.core.typing import Signature
+from numba.core.typing.context import BaseContext as Typing
+from numba.extending import intrinsic
+from numba.types import Type
+
+Values = Sequence[Value]
+Intrinsic = tuple[Signature, Callable[[Context, IRBuilder, Signature, Values], Value]]
+"""What numba asks for: the types of a call, and what writes its code."""
+
+_INT64 = ir.IntType(64)
+
+
+def _bytes_of(vector: VectorType) -> int:
+    """The size of one element: the only alignment that a row of a tile promises."""
+    return 8 if isinstance(vector.element, ir.DoubleType) else 4
+
+
+def _splat(builder: IRBuilder, scalar: Value, lanes: int) -> Value:
+    """A vector with `scalar` in every lane."""
+    blank = ir.Constant(VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(blank, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, blank, ir.Constant(VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+def _weighted_sum(
+    builder: IRBuilder, tile: Value, values: Value, rows: Value, start: Value, degree: Value, vector: VectorType
+) -> Value:
+    """Emit the loop `sum += tile[rows[s]] * values[s]` for s in start..start+degree; returns the sum's vector."""
+    before, loop = builder.block, builder.append_basic_block("degree")
+    after = builder.append_basic_block("summed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    slot, total = builder.phi(_INT64), builder.phi(vector)
+    position = builder.add(start, slot)
+    row = builder.zext(builder.load(builder.gep(rows, [position])), _INT64)
+    tokens = builder.load(builder.gep(tile, [row]), align=_bytes_of(vector))
+    weight = _splat(builder, builder.load(builder.gep(values, [position])), vector.count)
+    # Product and sum are rounded apart (no fused multiply-add), as in the reference: same bits on every machine.
+    new_total = builder.fadd(total, builder.fmul(tokens, weight))
+    next_slot = builder.add(slot, ir.Constant(_INT64, 1))
+    slot.add_incoming(ir.Constant(_INT64, 0), before)
+    slot.add_incoming(next_slot, loop)
+    total.add_incoming(ir.Constant(vector, [0.0] * vector.count), before)
+    total.add_incoming(new_total, loop)
+    builder.cbranch(builder.icmp_unsigned("<", next_slot, degree), loop, after)
+    builder.position_at_end(after)
+    return new_total
+
+
+def _vector_of(array_type: Type, lanes: Type) -> VectorType:
+    """The LLVM vector that holds one value of `array_type` for each lane."""
+    element = ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
+    return VectorType(element, lanes.literal_value)
+
+
+def _data(
+    context: Context, builder: IRBuilder, array_type: Type, array: Value, vector: VectorType | None = None
+) -> Value:
+    """The pointer to an array's data, as a pointer to `vector` when one is given."""
+    pointer = context.make_array(array_type)(context, builder, array).data
+    return pointer if vector is None else builder.bitcast(pointer, vector.as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def correlate_tile(
+    typing: Typing,
+    lanes: Type,
+    tile: Type,
+    values: Type,
+    rows: Type,
+    starts: Type,
+    bias: Type,
+    feature: Type,
+    out: Type,
+) -> Intrinsic:
+    """out[lane] = sum_s values[s] * tile[rows[s], lane] + bias[feature], over the entries s of the feature's column.
+
+    tile [m, lanes], values, rows and starts as in `Columns` (none empty), bias [n], out [lanes]; all contiguous.
+    """
+    signature = types.void(lanes, tile, values, rows, starts, bias, types.int64, out)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        _, tile_type, values_type, rows_type, starts_type, bias_type, _, out_type = signature.args
+        vector = _vector_of(tile_type, lanes)
+        place = builder.gep(_data(context, builder, starts_type, arguments[4]), [arguments[6]])
+        start = builder.zext(builder.load(place), _INT64)
+        stop = builder.zext(builder.load(builder.gep(place, [ir.Constant(_INT64, 1)])), _INT64)
+        total = _weighted_sum(
+            builder,
+            _data(context, builder, tile_type, arguments[1], vector),
+            _data(context, builder, values_type, arguments[2]),
+            _data(context, builder, rows_type, arguments[3]),
+            start,
+            builder.sub(stop, start),
+            vector,
+        )
+        shift = builder.load(builder.gep(_data(context, builder, bias_type, arguments[5]), [arguments[6]]))
+        total = builder.fadd(total, _splat(builder, shift, vector.count))
+        pointer = _data(context, builder, out_type, arguments[7], vector)
+        builder.store(total, pointer, align=_bytes_of(vector))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def lanes_above(typing: Typing, lanes: Type, scores: Type, thresholds: Type, magnitudes: Type) -> Intrinsic:
+    """A bit mask of the lanes (at most 64) where scores > thresholds; scores count by magnitude if `magnitudes`."""
+    signature = types.uint64(lanes, scores, thresholds, types.boolean)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        vector = _vector_of(signature.args[1], lanes)
+        align = _bytes_of(vector)
+        found = builder.load(_data(context, builder, signature.args[1], arguments[1], vector), align=align)
+        limits = builder.load(_data(context, builder, signature.args[2], arguments[2], vector), align=align)
+        above = builder.bitcast(builder.fcmp_ordered(">", found, limits), ir.IntType(vector.count))
+        below = builder.bitcast(builder.fcmp_ordered(">", builder.fneg(found), limits), ir.IntType(vector.count))
+        bits = builder.select(arguments[3], builder.or_(above, below), above)
+        return bits if vector.count == 64 else builder.zext(bits, _INT64)
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima: Type, magnitudes: Type) -> Intrinsic:
+    """maxima[lane] = max(maxima[lane], scores[start + lane]); scores count by magnitude if `magnitudes`."""
+    signature = types.void(lanes, scores, types.int64, maxima, types.boolean)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        _, scores_type, _, maxima_type, _ = signature.args
+        vector = _vector_of(scores_type, lanes)
+        align = _bytes_of(vector)
+        first = builder.gep(_data(context, builder, scores_type, arguments[1]), [arguments[2]])
+        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=align)
+        negated = builder.select(arguments[4], builder.fneg(found), found)
+        found = builder.select(builder.fcmp_ordered(">", negated, found), negated, found)
+        pointer = _data(context, builder, maxima_type, arguments[3], vector)
+        largest = builder.load(pointer, align=align)
+        builder.store(builder.select(builder.fcmp_ordered(">", found, largest), found, largest), pointer, align=align)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(typing: Typing, mask: Type) -> Intrinsic:
+    """The position of the lowest set bit of a non-zero mask."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate

@@ -1,0 +1,85 @@
+"""`pursue`: greedy codes of every token by matching pursuit, plain or orthogonal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from expander_sae.kernels.greedy import Rules
+from expander_sae.kernels.inputs import (
+    Implementation,
+    check_columns,
+    check_finite,
+    choose,
+    padded_with_zeros,
+    working_dtype,
+)
+from expander_sae.supports import RowLists
+
+
+@torch.library.custom_op("expander_sae::pursue", mutates_args=())
+def _pursue(
+    x: Tensor,
+    values: Tensor,
+    rows: Tensor,
+    starts: Tensor,
+    features: Tensor,
+    slots: Tensor,
+    k: int,
+    signed: bool,
+    tolerance: float,
+    orthogonal: bool,
+    implementation: str,
+) -> tuple[Tensor, Tensor]:
+    uneven = check_columns(x, values, rows, k)
+    check_finite("x", x)
+    check_finite("values", values)
+    result, dtype = x.dtype, working_dtype(x, values)
+    x, values = x.to(dtype).contiguous(), values.to(dtype)
+    values, row_of_each = padded_with_zeros(values, rows) if uneven else (values, rows)
+    norms = torch.linalg.vector_norm(values, dim=1)
+    scale = torch.where(norms > 0, 1 / norms, 0.0)
+    unit = (values * scale[:, None]).contiguous()
+    version = choose(implementation, x.device)
+    if version == "cpu":
+        from expander_sae.kernels.cpu.pursue import pursue
+    elif version == "gpu":
+        from expander_sae.kernels.gpu.pursue import pursue
+    else:
+        from expander_sae.kernels.reference import pursue
+    # Only the compiled version reads every column as long as it is.
+    rows = rows.contiguous() if version == "cpu" else row_of_each
+    codes, indices = pursue(x, unit, rows, RowLists(starts, features, slots), Rules(k, signed, tolerance), orthogonal)
+    return (codes * scale[indices]).to(result), indices
+
+
+@_pursue.register_fake
+def _(x: Tensor, values: Tensor, rows: Tensor, starts: Tensor, features: Tensor, slots: Tensor, k: int, *_: Any) -> Any:
+    shape = (x.shape[0], k)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+
+
+def pursue(
+    x: Float[Tensor, "batch m"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    row_lists: RowLists,
+    rules: Rules,
+    *,
+    orthogonal: bool,
+    implementation: Implementation = "auto",
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """Greedy codes (values [batch, k], indices [batch, k]) of every token, in the order the features were taken.
+
+    Each step takes the column that correlates best with what is left of the token, columns scaled to unit norm, then
+    subtracts its share (matching pursuit) or refits all columns taken so far (orthogonal). Entries that a token did not
+    need are zero. No gradient flows through the choice.
+    """
+    lists = row_lists.starts, row_lists.features, row_lists.slots
+    codes, indices = _pursue(
+        x.detach(), values.detach(), rows, *lists, rules.k, rules.signed, rules.tolerance, orthogonal, implementation
+    )
+    return codes, indices

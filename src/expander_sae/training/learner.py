@@ -1,0 +1,210 @@
+"""One dictionary in training: the autoencoder, its optimizer and its memory of who fired, and the step they take."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import BatchTopK
+from expander_sae.dictionaries import Codes, ExpanderDictionary
+from expander_sae.distribution import Group, current_group
+from expander_sae.errors import ExpanderError
+from expander_sae.training.config import Schedule, TrainConfig
+from expander_sae.training.dead_features import FiringRecord
+from expander_sae.training.losses import batch_statistics, losses_of
+from expander_sae.training.metrics import Mean, Numbers
+from expander_sae.training.rows import ColumnMoves
+from expander_sae.training.start import Sample
+
+THRESHOLD_MEMORY = 0.99
+"""How much of the batch_topk threshold stays at every step."""
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What Adam remembers of every parameter."""
+
+
+def rate_at(schedule: Schedule, peak: float, tokens: int) -> float:
+    """The learning rate of the step that begins after this many tokens: up in a line, flat, down in a line."""
+    start, end = schedule.warm_up * schedule.tokens, schedule.decay * schedule.tokens
+    rising = (tokens + schedule.batch) / start if start else 1.0  # the first step is one already
+    falling = (schedule.tokens - tokens) / end if end else 1.0
+    return peak * max(0.0, min(1.0, rising, falling))
+
+
+def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:
+    """The default peak for n columns of d values, with a one-shot coder or a pursuit.
+
+    At n=4608 and d=7 it is 0.01 (0.06 with pursuit), lower with more values per column or more columns. Entries of a
+    unit column are of the size 1/sqrt(d), and Adam's steps should be in proportion; the exponents are rounded from
+    sweeps by factors of 2 on the residual stream of a 135M model (m=576, k=16, 200k to 600k tokens). Best were 0.01 for
+    d=7, 0.006 for 64, 0.002 for dense (576), and with d=7 0.02 for n=1152, 0.01 for 4608 and 18432.
+    """
+    at_seven = 0.01 if one_shot else 0.06
+    return at_seven * (7 / d) ** 0.4 * (4608 / n) ** 0.25
+
+
+class Descent:
+    """Adam on the parameters of an autoencoder, its rate over a run, and what a checkpoint holds of both."""
+
+    def __init__(self, module: nn.Module, schedule: Schedule, peak: float) -> None:
+        self.module, self.schedule, self.peak = module, schedule, peak
+        self.adam = torch.optim.Adam(module.parameters(), lr=peak, betas=schedule.betas, fused=True)
+
+    def begin(self, tokens: int) -> float:
+        """Forget the last gradients; gives back the rate of the step that begins after this many tokens."""
+        rate = rate_at(self.schedule, self.peak, tokens)
+        for options in self.adam.param_groups:
+            options["lr"] = rate
+        self.adam.zero_grad()
+        return rate
+
+    def step(self, group: Group) -> Float[Tensor, ""]:
+        """Use the gradients of all processes together, shortened if they are too long; gives back their norm."""
+        parameters = list(self.module.parameters())
+        for parameter in parameters:
+            if parameter.grad is not None:
+                group.add_up(parameter.grad)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
+        self.adam.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every parameter and what Adam remembers of it, themselves and not copies; there must have been a step."""
+        state = {}
+        for name, parameter in self.module.named_parameters():
+            state[f"parameters/{name}"] = parameter.detach()
+            for moment in MOMENTS:
+                state[f"{moment}/{name}"] = self.adam.state[parameter][moment]
+        return state
+
+    def make_moments(self, state: Mapping[str, Tensor]) -> None:
+        """Give Adam the memory that it had in `state`, to be filled by copying over `state_dict`."""
+        for name, parameter in self.module.named_parameters():
+            self.adam.state[parameter] = {
+                moment: torch.empty_like(state[f"{moment}/{name}"], device=parameter.device) for moment in MOMENTS
+            }
+
+
+class Trainee:
+    """A dictionary that learns to reconstruct, one step per batch.
+
+    What it makes small is `losses.losses_of`; how its columns change beside the gradient's steps is `rows`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        sae: SparseAutoencoder,
+        sample: Sample | None = None,
+        group: Group | None = None,
+    ) -> None:
+        """The autoencoder itself learns, no copy. Only rows that are learned need a sample of the tokens."""
+        self.config, self.sae, self.tokens = config, sae, 0
+        self.group = current_group() if group is None else group
+        if config.coding == "batch_topk" and self.group.world > 1:
+            raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
+        degree = sae.m if config.d is None else config.d
+        peak = config.learning_rate or learning_rate_rule(config.n, degree, config.one_shot)
+        self.descent = Descent(sae, config, peak)
+        self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
+        self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
+        self.threshold = torch.zeros((), device=sae.pre_bias.device)
+        self.moves: ColumnMoves | None = None
+        if config.learns_rows:
+            if sample is None:
+                raise ExpanderError("Learned rows need a sample of the tokens; give one, or name a construction.")
+            self.moves = ColumnMoves(config, sae, sample.spread, self.group)
+
+    def step(self, x: Float[Tensor, "tokens m"]) -> Numbers:
+        """Learn from a batch, or from this process's share of it."""
+        x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
+        batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens)
+        dead = self.record.dead.nonzero()[:, 0]
+        losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        norm = self._descend(rate)
+        self._remember(losses.codes, batch.tokens)
+        self._move_columns(losses.codes, losses.residual)
+        return {
+            "fvu": Mean(losses.squares, losses.variation),
+            "auxk": Mean(self.group.add_up(losses.auxk.clone()), 1),
+            "dead": self.record.dead.float().mean(),
+            "l0": Mean(self.group.add_up(losses.codes.l0.sum()), batch.tokens),
+            "learning_rate": rate,
+            "grad_norm": Mean(norm, 1),
+        }
+
+    def _descend(self, rate: float) -> Float[Tensor, ""]:
+        """Let the optimizer and whatever goes with its steps change the parameters; gives back the gradient's norm."""
+        norm = self.descent.step(self.group)
+        if self.sae.latent_bias is not None and self.config.lift:
+            self.sae.latent_bias.data.add_(self.record.dead.to(norm.dtype), alpha=self.config.lift * rate)
+        if self.config.unit_columns:
+            self.sae.dictionary.normalise_columns()
+        if self.average:
+            parameters = [parameter.detach() for parameter in self.sae.parameters()]
+            torch._foreach_lerp_(self.average, parameters, 1 - self.config.average)
+        return norm
+
+    def _remember(self, codes: Codes, tokens: int) -> None:
+        """Who fired, and for batch_topk how small the smallest code was."""
+        self.tokens += tokens
+        self.record.update(codes, tokens, self.group)
+        if self.config.coding == "batch_topk":
+            sizes = codes.values.abs()
+            smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
+            smallest = torch.where(smallest.isfinite(), smallest, self.threshold)  # a batch without any code
+            if self.tokens == tokens:
+                self.threshold.copy_(smallest)
+            self.threshold.lerp_(smallest, 1 - THRESHOLD_MEMORY)
+
+    def _move_columns(self, codes: Codes, residual: Float[Tensor, "tokens m"]) -> None:
+        """Let learned rows move, when it is time."""
+        step = self.tokens // self.config.batch - 1
+        if self.moves is None or not self.moves.observe(step, codes, residual):
+            return
+        averages = dict(zip(self.sae.parameters(), self.average, strict=False))
+        dead: Int[Tensor, " dead"] = self.record.dead.nonzero()[:, 0]
+        self.moves.move(step, dead, self.descent.adam, averages)
+        self.record.silent_for[dead] = 0
+        if self.config.unit_columns:
+            self.sae.dictionary.normalise_columns()
+
+    @torch.no_grad()
+    def finished(self) -> SparseAutoencoder:
+        """A copy of the autoencoder as it is to be kept: with averaged weights and a fixed threshold, if there are."""
+        sae = copy.deepcopy(self.sae)
+        for parameter, average in zip(sae.parameters(), self.average, strict=False):
+            parameter.copy_(average)
+        if self.config.unit_columns:
+            sae.dictionary.normalise_columns()
+        if isinstance(sae.coder, BatchTopK):
+            sae.coder = dataclasses.replace(sae.coder, threshold=float(self.threshold))
+        return sae
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on; with `tokens`, all that there is."""
+        state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
+        state |= self.descent.state_dict()
+        state |= {} if self.moves is None else self.moves.state_dict()
+        if self.config.start is not None and isinstance(self.sae.dictionary, ExpanderDictionary):
+            state["rows"] = self.sae.dictionary.rows
+        names = [name for name, _ in self.sae.named_parameters()]
+        return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor], tokens: int) -> None:
+        """Be again what `state_dict` was taken of, after this many tokens."""
+        self.descent.make_moments(state)
+        self.tokens = tokens
+        if self.moves is not None:
+            self.moves.load_rows(state["rows"])
+        elif "rows" in state and not torch.equal(state["rows"], self.sae.dictionary.get_buffer("rows").cpu()):
+            raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])

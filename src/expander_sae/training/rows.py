@@ -1,0 +1,302 @@
+"""Learned rows: columns start where the data is large, and move to where the residual wants them.
+
+Columns are fitted by iterative hard thresholding. From the codes of some recent tokens, each coordinate's least-squares
+change is (sum of code * residual) / (sum of code^2); what is wanted are the coordinates that would then be largest. So
+nothing has to be said about how many entries move: a column at rest stays where it is. All columns share a budget of
+entries: an entry is worth its square times the sum of its column's squared codes, which is what it explains, and the
+most valuable ones are kept. Dead columns begin anew where the tokens with the largest residuals are large. Codes and
+residuals of a window of tokens are held, and the changes of some columns at a time, so memory never grows with n * m.
+
+`ColumnMoves` is all that a trainee knows of it: it observes steps, moves columns when that is due, and has a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.dictionaries import Codes, ExpanderDictionary
+from expander_sae.distribution import Group
+from expander_sae.supports import NO_ROW
+from expander_sae.training.config import TrainConfig
+
+WINDOW = 8192
+"""Tokens, about, whose codes and residuals a move looks at."""
+FEWEST = 5
+"""Times that a feature must have fired in them for its column to move."""
+CHUNK_ELEMENTS = 1 << 23
+"""Changes held at a time."""
+ENERGY_MEMORY = 0.8
+"""How much of a column's sum of squared codes stays at every move."""
+NEW_ENERGY = 0.5
+"""A column that begins anew is taken to be as busy as this share of all are at most: less leaves more of them dead."""
+
+
+class ColumnMoves:
+    """Watches the last steps before each move, then moves the columns of an autoencoder's dictionary and encoder."""
+
+    def __init__(self, config: TrainConfig, sae: SparseAutoencoder, spread: Float[Tensor, " m"], group: Group) -> None:
+        self.config, self.sae, self.group, self.spread = config, sae, group, spread
+        self.dictionaries = [
+            dictionary for dictionary in dict.fromkeys((sae.dictionary, sae.encoder))
+            if isinstance(dictionary, ExpanderDictionary)
+        ]  # fmt: skip
+        steps = max(1, min(config.move_every, WINDOW // config.batch))
+        tokens = config.batch  # any share of a batch fits
+        like = sae.pre_bias.detach()
+        self.residual: Float[Tensor, "steps tokens m"] = like.new_zeros(steps, tokens, sae.m)
+        self.codes: Float[Tensor, "steps tokens k"] = like.new_zeros(steps, tokens, config.k)
+        self.indices: Int[Tensor, "steps tokens k"] = torch.zeros_like(self.codes, dtype=torch.int64)
+        self.energy: Float[Tensor, " n"] = like.new_zeros(sae.n)
+
+    def observe(self, step: int, codes: Codes, residual: Float[Tensor, "tokens m"]) -> bool:
+        """Remember step number `step` (from 0) if the next move will look at it; gives back whether that is due now."""
+        last = (step + 1) % self.config.move_every == 0
+        slot = step % self.config.move_every - (self.config.move_every - len(self.residual))
+        if slot < 0 or (step + 1) * self.config.batch > self.config.move_until * self.config.tokens:
+            return False
+        for kept, new in ((self.residual, residual), (self.codes, codes.values), (self.indices, codes.indices)):
+            kept[slot] = nn.functional.pad(new, (0, 0, 0, kept.shape[1] - len(new)))
+        return last
+
+    @torch.no_grad()
+    def move(
+        self,
+        step: int,
+        dead: Int[Tensor, " dead"],
+        optimizer: torch.optim.Optimizer,
+        averages: Mapping[nn.Parameter, Tensor],
+    ) -> None:
+        """Move the columns that fired, and begin the dead ones anew; the moments of new entries start from zero."""
+        residual = self.residual.flatten(0, 1)
+        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.n)
+        main, width = self.dictionaries[0], self.sae.m
+        new_rows, new_values = self._new_columns(step, len(dead), residual)
+        if self.config.one_shot:
+            features, wanted = dead, Wanted(new_rows, new_values, self.energy[dead])
+            kept = wanted.rows < width
+        else:
+            features = torch.arange(main.n, device=dead.device)
+            wanted = wanted_entries(main.rows, main.values.detach(), codes, residual, self.group)
+            wanted.rows[dead], wanted.values[dead] = new_rows, new_values
+            self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
+            # With no energy a column that just began would lose its entries at once.
+            self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
+            kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
+        moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
+        moved.source[torch.isin(features, dead)] = -1
+        self._place(features, moved.rows, moved.values, moved.source, optimizer, averages)
+        self._reset_bias(dead, optimizer)
+
+    def _new_columns(
+        self, step: int, count: int, residual: Float[Tensor, "tokens m"]
+    ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
+        """Rows and values for columns that begin anew, of the size of the others."""
+        main, degree = self.dictionaries[0], self.config.degree
+        if count == 0:
+            return main.rows[:0].long(), main.values.detach()[:0]
+        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        tokens = high_loss_tokens(self.group.gathered(residual), count, generator)
+        rows, values = rows_of_largest(tokens, self.spread, count, degree)
+        beyond = (0, main.d - degree)
+        return (
+            nn.functional.pad(rows.long(), beyond, value=self.sae.m),
+            nn.functional.pad(values * main.norms().median(), beyond),
+        )
+
+    def _place(
+        self,
+        features: Int[Tensor, " f"],
+        rows: Int[Tensor, "f d"],
+        values: Float[Tensor, "f d"],
+        source: Int[Tensor, "f d"],
+        optimizer: torch.optim.Optimizer,
+        averages: Mapping[nn.Parameter, Tensor],
+    ) -> None:
+        for dictionary in self.dictionaries:
+            parameter, state = dictionary.values, optimizer.state[dictionary.values]
+            squares, there = state["exp_avg_sq"][features], dictionary.rows[features] >= 0
+            usual = squares.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
+            fresh = [
+                (state["exp_avg"], torch.zeros_like(values)),
+                (state["exp_avg_sq"], usual.expand_as(values)),
+            ]
+            fresh += [(averages[parameter], values)] if parameter in averages else []
+            for tensor, new in fresh:
+                tensor[features] = _relocated(tensor[features], source, new) * (rows >= 0)
+            own = values if dictionary is self.dictionaries[0] else _relocated(parameter[features], source, values)
+            dictionary.place(features, rows, own)
+
+    def _reset_bias(self, dead: Int[Tensor, " dead"], optimizer: torch.optim.Optimizer) -> None:
+        """Let features that begin anew have the bias of an ordinary one."""
+        bias = self.sae.latent_bias
+        if bias is not None:
+            bias[dead] = bias.median()
+            optimizer.state[bias]["exp_avg"][dead] = 0.0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor that the next move depends on."""
+        state = {"moves/residual": self.residual, "moves/codes": self.codes, "moves/indices": self.indices}
+        state |= {"moves/spread": self.spread, "moves/energy": self.energy}
+        return state | {"rows": self.dictionaries[0].rows}
+
+    def load_rows(self, rows: Int[Tensor, "n d"]) -> None:
+        """Put all columns where a checkpoint has them."""
+        for dictionary in self.dictionaries:
+            dictionary.place(torch.arange(dictionary.n, device=dictionary.device), rows)
+
+
+def _relocated(old: Float[Tensor, "f d"], source: Int[Tensor, "f d"], new: Float[Tensor, "f d"]) -> Tensor:
+    """The entries that stay, at their new slots, and new ones elsewhere."""
+    return torch.where(source >= 0, old.gather(1, source.clamp_min(0)), new)
+
+
+def rows_of_largest(
+    x: Float[Tensor, "tokens m"], spread: Float[Tensor, " m"], n: int, d: int
+) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """n columns of unit norm on the d coordinates where a token each is largest; rows ascend.
+
+    Coordinates are compared after division by the root of their spread, so that the few largest are not in every
+    column. If there are fewer tokens than columns, later columns take the coordinates that the first ones left.
+    """
+    tokens, m = x.shape
+    rank_blocks = -(-n // tokens)
+    depth = min(m, rank_blocks * d)
+    order = (x.abs() / spread.clamp_min(torch.finfo(x.dtype).tiny).sqrt()).topk(depth, dim=1).indices
+    blocks = [order[:, _block(number, d, depth)] for number in range(rank_blocks)]
+    rows = torch.cat(blocks)[:n].sort(dim=1).values
+    values = x[torch.arange(n, device=x.device) % tokens].gather(1, rows)
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    return rows.to(torch.int32), torch.where(norms > 0, values / norms, d**-0.5)
+
+
+def _block(number: int, d: int, depth: int) -> slice:
+    """The ranks that the columns of a block take; the first ones again once there are no more."""
+    start = number * d % max(1, depth - d + 1)
+    return slice(start, start + d)
+
+
+class Wanted(NamedTuple):
+    """The entries that columns would like to have, most wanted first."""
+
+    rows: Int[Tensor, "n d"]
+    """m where a column wants no more."""
+    values: Float[Tensor, "n d"]
+    energy: Float[Tensor, " n"]
+    """The sum of every column's squared codes."""
+
+
+class Moved(NamedTuple):
+    """Columns after a move."""
+
+    rows: Int[Tensor, "f d"]
+    """Ascending, then -1."""
+    values: Float[Tensor, "f d"]
+    source: Int[Tensor, "f d"]
+    """The slot where an entry was before, or -1 for an entry that is new."""
+
+
+def present_entries(
+    rows: Int[Tensor, "n d"], values: Float[Tensor, "n d"], energy: Float[Tensor, " n"], width: int
+) -> Wanted:
+    """What columns want that want to stay as they are."""
+    largest = values.abs().sort(dim=1, descending=True, stable=True).indices
+    there = torch.where(rows < 0, width, rows).long()
+    return Wanted(there.gather(1, largest), values.gather(1, largest), energy)
+
+
+def wanted_entries(
+    rows: Int[Tensor, "n d"],
+    values: Float[Tensor, "n d"],
+    codes: Codes,
+    residual: Float[Tensor, "tokens m"],
+    group: Group,
+) -> Wanted:
+    """Columns that fired often enough want their d largest entries, and all others what they have."""
+    m = residual.shape[1]
+    weights = codes.values.flatten()
+    order = codes.indices.flatten().argsort(stable=True)
+    features, weights = codes.indices.flatten()[order], weights[order]
+    tokens = order // codes.indices.shape[1]
+    starts = torch.searchsorted(features, torch.arange(len(rows) + 1, device=rows.device))
+    fired = weights.new_zeros(len(rows)).index_add_(0, features, (weights != 0).to(weights.dtype))
+    energy = weights.new_zeros(len(rows)).index_add_(0, features, weights.square())
+    fired, energy = group.add_up(fired), group.add_up(energy)
+    wanted = present_entries(rows, values, energy, m)
+    often = (fired >= FEWEST).nonzero()[:, 0]
+    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // m)):
+        change = group.add_up(_changes(chunk, starts, tokens, weights, residual)) / energy[chunk, None]
+        column, slot = (rows[chunk] >= 0).nonzero(as_tuple=True)
+        change[column, rows[chunk][column, slot].long()] = values[chunk][column, slot]
+        largest = change.abs().topk(rows.shape[1], dim=1).indices
+        wanted.rows[chunk], wanted.values[chunk] = largest, change.gather(1, largest)
+    return wanted
+
+
+def afforded(
+    wanted: Wanted, energy: Float[Tensor, " n"], width: int, budget: int, least: int, whole: Int[Tensor, " w"]
+) -> Bool[Tensor, "n d"]:
+    """Which wanted entries the budget pays for: the most valuable of all columns.
+
+    Every column has its first `least` ones, and the columns `whole` have all that they want.
+    """
+    worth = wanted.values.square() * energy[:, None]
+    worth[whole] = torch.inf
+    worth[:, :least] = torch.inf
+    worth = torch.where(wanted.rows == width, -torch.inf, worth).flatten()
+    kept = torch.zeros_like(worth, dtype=torch.bool)
+    kept[worth.sort(descending=True, stable=True).indices[:budget]] = True
+    return (kept & (worth > -torch.inf)).reshape(wanted.rows.shape)
+
+
+def moved_columns(
+    rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"], wanted: Wanted, kept: Bool[Tensor, "f d"], width: int
+) -> Moved:
+    """The columns with the wanted entries that are kept; every column keeps its norm."""
+    new_rows, order = torch.where(kept, wanted.rows, width).sort(dim=1, stable=True)
+    moved = (wanted.values * kept).gather(1, order)
+    old_rows = torch.where(rows < 0, width, rows).long()
+    slot = torch.searchsorted(old_rows, new_rows).clamp_max(rows.shape[1] - 1)
+    there = new_rows < width
+    stays = (old_rows.gather(1, slot) == new_rows) & there
+    # A column that grew would be taken more often and, being its own encoder, overshoot and be moved back: it diverges.
+    norms = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+    moved = moved * torch.where(norms > 0, torch.linalg.vector_norm(values, dim=1, keepdim=True) / norms, 1.0)
+    return Moved(torch.where(there, new_rows, NO_ROW).to(torch.int32), moved, torch.where(stays, slot, -1))
+
+
+def _changes(
+    features: Int[Tensor, " f"],
+    starts: Int[Tensor, "n_plus_1"],
+    tokens: Int[Tensor, " entries"],
+    weights: Float[Tensor, " entries"],
+    residual: Float[Tensor, "tokens m"],
+) -> Float[Tensor, "f m"]:
+    """The sum of code * residual over the entries of each feature, which lie between its start and the next one's."""
+    counts = starts[features + 1] - starts[features]
+    ends = counts.cumsum(0)
+    shift = (starts[features] - (ends - counts)).repeat_interleave(counts)
+    entries = torch.arange(int(ends[-1]), device=residual.device) + shift
+    return nn.functional.embedding_bag(
+        tokens[entries], residual, ends - counts, mode="sum", per_sample_weights=weights[entries].to(residual.dtype)
+    )
+
+
+def high_loss_tokens(
+    residual: Float[Tensor, "tokens m"], count: int, generator: torch.Generator
+) -> Float[Tensor, "count m"]:
+    """Residuals drawn in proportion to their squared norms, distinct as long as there are enough."""
+    norms = torch.linalg.vector_norm(residual, dim=1).cpu()
+    order = norms.argsort(stable=True)  # the same whichever process had which token
+    order = order[norms[order] > 0]
+    if len(order) == 0:
+        return residual.new_zeros(count, residual.shape[1])
+    drawn = torch.multinomial(
+        norms[order].double().square(), count, replacement=len(order) < count, generator=generator
+    )
+    return residual[order[drawn].to(residual.device)]

@@ -1,0 +1,164 @@
+"""The autoencoder that training starts from: new, with support and signs by seed and biases and scale by data, or that
+of another run with its rows, values and biases."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import Coder, OneShotCoder
+from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.distribution import Group, current_group
+from expander_sae.errors import ExpanderError
+from expander_sae.supports import NO_ROW, Support, named
+from expander_sae.training.config import TrainConfig, check_width
+from expander_sae.training.rows import rows_of_largest
+from expander_sae.training.sources import BatchSource
+
+SAMPLE = 16_384
+"""Tokens that the mean and the scale are estimated from, at least one batch."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the first tokens say about all of them."""
+
+    mean: Float[Tensor, " m"]
+    scale: float
+    """What gives them a mean norm of sqrt(m)."""
+    spread: Float[Tensor, " m"]
+    """Standard deviation of every coordinate, scaled."""
+    tokens: Float[Tensor, "tokens m"]
+    """All of them, centred and scaled."""
+
+    @classmethod
+    def of(
+        cls, source: BatchSource, batch: int, group: Group | None = None, device: torch.device | None = None
+    ) -> Sample:
+        """Reads the first tokens, over all processes, and puts the source back to where it was."""
+        group = current_group() if group is None else group
+        cursor = source.state_dict()
+        shares = [next(source).to(device, torch.float32) for _ in range(max(1, SAMPLE // batch))]
+        source.load_state_dict(cursor)
+        tokens = int(group.add_up(torch.tensor(sum(len(share) for share in shares), device=device)))
+        if tokens != len(shares) * batch:
+            raise ExpanderError(f"The source gives {tokens / len(shares):g} tokens a batch, the config says {batch}.")
+        x = group.gathered(torch.cat(shares))
+        # In the order of their norms, whichever process read them.
+        x = x[torch.linalg.vector_norm(x, dim=1).argsort(stable=True)]
+        mean, mean_norm = x.mean(dim=0, dtype=torch.float64), float(torch.linalg.vector_norm(x, dim=1).double().mean())
+        if not (math.isfinite(mean_norm) and mean_norm > 0):
+            raise ExpanderError("The first activations are all zero or not finite; training needs others.")
+        scale = math.sqrt(x.shape[1]) / mean_norm
+        centred = (x - mean.float()) * scale
+        return cls(mean, scale, centred.square().mean(dim=0).sqrt(), centred)
+
+    @classmethod
+    def unknown(cls, m: int, device: torch.device) -> Sample:
+        """For an autoencoder of this width whose every value will come from a checkpoint."""
+        zeros = torch.zeros(m, device=device)
+        return cls(zeros.double(), 1.0, zeros, zeros[None])
+
+
+def new_autoencoder(
+    config: TrainConfig, sample: Sample, group: Group | None = None, coder: Coder | None = None
+) -> SparseAutoencoder:
+    """A new autoencoder for these activations, the same one in all processes.
+
+    Another coder than those that a config can name takes the place of the config's, which should be of the same kind.
+    """
+    group = current_group() if group is None else group
+    if config.start is None:
+        sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot
+    else:
+        sae, alike = _started(config, config.start, len(sample.mean), sample.mean.device)
+    with torch.no_grad():
+        if alike and not config.unit_columns:
+            x = sample.tokens[: config.batch] / sample.scale + sample.mean.float()
+            _shrink_columns(sae, x * sae.scale - sae.pre_bias)
+    group.share(sae.parameters())
+    group.share([sae.scale])
+    return sae if coder is None else sae.with_coder(coder)
+
+
+def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
+    """An autoencoder that has learned nothing yet."""
+    sae = SparseAutoencoder(
+        _dictionary(config, sample),
+        config.make_coder(),
+        tied=config.tied,
+        latent_bias=config.has_latent_bias,
+    )
+    with torch.no_grad():
+        sae.scale.fill_(sample.scale)
+        sae.pre_bias.copy_(sample.mean * sae.scale)
+    return sae
+
+
+def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) -> None:
+    """Columns alike what they encode explain it many times over; give them the one size that explains it best."""
+    assert isinstance(sae.coder, OneShotCoder)
+    guess = sae.dictionary.synthesize(sae.coder(sae.encoder, centred.to(sae.pre_bias.dtype), None))
+    square = (guess * centred).sum() / guess.square().sum()
+    for parameter in {sae.dictionary, sae.encoder}:
+        parameter.get_parameter("values").mul_(square.clamp_min(0).sqrt())
+
+
+def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
+    """Columns of unit norm: learned rows start from tokens of the sample, all others from random signs."""
+    m, device, generator = len(sample.mean), sample.mean.device, torch.Generator().manual_seed(config.seed)
+    check_width(config, m)
+    dtype = torch.float64 if config.precision == "float64" else torch.float32
+    if config.d is None:
+        return DenseDictionary(m, config.n, dtype=dtype, device=device, generator=generator)
+    if config.learns_rows:
+        order = torch.randperm(len(sample.tokens), generator=generator).to(device)
+        rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, config.d)
+        room = (0, config.longest(m) - config.d)
+        support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
+        return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
+    construction, parameters = named(config.construction)
+    support = Support.make(construction, m=m, n=config.n, d=config.d, seed=config.seed, **parameters)
+    return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)
+
+
+def _started(config: TrainConfig, folder: str, width: int, device: torch.device) -> tuple[SparseAutoencoder, bool]:
+    """What the folder holds, with the coder and the encoder that the config asks for.
+
+    An encoder of its own starts from that of the other run, a latent bias too; where there is none, from the columns
+    and from zero. Also gives back whether a one-shot coder will now read columns that a pursuit was trained with.
+    """
+    before = SparseAutoencoder.load(folder, device=device)
+    _check_sizes(config, before.dictionary, width)
+    sae = SparseAutoencoder(
+        before.dictionary,
+        config.make_coder(),
+        tied=config.tied,
+        latent_bias=config.has_latent_bias,
+    ).to(torch.float64 if config.precision == "float64" else torch.float32)
+    with torch.no_grad():
+        sae.scale.copy_(before.scale)
+        sae.pre_bias.copy_(before.pre_bias)
+        if sae.untied_encoder is not None:
+            sae.untied_encoder.get_parameter("values").copy_(before.encoder.get_parameter("values"))
+        if sae.latent_bias is not None and before.latent_bias is not None:
+            sae.latent_bias.copy_(before.latent_bias)
+    return sae, config.one_shot and not isinstance(before.coder, OneShotCoder)
+
+
+def _check_sizes(config: TrainConfig, dictionary: Dictionary, width: int) -> None:
+    """Refuse a start of other sizes."""
+    dense = isinstance(dictionary, DenseDictionary)
+    wanted = config.n * (width if config.d is None else config.d)
+    sizes = (dictionary.m, dictionary.n, dictionary.learned_values)
+    if sizes != (width, config.n, wanted) or dense != (config.d is None):
+        per_column = "dense" if dense else f"d={dictionary.learned_values / dictionary.n:g}"
+        raise ExpanderError(
+            f"{config.start} has n={dictionary.n} columns of width {dictionary.m}, {per_column}; training from it "
+            f"needs the same, not n={config.n} of width {width}, {'dense' if config.d is None else f'd={config.d}'}."
+        )
