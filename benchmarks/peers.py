@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.benchmarking.cases import Sizes, expander_step
-from expander_sae.benchmarking.measuring import interleaved
+from expander_sae.benchmarking.measure import interleaved
 from expander_sae.benchmarking.results import Goal, Result
 
 

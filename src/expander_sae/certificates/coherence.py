@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.config import Progress
 from expander_sae.certificates.matrix import Mask, Matrix, SparseMatrix
-from expander_sae.certificates.overlaps import count_shared, counters, over_features
+from expander_sae.certificates.overlaps import count_shared, counters
+from expander_sae.certificates.progress import Progress, over_features
 
 MARGIN = 1e-9
 """What must be less than 1 must be so by this much: flat columns that share one coordinate reach exactly 1 at k = 4."""

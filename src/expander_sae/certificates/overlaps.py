@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.config import Progress
 from expander_sae.certificates.matrix import Mask
-from expander_sae.kernels.threads import over_tiles
-
-Result = TypeVar("Result")
-
-FEATURES_AT_ONCE = 1 << 14
-TILE = 256
+from expander_sae.certificates.progress import Progress, over_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +74,6 @@ def overlaps(mask: Mask, partners: int, stage: str, report: Progress) -> Overlap
         generic_set=min(part[2] for part in parts),
         covers=covers,
     )
-
-
-def over_features(work: Callable[[int, int], Result], n: int, stage: str, report: Progress) -> list[Result]:
-    """What `work(start, stop)` gives for pieces that cover range(n), in any order; work releases the lock."""
-    results: list[Result] = []
-    for start in range(0, n, FEATURES_AT_ONCE):
-        stop = min(start + FEATURES_AT_ONCE, n)
-
-        def piece(first: int, last: int, start: int = start) -> None:
-            results.append(work(start + first, start + last))
-
-        over_tiles(piece, stop - start, TILE)
-        report(stage, stop, n)
-    return results
 
 
 @numba.njit(cache=True, nogil=True)

@@ -16,9 +16,9 @@ from scipy.special import betaincinv  # scipy.stats takes long to import
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.certificates.config import Progress
 from expander_sae.certificates.local import DenseSets, Local, SparseSets
 from expander_sae.certificates.matrix import Matrix, SparseMatrix
+from expander_sae.certificates.progress import Progress
 from expander_sae.certificates.statements import Statement
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError

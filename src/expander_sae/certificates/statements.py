@@ -1,4 +1,4 @@
-"""What a certificate consists of: statements, each of which says whether it is proved or only measured."""
+"""What a certificate consists of: statements, in words, each of which is proved, refuted, open or only measured."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from expander_sae.errors import ExpanderError
 Status = Literal["proved", "refuted", "open", "measured", "not applicable"]
 """Refuted: there is a witness against it. Open: the method was applied and decides nothing."""
 STATUSES: tuple[Status, ...] = get_args(Status)
-HEADINGS: dict[Status, str] = {
-    "proved": "PROVED",
-    "refuted": "REFUTED, by a witness",
-    "open": "OPEN: tried, and nothing is decided",
-    "measured": "MEASURED, not proved",
-    "not applicable": "DOES NOT APPLY",
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+HEADINGS: dict[Status, str] = {
+    "proved": "PROVED",
+    "refuted": "REFUTED, by a witness",
+    "open": "OPEN: tried, and nothing is decided",
+    "measured": "MEASURED, not proved",
+    "not applicable": "DOES NOT APPLY",
+}
+
+
 def as_text(certificate: Certificate, width: int = 100) -> str:
     """Every statement under the heading of its status."""
     asked = ", ".join(map(str, certificate.k))
@@ -86,9 +88,6 @@ def as_text(certificate: Certificate, width: int = 100) -> str:
             parts.append(f"  {statement.name}")
             parts.append(textwrap.fill(statement.sentence, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
     return "\n".join(parts)
-
-
-# Small pieces of sentences.
 
 
 def count(number: int, noun: str) -> str:

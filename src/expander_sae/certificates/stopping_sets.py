@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.config import Progress
 from expander_sae.certificates.matrix import Mask
+from expander_sae.certificates.progress import Progress
 
 
 def smallest_stopping_set(

@@ -10,8 +10,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, norm
 
 from expander_sae.certificates.coherence import coherence_of
-from expander_sae.certificates.config import silent
 from expander_sae.certificates.matrix import Matrix, matrix_of
+from expander_sae.certificates.progress import silent
 from expander_sae.certificates.samples import decide, random_sets
 from expander_sae.dictionaries import Dictionary, ExpanderDictionary
 from expander_sae.studies.recovery.config import LARGEST, SMALLEST, RecoveryConfig

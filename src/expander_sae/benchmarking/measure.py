@@ -1,4 +1,7 @@
-"""How things are measured (ratios that survive a noisy machine, peak memory), and on what."""
+"""How long work takes, how much memory it takes, and on what machine.
+
+Ratios survive a noisy machine: contestants take turns, the median of each one's turns counts.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ import torch
 
 from expander_sae.errors import ExpanderError
 
-_PACKAGES = ("expander-sae", "torch", "numba", "numpy", "scikit-learn", "eai-sparsify", "sae-lens", "triton")
-
 
 def interleaved(contestants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median seconds of every contestant: they take turns, after one untimed round that compiles and warms up."""
+    """The median seconds of every contestant, after one untimed round that compiles and warms up."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(repeats + 1):
         for name, work in contestants.items():
@@ -49,6 +50,9 @@ def peak_above_now(work: Callable[[], object]) -> int:
     before = _status("VmRSS")
     work()
     return max(0, _status("VmHWM") - before)
+
+
+_PACKAGES = ("expander-sae", "torch", "numba", "numpy", "scikit-learn", "eai-sparsify", "sae-lens", "triton")
 
 
 def _processor() -> str:
