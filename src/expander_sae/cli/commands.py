@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Studies": {
         "demo": "four dictionaries for a layer of a real model, one report",
-        "study": "one question answered, by experiments of one command",
+        "study": "one question, answered: frontier, supports, recovery, ...",
         "bench": "speed, size and memory against others, on this machine",
     },
     "Files": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
@@ -52,6 +54,18 @@ class Bootstrap:
             return Interval(value, float("nan"), float("nan"), Kind.DOCUMENTS)
         resampled = _ratios(self._resampled(numerator), self._resampled(denominator))
         low, high = np.percentile(resampled, COVERAGE)  # nan if any of them is
+        return Interval(value, float(low), float(high), Kind.DOCUMENTS)
+
+    def mean_of_ratios(
+        self, pairs: Sequence[tuple[Float64[Tensor, " documents"], Float64[Tensor, " documents"]]]
+    ) -> Interval:
+        """The mean of several ratios of sums over the same documents; nan where a denominator is not above zero."""
+        values = [self.ratio(numerator, denominator).value for numerator, denominator in pairs]
+        value = float(np.mean(values)) if values else float("nan")
+        if not self._draws or not values:
+            return Interval(value, float("nan"), float("nan"), Kind.DOCUMENTS)
+        resampled = [_ratios(self._resampled(one), self._resampled(other)) for one, other in pairs]
+        low, high = np.percentile(np.mean(resampled, axis=0), COVERAGE)
         return Interval(value, float(low), float(high), Kind.DOCUMENTS)
 
     def _resampled(self, sums: Float64[Tensor, " documents"]) -> NDArray[np.float64]:

@@ -20,12 +20,13 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.evaluation.setting import Setting, text_for
-from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
@@ -70,8 +71,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         check_schedule(self)
         if not 0 <= self.fvu_weight < math.inf:
             raise ExpanderError(f"fvu_weight must be at least zero and finite, not {self.fvu_weight}.")

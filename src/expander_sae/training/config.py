@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, BatchTopK, Coder, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions, named
@@ -134,8 +135,7 @@ class TrainConfig:
         sizes = ["n", "k", "tokens", "batch", "stretch", "move_every", "checkpoint_every", "log_every"]
         sizes += [name for name in ("d", "auxk_k", "dead_after") if getattr(self, name) is not None]
         for name in sizes:
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            at_least(name, getattr(self, name), 1)
         if self.k > self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
         if self.d is not None and self.construction != LEARNED:
