@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Look and measure": {
         "eval": "what a dictionary loses, and what a model loses by it",
         "features": "where every feature fires, with what, and what it promotes",
+        "dashboard": "a page with every feature, to open in a browser",
         "certify": "what is proved about a dictionary, refuted, or measured",
     },
     "Studies": {
