@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from expander_sae import OMP, ExpanderDictionary, Support
-from expander_sae.benchmarking.machine import describe_machine
+from expander_sae.benchmarking.measure import describe_machine
 from expander_sae.benchmarking.results import Result, as_json, as_markdown, as_table
 from expander_sae.console import terminal
 from expander_sae.kernels import select

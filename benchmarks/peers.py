@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from expander_sae.benchmarking.cases import Sizes, expander_step
+from expander_sae.benchmarking.measure import interleaved
 from expander_sae.benchmarking.results import Result
-from expander_sae.benchmarking.timing import interleaved
 
 
 def sparsify_step(sizes: Sizes) -> Callable[[Tensor], object]:

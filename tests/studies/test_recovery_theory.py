@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.certificates.coherence import Coherence, coherence_of
+from expander_sae.certificates.progress import silent
 from expander_sae.certificates.sampling import random_sets
-from expander_sae.certificates.streaming import silent
 from expander_sae.certificates.subject import columns_of
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary

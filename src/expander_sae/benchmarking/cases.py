@@ -1,10 +1,16 @@
-"""The work that is measured, and what it is measured against."""
+"""The work that is measured, and what it is measured against.
+
+`python -m expander_sae.benchmarking.cases select` prints one number, the bytes that `select` takes above its inputs:
+memory is measured in a process of its own.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,13 +20,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.benchmarking.measure import interleaved, peak_above_now
 from expander_sae.benchmarking.results import Result
-from expander_sae.benchmarking.timing import interleaved
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels import select
 from expander_sae.supports import Support
+from expander_sae.training import Sample, TensorBatches, TrainConfig, Trainee, new_autoencoder
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,14 @@ class Sizes:
 
     def __str__(self) -> str:
         return f"m={self.m} n={self.n} d={self.d} k={self.k}, {self.tokens} tokens"
+
+
+TRAINER = Sizes(m=576, n=4608, d=7, k=16, tokens=1024)
+"""Of the residual stream of a 135M model, with eight features for each coordinate."""
+SELECT = Sizes(n=131072)
+TRAIN = Sizes(n=1_048_576, d=16, tokens=4096)
+_MEBIBYTE = 1 << 20
+Case = tuple[str, Callable[[], list[Result]]]
 
 
 def random_dictionary(sizes: Sizes) -> ExpanderDictionary:
@@ -176,3 +191,89 @@ def file_size(sizes: Sizes) -> list[Result]:
     theirs = 2 * sizes.m * sizes.n
     work = f"folder on disk, fp16, m={sizes.m} n={sizes.n} d={sizes.d}"
     return [Result(work, "dense values, fp16", ours, theirs, "bytes", ">= 250x", theirs / ours >= 250)]
+
+
+def trainer_steps(repeats: int) -> list[Result]:
+    """A step with one-shot codes, and one with pursuit on learned rows, against a step of a dense TopK dictionary."""
+    steps = {
+        "one-shot": _trainer_step(
+            TrainConfig(n=TRAINER.n, d=TRAINER.d, k=TRAINER.k, coder="topk", construction="uniform")
+        ),
+        "pursuit": _trainer_step(TrainConfig(n=TRAINER.n, d=TRAINER.d, k=TRAINER.k)),
+        "dense": _trainer_step(TrainConfig(n=TRAINER.n, k=TRAINER.k)),
+    }
+    times = interleaved(steps, repeats)
+    against = "the same of a dense dictionary"
+    return [
+        Result(f"step of the trainer, TopK, {TRAINER}", against, times["one-shot"], times["dense"], "s", ">= 15x",
+               times["dense"] >= 15 * times["one-shot"]),
+        Result(f"step of the trainer, OMP and learned rows, {TRAINER}", f"{against}, TopK", times["pursuit"],
+               times["dense"], "s", ">= 1x", times["dense"] >= times["pursuit"]),
+    ]  # fmt: skip
+
+
+def _trainer_step(config: TrainConfig) -> Callable[[], object]:
+    """One step on the same tokens, of a run that has just begun."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(TRAINER.tokens, TRAINER.m, generator=generator) * torch.rand(TRAINER.m, generator=generator)
+    sample = Sample.of(TensorBatches(x, batch=config.batch), config.batch)
+    trainee = Trainee(config, new_autoencoder(config, sample), sample)
+    return lambda: trainee.step(x)
+
+
+def _measure_select() -> int:
+    dictionary, x = random_dictionary(SELECT), torch.randn(SELECT.tokens, SELECT.m)
+    values, rows = dictionary.values.detach(), dictionary.rows
+    select(x[:64], values[:64], rows[:64], SELECT.k)  # compiled code is not part of a call's memory
+    return peak_above_now(lambda: select(x, values, rows, SELECT.k))
+
+
+def _measure_training() -> int:
+    warm_up = Sizes(m=64, n=128, d=4, k=4, tokens=64)
+    expander_step(warm_up)(torch.randn(64, 64))
+    x = torch.randn(TRAIN.tokens, TRAIN.m)
+
+    def train() -> None:
+        step = expander_step(TRAIN)
+        for _ in range(3):
+            step(x)
+
+    return peak_above_now(train)
+
+
+def _in_a_fresh_process(what: str) -> int:
+    command = [sys.executable, "-m", "expander_sae.benchmarking.cases", what]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        raise ExpanderError(f"Measuring the memory of {what} failed: {finished.stderr.strip().splitlines()[-1]}")
+    return int(finished.stdout)
+
+
+def peak_memory() -> list[Result]:
+    """The two promises about memory; the alternative is what the same work holds when it is dense."""
+    chosen, trained = _in_a_fresh_process("select"), _in_a_fresh_process("train")
+    dense_scores = 4 * SELECT.tokens * SELECT.n
+    dense_training = 4 * 4 * TRAIN.m * TRAIN.n  # values, gradient and two moments of Adam
+    return [
+        Result(f"peak memory above the inputs, select, {SELECT}", "the correlations alone, [tokens, n]", chosen,
+               dense_scores, "bytes", "<= 64 MiB", chosen <= 64 * _MEBIBYTE),
+        Result(f"peak memory above the data, training, {TRAIN}", "dense values, gradient and Adam", trained,
+               dense_training, "bytes", "< 2 GiB", trained < 2048 * _MEBIBYTE),
+    ]  # fmt: skip
+
+
+def cases(repeats: int) -> Iterator[Case]:
+    """Every case of the table with a name to show while it runs; the slowest dense ones get fewer repeats."""
+    check_sklearn()
+    few = max(1, repeats // 3)
+    yield "select, 16384 features", lambda: select_against_dense(Sizes(), 25, 12, repeats)
+    yield "select, 131072 features", lambda: select_against_dense(Sizes(n=131072, tokens=1024), 50, None, few)
+    yield "training step", lambda: training_step(Sizes(tokens=1024), repeats)
+    yield "steps of the trainer", lambda: trainer_steps(repeats)
+    yield "orthogonal matching pursuit", lambda: omp_against_dense_and_sklearn(Sizes(tokens=1024), 64, repeats)
+    yield "size on disk", lambda: file_size(Sizes())
+    yield "peak memory", peak_memory
+
+
+if __name__ == "__main__":
+    print({"select": _measure_select, "train": _measure_training}[sys.argv[1]]())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from expander_sae.certificates.mask import Mask
 from expander_sae.certificates.overlaps import count_shared, counters
-from expander_sae.certificates.streaming import Report, over_features
+from expander_sae.certificates.progress import Report, over_features
 from expander_sae.certificates.subject import Columns, SparseColumns
 
 MARGIN = 1e-9

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from expander_sae.certificates.mask import Mask
-from expander_sae.certificates.streaming import Report, over_features
+from expander_sae.certificates.progress import Report, over_features
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from expander_sae.certificates.local import DenseSets, Local, SparseSets
+from expander_sae.certificates.progress import Report
 from expander_sae.certificates.sampling import Rate, Sets
 from expander_sae.certificates.statements import Statement
-from expander_sae.certificates.streaming import Report
 from expander_sae.certificates.subject import Columns, SparseColumns
-from expander_sae.certificates.words import share
 
 
 def decide(columns: Columns, sets: Sets, stage: str, report: Report) -> list[Local]:
@@ -55,7 +54,7 @@ def _pursuit(found: list[Local], population: str) -> Statement:
     rate = Rate.of(each.recovers for each in found)
     ercs = np.array([each.erc for each in found])
     sentence = (
-        f"Signed orthogonal matching pursuit, and basis pursuit with unit columns, find every code on {share(rate)}; "
+        f"Signed orthogonal matching pursuit, and basis pursuit with unit columns, find every code on {rate}; "
         f"on the others they may still find most. The condition asks for less than 1; {_quantiles(ercs)['median']:.3g} "
         "is in the middle."
     )
@@ -67,7 +66,7 @@ def _uniqueness(found: list[Local], population: str) -> Statement:
     rate = Rate.of(each.remaining == 0 for each in found)
     effective = Rate.of(each.remaining_effective == 0 for each in found)
     sentence = (
-        f"For all values that are not zero, columns are independent on {share(rate)}; without values near zero on "
+        f"For all values that are not zero, columns are independent on {rate}; without values near zero on "
         f"{effective.share:.1%}."
     )
     sizes = [each.remaining for each in found if each.remaining]
@@ -92,7 +91,7 @@ def _l1_norm(found: list[Local], population: str) -> Statement:
     rate = Rate.of(bool(constant > 0) for constant in constants)
     quantiles = _quantiles(constants)
     sentence = (
-        f"|W x|_1 is at least c times the l1 norm of the weighted code with a positive c on {share(rate)}; c is "
+        f"|W x|_1 is at least c times the l1 norm of the weighted code with a positive c on {rate}; c is "
         f"{quantiles['median']:.2f} in the middle."
     )
     numbers = asdict(rate) | {"share": rate.share, "c": quantiles}

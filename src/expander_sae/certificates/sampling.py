@@ -13,7 +13,7 @@ from scipy.special import betaincinv  # scipy.stats takes long to import
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.certificates.streaming import Report
+from expander_sae.certificates.progress import Report
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 
@@ -51,6 +51,9 @@ class Rate:
     def share(self) -> float:
         """Of the sample."""
         return self.passed / self.trials
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} of them (95 % interval {self.low:.1%} to {self.high:.1%})"
 
 
 def random_sets(features: Int64[NDArray[np.int64], " features"], k: int, number: int, seed: int) -> Sets:

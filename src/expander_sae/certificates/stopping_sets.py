@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from expander_sae.certificates.mask import Mask
-from expander_sae.certificates.streaming import Report
+from expander_sae.certificates.progress import Report
 
 
 def smallest_stopping_set(

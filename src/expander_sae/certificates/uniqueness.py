@@ -14,9 +14,8 @@ from expander_sae.certificates.first_moment import Draw, largest_certified, log_
 from expander_sae.certificates.local import INDEPENDENT
 from expander_sae.certificates.mask import Mask
 from expander_sae.certificates.overlaps import Overlaps
-from expander_sae.certificates.statements import Statement, Status
+from expander_sae.certificates.statements import Statement, Status, count, power, those_of, up_to
 from expander_sae.certificates.subject import SparseColumns
-from expander_sae.certificates.words import count, power, those_of, up_to
 
 BY_OVERLAPS = "unique codes, by overlaps (theorem 2)"
 BY_DRAW = "unique codes, by the draw (theorem 6)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.cli.inputs import language_model_of
 from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.errors import ExpanderError
@@ -56,7 +56,7 @@ class Features:
     def run(self) -> None:
         """Make the databases, or finish them, and say what is in them."""
         from expander_sae.autoencoder import SparseAutoencoder
-        from expander_sae.evaluation.runs import run_folders
+        from expander_sae.evaluation import run_folders
         from expander_sae.features import collect_all
 
         folders, console = run_folders(self.runs), terminal()

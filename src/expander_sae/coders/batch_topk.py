@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expander_sae.checks import at_least
 from expander_sae.coders.base import OneShotCoder
-from expander_sae.coders.tokens import check_fits
+from expander_sae.coders.chunks import check_fits
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 

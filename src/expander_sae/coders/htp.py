@@ -9,8 +9,8 @@ from torch import Tensor
 
 from expander_sae.checks import at_least
 from expander_sae.coders.base import Coder
+from expander_sae.coders.chunks import code_in_chunks
 from expander_sae.coders.thresholding import Iterate, descend, exact_step, keep_largest, start
-from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.dictionaries import Codes, Dictionary
 
 

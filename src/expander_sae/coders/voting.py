@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expander_sae.checks import at_least
 from expander_sae.coders.base import Coder
-from expander_sae.coders.tokens import code_in_chunks, rounding_unit
+from expander_sae.coders.chunks import code_in_chunks, rounding_unit
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.kernels.columns import SparseColumns
 

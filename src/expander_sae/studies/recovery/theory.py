@@ -10,9 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, norm
 
 from expander_sae.certificates.coherence import coherence_of
+from expander_sae.certificates.progress import silent
 from expander_sae.certificates.samples import decide
 from expander_sae.certificates.sampling import random_sets
-from expander_sae.certificates.streaming import silent
 from expander_sae.certificates.subject import Columns, columns_of
 from expander_sae.dictionaries import Dictionary, ExpanderDictionary
 from expander_sae.studies.recovery.config import LARGEST, SMALLEST, RecoveryConfig
