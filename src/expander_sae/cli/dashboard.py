@@ -27,7 +27,7 @@ class Dashboard:
     def run(self) -> None:
         """Read the databases, write the folder, say what to open."""
         from expander_sae.autoencoder import SparseAutoencoder
-        from expander_sae.evaluation.runs import run_folders
+        from expander_sae.evaluation import run_folders
         from expander_sae.features import FeatureDatabase
         from expander_sae.reporting.dashboard import Shown, measures_in, write_dashboard
 
