@@ -78,10 +78,10 @@ def write_dashboard(
         labels = _write_shards(each.database, out / pages, per_shard, report)
         described.append(_described(each, number, pages, labels, per_shard))
     if len(shown) == 2:
-        for mine, other, one, two in ((0, 1, *shown), (1, 0, *reversed(shown))):
-            found, cosines = matched(one.sae, two.sae)
+        for mine, other in ((0, 1), (1, 0)):
+            found, cosines = matched(shown[mine].sae, shown[other].sae)
             described[mine]["columns"] |= {"match": _packed(found, "i4"), "match_cosine": _packed(cosines, "f4")}
-            report(f"matching with {shown[other].database.info.name}", 1, 1)
+            report("matching the two", mine + 1, 2)
     content = json.dumps({"dictionaries": described}, allow_nan=False)
     replace_file(out / "data.js", f"X.receive({content});\n".encode())
     names = dict(page_files())
