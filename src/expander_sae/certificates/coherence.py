@@ -67,7 +67,7 @@ def _coherence_k(mu: float, most: int) -> int:
 
 
 def coherence_of(columns: Columns, partners: int, report: Report) -> Coherence:
-    """Of the columns that are not zero, with so many partners at most."""
+    """The coherence of the columns that are not zero, with so many partners at most."""
     partners = max(1, min(partners, columns.used.size - 1))
     if isinstance(columns, SparseColumns):
         babel = sparse_coherence(columns.units, columns.mask, partners, report)

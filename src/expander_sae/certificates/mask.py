@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int32, Int64
 from numpy.typing import NDArray
 
 from expander_sae.supports import NO_ROW
+from expander_sae.supports.bad_sets import survivors
 from expander_sae.supports.support import build_row_lists
 
 ABSENT = NO_ROW
@@ -26,7 +26,7 @@ class Mask:
     """Coordinates in ascending order, ABSENT where a value does not count."""
     starts: Int64[NDArray[np.int64], " m_plus_1"]
     features: Int32[NDArray[np.int32], " entries"]
-    """Those of coordinate i are `features[starts[i]:starts[i + 1]]`, ascending."""
+    """The features of coordinate i are `features[starts[i]:starts[i + 1]]`, ascending."""
 
     @classmethod
     def of(cls, rows: Int32[NDArray[np.int32], "n d"], present: Bool[NDArray[np.bool_], "n d"], m: int) -> Mask:
@@ -59,41 +59,10 @@ class Mask:
 
     def remaining(self, features: Int64[NDArray[np.int64], " some"]) -> Int64[NDArray[np.int64], " remaining"]:
         """The largest stopping set among the features that have values; empty if peeling takes all of them away."""
-        return features[peel(np.ascontiguousarray(self.rows[features]))]
+        return features[survivors(np.ascontiguousarray(self.rows[features]))]
 
 
 def present_above(values: Float64[NDArray[np.float64], "n d"], tau: float) -> Bool[NDArray[np.bool_], "n d"]:
     """Which values are above tau times the norm of their column; with tau = 0 those that are not zero."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.abs(values) > tau * norms
-
-
-@numba.njit(cache=True, nogil=True)
-def peel(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of these few features remain when those that own a coordinate alone are taken away until none does.
-
-    Features without values go first: a code cannot tell them from nothing.
-    """
-    size, d = rows.shape
-    owners = np.unique(rows)  # compact numbers of the coordinates; ABSENT, if there, is the first
-    places = np.searchsorted(owners, rows.flatten()).reshape(rows.shape)
-    degrees = np.zeros(owners.size, dtype=np.int64)
-    remaining = np.zeros(size, dtype=np.bool_)
-    for feature in range(size):
-        for slot in range(d):
-            if rows[feature, slot] >= 0:
-                degrees[places[feature, slot]] += 1
-                remaining[feature] = True
-    changed = True
-    while changed:
-        changed = False
-        for feature in range(size):
-            alone = False
-            for slot in range(d):
-                alone |= rows[feature, slot] >= 0 and degrees[places[feature, slot]] == 1
-            if remaining[feature] and alone:
-                remaining[feature], changed = False, True
-                for slot in range(d):
-                    if rows[feature, slot] >= 0:
-                        degrees[places[feature, slot]] -= 1
-    return remaining

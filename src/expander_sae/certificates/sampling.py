@@ -49,7 +49,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """Of the sample."""
+        """The share of the sample that passed."""
         return self.passed / self.trials
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ class Columns:
     values: Float64[NDArray[np.float64], "n d"]
     """All m of each column where they are dense."""
     units: Float64[NDArray[np.float64], "n d"]
-    """The same with columns of norm one; zero columns stay zero."""
+    """The columns scaled to norm one; zero columns stay zero."""
     used: Int64[NDArray[np.int64], " used"]
     """The columns that are not zero."""
 
@@ -39,9 +39,9 @@ class SparseColumns(Columns):
 
     support: Support
     mask: Mask
-    """Of the values that are not zero."""
+    """Which values are not zero."""
     effective: Mask
-    """Of the values that are not near zero; the same object where these are the same."""
+    """Which values are not near zero; the same object where these are the same."""
 
     @property
     def d(self) -> int:

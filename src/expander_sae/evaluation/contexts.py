@@ -29,13 +29,13 @@ class Context:
     token_ids: list[int]
     """In the order of the text."""
     activations: list[float]
-    """Of the feature, for every token; 0 where it is silent."""
+    """The code of the feature at every token; 0 where it is silent."""
     peak: int
     """Which of these tokens the context was chosen for."""
     document: int
     """Number of the document."""
     position: int
-    """Of the chosen token in its document."""
+    """The position of the chosen token in its document."""
 
 
 def firing_counts(sae: SparseAutoencoder, store: Store) -> Int[Tensor, " n"]:
