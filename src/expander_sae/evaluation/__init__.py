@@ -1,6 +1,6 @@
 """Evaluation: how close reconstructions are, what a language model loses by them, and how sure that is."""
 
-from expander_sae.evaluation.autoencoders import default_reference, load_runs
+from expander_sae.evaluation.autoencoders import default_reference, load_runs, run_folders
 from expander_sae.evaluation.language_model import evaluate
 from expander_sae.evaluation.probe import LossProbe
 from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation, Interval, Kind, LanguageModelLoss
@@ -18,6 +18,7 @@ __all__ = [
     "evaluate",
     "evaluate_activations",
     "load_runs",
+    "run_folders",
     "text_for",
     "trained_with",
 ]

@@ -51,7 +51,12 @@ def _size(sae: SparseAutoencoder) -> tuple[int, int | None]:
 
 
 def load_runs(runs: Sequence[Path]) -> dict[str, SparseAutoencoder]:
-    """The autoencoders of these folders, each of which is one or holds the folders of several.
+    """The autoencoders of these folders by name."""
+    return {name: SparseAutoencoder.load(folder) for name, folder in run_folders(runs).items()}
+
+
+def run_folders(runs: Sequence[Path]) -> dict[str, Path]:
+    """The folders of the autoencoders in these folders, each of which is one or holds those of several.
 
     They are called as their folders are, with the folder around it in front where that is not enough.
     """
@@ -64,7 +69,7 @@ def load_runs(runs: Sequence[Path]) -> dict[str, SparseAutoencoder]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ExpanderError(f"Two of these autoencoders would both be called {twice[0]}; evaluate them one by one.")
-    return {name: SparseAutoencoder.load(folder) for name, folder in zip(names, folders, strict=True)}
+    return dict(zip(names, folders, strict=True))
 
 
 def _autoencoders(run: Path) -> list[Path]:

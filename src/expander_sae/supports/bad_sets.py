@@ -75,8 +75,7 @@ def peel(support: Support, features: IntegerArray) -> Int64[Tensor, "remaining"]
     columns = support.columns(features).cpu().numpy()
     candidates = np.asarray(features.cpu() if isinstance(features, Tensor) else features, dtype=np.int64).reshape(-1)
     unique, first = np.unique(candidates, return_index=True)
-    rows = columns.reshape(-1, support.d)[first]
-    return torch.from_numpy(unique[survivors(rows)])
+    return torch.from_numpy(unique[remaining_of(columns.reshape(-1, support.d)[first])])
 
 
 @numba.njit(cache=True)
@@ -127,31 +126,31 @@ def _search(
 
 
 @numba.njit(cache=True, nogil=True)
-def survivors(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of these features remain when those that own a coordinate alone are taken away until none does.
+def remaining_of(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of some features remain, given their rows [features, d], -1 where there is none; one without rows does not.
 
-    Features without any coordinate go first: a code cannot tell them from nothing.
+    Coordinates keep the sum of their features' numbers: with one left, that is its name.
     """
-    size = rows.shape[0]
-    owned = np.unique(rows)  # compact numbers of the coordinates; -1, if there, is the first
-    places = np.searchsorted(owned, rows.flatten()).reshape(rows.shape)
-    # Coordinates keep the sum of their features' numbers: with one left, that is its name.
-    degrees = np.zeros(owned.size, dtype=np.int64)
-    sums = np.zeros(owned.size, dtype=np.int64)
+    size, d = rows.shape
+    owners = np.unique(rows)  # compact numbers of the coordinates; -1, if there, is the first
+    places = np.searchsorted(owners, rows.flatten()).reshape(rows.shape)
+    degrees = np.zeros(owners.size, dtype=np.int64)
+    sums = np.zeros(owners.size, dtype=np.int64)
     remaining = np.zeros(size, dtype=np.bool_)
     for feature in range(size):
-        for slot in range(rows.shape[1]):
+        for slot in range(d):
             if rows[feature, slot] >= 0:
                 degrees[places[feature, slot]] += 1
                 sums[places[feature, slot]] += feature
                 remaining[feature] = True
     # A coordinate enters the queue when its degree becomes one, which happens once.
-    queue = np.empty(owned.size, dtype=np.int64)
-    start = end = 0
-    for place in range(owned.size):
-        if degrees[place] == 1:
-            queue[end] = place
+    queue = np.empty(owners.size, dtype=np.int64)
+    end = 0
+    for coordinate in range(owners.size):
+        if degrees[coordinate] == 1:
+            queue[end] = coordinate
             end += 1
+    start = 0
     while start < end:
         alone = queue[start]
         start += 1
@@ -159,12 +158,12 @@ def survivors(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
             continue
         feature = sums[alone]
         remaining[feature] = False
-        for slot in range(rows.shape[1]):
-            place = places[feature, slot]
+        for slot in range(d):
             if rows[feature, slot] >= 0:
-                degrees[place] -= 1
-                sums[place] -= feature
-                if degrees[place] == 1:
-                    queue[end] = place
+                coordinate = places[feature, slot]
+                degrees[coordinate] -= 1
+                sums[coordinate] -= feature
+                if degrees[coordinate] == 1:
+                    queue[end] = coordinate
                     end += 1
     return remaining

@@ -80,7 +80,7 @@ def effects_of(
     for piece in np.unique(pieces):
         mine = np.flatnonzero(pieces == piece)
         begin, end = np.searchsorted(held_out.text.piece, [piece, piece + 1])
-        at = [int(place[removals[number].token] - begin) for number in mine]
+        at = [int(place[removals[number].token] - begin) for number in mine.tolist()]
         end = min(int(end), int(begin) + max(at) + AHEAD)
         ids = torch.from_numpy(held_out.text.ids[begin:end])[None].to(language_model.device)
         x = read_activations(language_model.model, [hookpoint], ids)[hookpoint]
