@@ -59,6 +59,21 @@ def read_activations(
     model: nn.Module, hookpoints: Sequence[Hookpoint], ids: Int[Tensor, "pieces length"]
 ) -> dict[Hookpoint, Float[Tensor, "pieces length m"]]:
     """The activations of every token at every hookpoint; what lies behind the last hookpoint is not computed."""
+    return _read(model, hookpoints, ids, stop=True)[0]
+
+
+def read_with_output(
+    model: nn.Module, hookpoint: Hookpoint, ids: Int[Tensor, "pieces length"]
+) -> tuple[Float[Tensor, "pieces length m"], Float[Tensor, "pieces length width"]]:
+    """The activations of every token at a hookpoint, and what the model hands to its output embedding."""
+    found, output = _read(model, [hookpoint], ids, stop=False)
+    return found[hookpoint], output
+
+
+def _read(
+    model: nn.Module, hookpoints: Sequence[Hookpoint], ids: Int[Tensor, "pieces length"], *, stop: bool
+) -> tuple[dict[Hookpoint, Tensor], Any]:
+    """The activations at every hookpoint and the last hidden state, which is None if told to stop before it."""
     base = _base(model)
     found: dict[Hookpoint, Tensor] = {}
 
@@ -67,7 +82,7 @@ def read_activations(
         if not isinstance(tensor, Tensor) or tensor.shape[:2] != ids.shape or tensor.ndim != 3:
             raise ExpanderError(f"{hookpoint} does not hold one vector for each token; name another module.")
         found[hookpoint] = tensor.detach()
-        if len(found) == len(hookpoints):
+        if stop and len(found) == len(hookpoints):
             raise _AllRead
 
     def hook(hookpoint: Hookpoint) -> Any:
@@ -79,17 +94,20 @@ def read_activations(
             )
         return module.register_forward_hook(lambda _, __, output: keep(hookpoint, output))
 
+    output = None
     handles = [hook(hookpoint) for hookpoint in hookpoints]
     try:
         with torch.no_grad():
-            base(input_ids=ids, use_cache=False)
+            output = base(input_ids=ids, use_cache=False)[0]
     except _AllRead:
-        return found
+        return found, None
     finally:
         for handle in handles:
             handle.remove()
     missing = ", ".join(str(hookpoint) for hookpoint in hookpoints if hookpoint not in found)
-    raise ExpanderError(f"{missing} took no part in the model's forward pass; name another module.")
+    if missing:
+        raise ExpanderError(f"{missing} took no part in the model's forward pass; name another module.")
+    return found, output
 
 
 def _base(model: nn.Module) -> nn.Module:

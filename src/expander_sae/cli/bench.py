@@ -21,9 +21,9 @@ class Bench:
 
     def run(self) -> None:
         """Run every case, then print and write the table."""
-        from expander_sae.benchmarking.machine import describe_machine
+        from expander_sae.benchmarking.cases import cases
+        from expander_sae.benchmarking.measure import describe_machine
         from expander_sae.benchmarking.results import as_json, as_markdown, as_table
-        from expander_sae.benchmarking.suite import cases
 
         at_least("repeats", self.repeats, 1)
         for path in (self.json, self.markdown):

@@ -22,6 +22,8 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Look and measure": {
         "eval": "what a dictionary loses, and what a model loses by it",
+        "features": "where every feature fires, with what, and what it promotes",
+        "quality": "what the features of dictionaries tell a reader",
         "certify": "what is proved about a dictionary, refuted, or measured",
     },
     "Studies": {

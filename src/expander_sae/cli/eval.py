@@ -51,9 +51,8 @@ class Eval:
     def run(self) -> None:
         """Evaluate, print the table, write the files."""
         from expander_sae.evaluation import default_reference, evaluate, load_runs, text_for
-        from expander_sae.evaluation.subjects import check_reference
-        from expander_sae.evaluation.table import as_table, notes
-        from expander_sae.evaluation.writing import check_writable, write
+        from expander_sae.evaluation.autoencoders import check_reference
+        from expander_sae.evaluation.tables import as_table, check_writable, notes, write
 
         for path in self.out:
             check_writable(path)

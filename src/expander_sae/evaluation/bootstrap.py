@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
@@ -54,9 +56,30 @@ class Bootstrap:
         low, high = np.percentile(resampled, COVERAGE)  # nan if any of them is
         return Interval(value, float(low), float(high), Kind.DOCUMENTS)
 
+    def mean_of_ratios(
+        self, pairs: Sequence[tuple[Float64[Tensor, " documents"], Float64[Tensor, " documents"]]]
+    ) -> Interval:
+        """The mean of several ratios of sums over the same documents, less those whose denominator is not above zero.
+
+        nan if there is none left.
+        """
+        found = np.array([[float(numerator.sum()), float(denominator.sum())] for numerator, denominator in pairs])
+        value = _mean_of_defined(_ratios(found[:, :1], found[:, 1:]))[0] if len(pairs) else float("nan")
+        if not self._draws or not pairs:
+            return Interval(value, float("nan"), float("nan"), Kind.DOCUMENTS)
+        resampled = np.stack([_ratios(self._resampled(one), self._resampled(other)) for one, other in pairs])
+        low, high = np.percentile(_mean_of_defined(resampled), COVERAGE)
+        return Interval(value, float(low), float(high), Kind.DOCUMENTS)
+
     def _resampled(self, sums: Float64[Tensor, " documents"]) -> NDArray[np.float64]:
         """The sum over the documents of every resample."""
         return np.concatenate([draws.astype(np.float64) @ sums.numpy() for draws in self._draws])
+
+
+def _mean_of_defined(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of every column over its entries that are not nan."""
+    counts = (~np.isnan(ratios)).sum(axis=0)
+    return np.divide(np.nansum(ratios, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def _ratios(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> NDArray[np.float64]:

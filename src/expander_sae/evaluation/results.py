@@ -20,6 +20,8 @@ class Kind(StrEnum):
 
     NONE = "no interval"
     DOCUMENTS = "95 % over documents"
+    FEATURES = "95 % over features"
+    FEATURES_AND_DOCUMENTS = "95 % over features and documents"
     SEEDS = "95 % over seeds (Student)"
     LEAST_AND_MOST = "least and most over seeds"
     HULL = "hull of the 95 % intervals over documents of all seeds"

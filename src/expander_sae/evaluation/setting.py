@@ -12,7 +12,7 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts.files import Part
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.subjects import Subjects
+from expander_sae.evaluation.autoencoders import Subjects
 
 
 @dataclass(frozen=True)

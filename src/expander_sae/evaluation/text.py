@@ -77,7 +77,7 @@ class Passage:
     @classmethod
     def of(cls, language_model: LanguageModel, text: TextConfig, tokens: int) -> Passage:
         """The first `tokens` tokens of the text (but no piece of a single one), or all if it has fewer."""
-        chosen = list(_first(_pieces(language_model, text, tokens), tokens))
+        chosen = list(first_tokens(pieces_of(language_model, text, tokens), tokens))
         most = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // language_model.vocabulary)
         return cls._batched(chosen, max(text.context, most))
 
@@ -90,9 +90,9 @@ class Passage:
         They come from the first `POOL` tokens of the text, or from the first `tokens` if those are more.
         """
         generator = torch.Generator().manual_seed(seed)
-        pool = list(_first(_pieces(language_model, text, tokens), max(tokens, POOL)))
+        pool = list(first_tokens(pieces_of(language_model, text, tokens), max(tokens, POOL)))
         order = torch.randperm(len(pool), generator=generator).tolist()
-        chosen = list(_first((pool[number] for number in order), tokens))
+        chosen = list(first_tokens((pool[number] for number in order), tokens))
         passage = cls._batched(chosen, max(text.context, tokens_per_batch))
         if passage.tokens < tokens - SHORTEST:
             raise ExpanderError(
@@ -109,7 +109,7 @@ class Passage:
         return cls(batches, sum(len(piece.ids) for piece in pieces), len(numbers))
 
 
-def _pieces(language_model: LanguageModel, text: TextConfig, tokens: int) -> Iterator[TokenisedDocument]:
+def pieces_of(language_model: LanguageModel, text: TextConfig, tokens: int) -> Iterator[TokenisedDocument]:
     """The text in pieces that the model can read, to take so many tokens from."""
     if tokens < SHORTEST + text.bos:
         raise ExpanderError(f"A passage needs at least {SHORTEST + text.bos} tokens, not {tokens}.")
@@ -122,7 +122,7 @@ def _pieces(language_model: LanguageModel, text: TextConfig, tokens: int) -> Ite
     return tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
 
 
-def _first(pieces: Iterator[TokenisedDocument], tokens: int) -> Iterator[TokenisedDocument]:
+def first_tokens(pieces: Iterator[TokenisedDocument], tokens: int) -> Iterator[TokenisedDocument]:
     """Pieces of this many tokens together; the last one is cut."""
     left = tokens
     for piece in pieces:

@@ -25,8 +25,8 @@ from expander_sae.coders import OMP, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.evaluation.setting import Setting, text_for
-from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses

@@ -62,6 +62,11 @@ def test_no_special_tokens_unless_asked(tiny_tokenizer: PreTrainedTokenizerFast)
     assert with_bos.ids == [tiny_tokenizer.bos_token_id, *without.ids]
 
 
+def test_documents_are_numbered_without_gaps_however_many_are_tokenised_together() -> None:
+    pieces = tokenise((Document("abc", "x") for _ in range(200)), LettersAsTokens(), context=4, bos=False)
+    assert [piece.document for piece in pieces] == list(range(200))
+
+
 def test_documents_are_read_only_as_needed() -> None:
     endless = (Document("abcdef", "x") for _ in itertools.count())
     assert next(tokenise(endless, LettersAsTokens(), context=4, bos=False)) == TokenisedDocument(

@@ -62,7 +62,7 @@ class Pieces(Iterator[TokenisedDocument]):
         while chunk := [document.text for document in islice(documents, _DOCUMENTS_AT_ONCE)]:
             # Special tokens are added here or nowhere; a text longer than the context is no reason to warn.
             encoded = self._tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
-            for number, ids in zip(numbers, encoded, strict=False):
+            for ids, number in zip(encoded, numbers, strict=False):  # numbers last: none is taken for nothing
                 for piece in self._pieces_of(ids, number):
                     yielded += 1
                     yield piece
