@@ -115,12 +115,12 @@ def _spelled(ids: NDArray[np.int32], offsets: NDArray[np.int64], spelling: Spell
     whole = np.array([spelling.is_whole(int(token)) for token in kinds], dtype=bool)
     number = kind.astype(np.int32)
     if not whole.all():
-        known = {text: place for place, text in enumerate(texts)}
+        known: dict[str, int] = {}
         broken = np.unique(np.searchsorted(offsets, np.flatnonzero(~whole[kind]), side="right") - 1)
         for context in broken.tolist():
             here = slice(offsets[context], offsets[context + 1])
             spelled = spelling.of(ids[here].tolist())
-            number[here] = [known.setdefault(text, len(known)) for text in spelled]
-        texts = list(known)
+            number[here] = [known.setdefault(text, len(kinds) + len(known)) for text in spelled]
+        texts += known
     dictionary = pyarrow.array(texts, pyarrow.string())
     return pyarrow.DictionaryArray.from_arrays(pyarrow.array(number), dictionary).cast(pyarrow.string())
