@@ -56,7 +56,9 @@ class FeaturesConfig:
     around: int = 16
     """Tokens on each side of a context."""
     related: int = 10
-    """Features listed that fire together with it, that fire instead of it, and whose columns are nearest."""
+    """Features listed that fire together with it, and as many that fire instead of it."""
+    nearest: int = 10
+    """Features listed whose columns are nearest; 0 for none, which a million features are described faster with."""
     lens: int = 10
     """Tokens listed that it makes likelier, and as many that it makes less likely; 0 for none."""
     keep_codes: bool = True
@@ -65,7 +67,7 @@ class FeaturesConfig:
     def __post_init__(self) -> None:
         for name in ("tokens", "strongest", "related"):
             at_least(name, getattr(self, name), 1)
-        for name in ("drawn", "around", "lens"):
+        for name in ("drawn", "around", "nearest", "lens"):
             at_least(name, getattr(self, name), 0)
 
 
@@ -247,17 +249,17 @@ class _Describer:
         self.spelling = None if language_model is None else Spelling(language_model.tokenizer)
         self._sae, self._config, self._text, self._fired = sae, config, text, fired
         self._tokens = max(1, int((~text.massive).sum()))
-        self._neighbours = Neighbours(sae.dictionary)
+        self._neighbours = Neighbours(sae.dictionary) if config.nearest else None
         self._lens = None if language_model is None or not config.lens else Lens.of(language_model, sae.m)
 
     def columns(self, block: Block) -> dict[str, Any]:
         """The columns of the table of features."""
-        dictionary, wanted = self._sae.dictionary, self._config.related
-        span = block.first, block.first + block.count
+        dictionary, span = self._sae.dictionary, (block.first, block.first + block.count)
         found = statistics(block, self._text, self._tokens)
-        found |= pairs(block, self._fired, self._tokens, wanted)
-        found |= self._neighbours.nearest(*span, wanted)
+        found |= pairs(block, self._fired, self._tokens, self._config.related)
         found |= touched(dictionary, *span)
+        if self._neighbours is not None:
+            found |= self._neighbours.nearest(*span, self._config.nearest)
         if self._lens is not None:
             found |= self._lens.promoted(dictionary, float(self._sae.scale), *span, self._config.lens)
         return found
