@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from scipy.sparse import csc_array
 from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -19,8 +20,10 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.main import main
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import DenseDictionary, ExpanderDictionary
+from expander_sae.evaluation.quality.reading import Halves, token_r2
 from expander_sae.features import FeatureDatabase
 from expander_sae.features.columns import Lens
+from expander_sae.features.shards import Block, Text
 from expander_sae.supports import Support
 
 WORDS = ("river", "gate", "<script>alert(1)</script>", "🌉 bridge", "water", "שלום", "nul\0")
@@ -171,6 +174,27 @@ def test_a_run_that_does_not_know_its_model(run: Path, capsys) -> None:  # type:
     with pytest.raises(SystemExit):
         main(["features", str(run)])
     assert "does not say what model it was trained with; give --model" in capsys.readouterr().err
+
+
+def test_readability_is_that_of_the_quality_room(run: Path) -> None:
+    main(["features", str(run), "--part", "all", "--tokens", "1500"])
+    database = FeatureDatabase.open(run)
+    measured = [row for row in database.features().to_pylist() if row["purity"] is not None]
+    assert measured
+    for row in measured:
+        assert row["fired"] >= 30
+        assert row["documents"] >= 10
+        strongest = [each for each in database.contexts(row["feature"]) if each["group"] == "strongest"][:10]
+        peaks = [each["tokens"][each["peak"]].casefold() for each in strongest]
+        assert row["purity"] == pytest.approx(max(map(peaks.count, peaks)) / len(peaks))
+        assert row["token_r2"] <= 1
+    shards = database.shards()
+    text = Text.of(shards)
+    halves = Halves.of(text.document, 0).first
+    block = Block.gather(shards, text, 0, 40)
+    dense = csc_array((block.value, block.place, block.starts), shape=(text.tokens, 40))
+    expected = token_r2(dense, text.token_ids, halves & ~text.massive, ~halves & ~text.massive)
+    assert [row["token_r2"] for row in measured] == pytest.approx([expected[row["feature"]] for row in measured])
 
 
 def test_delphi_needs_codes(run: Path, capsys) -> None:  # type: ignore[no-untyped-def]
