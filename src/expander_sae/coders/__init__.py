@@ -3,6 +3,7 @@
 from expander_sae.coders.base import Coder, OneShotCoder
 from expander_sae.coders.basis_pursuit import BasisPursuit
 from expander_sae.coders.batch_topk import BatchTopK
+from expander_sae.coders.candidates import Candidates
 from expander_sae.coders.coordinate_descent import CoordinateDescent
 from expander_sae.coders.fista import FISTA
 from expander_sae.coders.htp import HTP
@@ -21,6 +22,7 @@ __all__ = [
     "SSMP",
     "BasisPursuit",
     "BatchTopK",
+    "Candidates",
     "Coder",
     "CoordinateDescent",
     "MatchingPursuit",
