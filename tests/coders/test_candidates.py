@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import expander_sae as xs
@@ -27,6 +27,7 @@ def test_among_all_features_it_is_omp(family, signed):
 
 
 @every_dictionary
+@settings(deadline=None)
 @given(seed=st.integers(0, 100), signed=st.booleans(), fewest=st.integers(K, 12))
 def test_one_more_candidate_is_one_more_only_where_it_is_taken(family, seed, signed, fewest):
     """The same codes, unless the one that joined is in them."""
@@ -56,6 +57,7 @@ def test_amplitudes_are_least_squares(family):
     assert left.abs().max() < 1e-9
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 100), signed=st.booleans())
 def test_the_compiled_pursuit_is_the_textbook_loop(seed, signed):
     dictionary, x = make_dictionary("expander", seed=seed), gaussian(12, 24, seed)

@@ -11,10 +11,10 @@ from torch import Tensor
 from expander_sae.checks import at_least
 from expander_sae.coders.base import OneShotCoder
 from expander_sae.coders.chunks import check_fits, code_in_chunks
-from expander_sae.dictionaries import Codes, Dictionary
+from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels import Rules
-from expander_sae.kernels.candidates import CandidateColumns, pursue_candidates
+from expander_sae.kernels.candidates import CandidateColumns, gram_among, pursue_candidates
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ def fitted(
     """Values and features of the k among each token's candidates that a pursuit takes; no gradient flows."""
     columns = dictionary.unit_columns(x.dtype)
     scale = columns.scale[among]
-    gram = dictionary.gram(among, x.dtype) * scale[:, :, None] * scale[:, None, :]
+    if isinstance(dictionary, ExpanderDictionary):
+        gram = gram_among(dictionary.values.detach().to(x.dtype), dictionary.rows, among, dictionary.m)
+    else:
+        gram = dictionary.gram(among, x.dtype)
+    gram = gram * scale[:, :, None] * scale[:, None, :]
     target = dictionary.correlate_at(x, among).to(x.dtype) * scale
     candidates = CandidateColumns(
         gram, target, lambda values, places: columns.synthesize(values, among.gather(1, places))

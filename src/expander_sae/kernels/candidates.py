@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules, UnitColumns, orthogonal_matching_pursuit
-from expander_sae.kernels.inputs import Implementation, choose
+from expander_sae.kernels.inputs import Implementation, choose, padded_with_zeros
 
 Synthesis = Callable[[Tensor, Tensor], Tensor]
 """The weighted sum of a token's candidates, from values [batch, k] and their places among the candidates."""
@@ -59,3 +60,15 @@ def pursue_candidates(
 
         return pursue(columns.gram, columns.target, x, rules)
     return orthogonal_matching_pursuit(columns, x, rules)
+
+
+def gram_among(
+    values: Float[Tensor, "n d"], rows: Int[Tensor, "n d"], indices: Int[Tensor, "batch c"], m: int
+) -> Float[Tensor, "batch c c"]:
+    """Inner products of every token's columns with each other; on a CPU the dense columns are never formed."""
+    if choose("auto", values.device, ("reference", "cpu")) == "cpu":
+        from expander_sae.kernels.cpu.candidates import gram_of
+
+        return gram_of(values, rows, indices, m)
+    values, rows = padded_with_zeros(values, rows)
+    return SparseColumns(rows[indices], values[indices]).gram(m)

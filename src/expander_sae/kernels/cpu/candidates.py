@@ -7,7 +7,7 @@ import torch
 from numba import int64
 from torch import Tensor
 
-from expander_sae.kernels.cpu.columns import Floats, compiled, inlined
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, columns_of, compiled, inlined
 from expander_sae.kernels.cpu.greedy import (
     Codes,
     Limits,
@@ -84,6 +84,34 @@ def _pursue(gram: Floats, target: Floats, norms: Floats, limits: Limits, scratch
                 scratch.residual[other] = total
         finish(picks, limits, scratch, count)
         write_codes(scratch, count, out[0][token], out[1][token])
+
+
+@compiled
+def _gram(columns: Columns, indices: Integers, stamp: Floats, out: Floats) -> None:
+    """Fill the inner products [batch, c, c]; `stamp` [m] is zero before and after."""
+    for token in range(indices.shape[0]):
+        for one in range(indices.shape[1]):
+            first, last = columns.starts[indices[token, one]], columns.starts[indices[token, one] + 1]
+            for entry in range(first, last):
+                stamp[columns.rows[entry]] = columns.values[entry]
+            for other in range(one + 1):
+                product = column_times(columns, indices[token, other], stamp)
+                out[token, one, other] = product
+                out[token, other, one] = product
+            for entry in range(first, last):
+                stamp[columns.rows[entry]] = 0
+
+
+def gram_of(values: Tensor, rows: Tensor, indices: Tensor, m: int) -> Tensor:
+    """Inner products [batch, c, c] of every token's columns with each other."""
+    columns, chosen = columns_of(values.contiguous().numpy(), rows.contiguous().numpy()), indices.contiguous().numpy()
+    out = np.empty((*chosen.shape, chosen.shape[1]), columns.values.dtype)
+
+    def work(start: int, stop: int) -> None:
+        _gram(columns, chosen[start:stop], np.zeros(m, out.dtype), out[start:stop])
+
+    over_tiles(work, len(chosen), TILE)
+    return torch.from_numpy(out)
 
 
 def pursue(gram: Tensor, target: Tensor, x: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
