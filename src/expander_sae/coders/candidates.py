@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.checks import at_least
-from expander_sae.coders.base import OneShotCoder
-from expander_sae.coders.chunks import check_fits, code_in_chunks
+from expander_sae.coders.base import OneShotCoder, check_fits, code_in_chunks
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels import Rules
