@@ -16,12 +16,12 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import pursuit, samples, uniqueness
 from expander_sae.certificates.coherence import coherence_of
 from expander_sae.certificates.head_mass import HeadMass
+from expander_sae.certificates.matrix import Matrix, SparseMatrix, matrix_of
 from expander_sae.certificates.overlaps import Overlaps, overlaps
-from expander_sae.certificates.progress import Report, silent
-from expander_sae.certificates.sampling import Sets, codes_of_store, random_sets, sets_of_codes
+from expander_sae.certificates.progress import Progress, silent
+from expander_sae.certificates.samples import Sets, codes_of_store, random_sets, sets_of_codes
 from expander_sae.certificates.statements import Certificate, Statement
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
-from expander_sae.certificates.subject import Columns, SparseColumns, columns_of
 from expander_sae.checks import at_least
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
@@ -70,18 +70,18 @@ def certify(
     config: CertifyConfig = CertifyConfig(),
     *,
     codes: Store | Codes | None = None,
-    report: Report = silent,
+    report: Progress = silent,
 ) -> Certificate:
     """What is proved about this very dictionary and what is only measured, kept apart.
 
     With codes, or a store for the autoencoder to encode tokens of, also about the features that codes really use.
     """
     dictionary = subject.dictionary if isinstance(subject, SparseAutoencoder) else subject
-    columns = columns_of(dictionary, config.tau)
+    columns = matrix_of(dictionary, config.tau)
     ks = _asked(subject, config, columns)
     real = _sets_of(subject, columns, codes, config, report)
     statements: list[Statement] = []
-    if isinstance(columns, SparseColumns):
+    if isinstance(columns, SparseMatrix):
         statements += _about_support(columns, ks, config, report)
     else:
         statements.append(uniqueness.almost_all_dense(columns.m, columns.used.size))
@@ -95,7 +95,7 @@ def certify(
     return Certificate(columns.name, ks, tuple(statements), settings)
 
 
-def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, columns: Columns) -> tuple[int, ...]:
+def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, columns: Matrix) -> tuple[int, ...]:
     """The k to certify for."""
     ks = config.k
     if not ks:
@@ -110,10 +110,10 @@ def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, colum
 
 def _sets_of(
     subject: SparseAutoencoder | Dictionary,
-    columns: Columns,
+    columns: Matrix,
     codes: Store | Codes | None,
     config: CertifyConfig,
-    report: Report,
+    report: Progress,
 ) -> Sets:
     """The features that real codes use; none if there are no codes."""
     if codes is None:
@@ -132,9 +132,7 @@ def _sets_of(
     return sets[: config.tokens]
 
 
-def _populations(
-    columns: Columns, ks: tuple[int, ...], real: Sets, config: CertifyConfig
-) -> Iterator[tuple[str, Sets]]:
+def _populations(columns: Matrix, ks: tuple[int, ...], real: Sets, config: CertifyConfig) -> Iterator[tuple[str, Sets]]:
     """The sets to look at, by what they are called."""
     for k in ks:
         yield f"random sets of {k}", random_sets(columns.used, k, config.supports, config.seed)
@@ -144,7 +142,7 @@ def _populations(
 
 
 def _about_support(
-    columns: SparseColumns, ks: tuple[int, ...], config: CertifyConfig, report: Report
+    columns: SparseMatrix, ks: tuple[int, ...], config: CertifyConfig, report: Progress
 ) -> Iterator[Statement]:
     """Everything about where values are, and how large they are there."""
     largest = min(2 * max(ks), columns.used.size)
@@ -172,12 +170,12 @@ def _about_support(
 
 
 def _worst_expansion(
-    columns: SparseColumns,
+    columns: SparseMatrix,
     largest: int,
     shared: Overlaps,
     stopping: Int64[NDArray[np.int64], " features"],
     config: CertifyConfig,
-    report: Report,
+    report: Progress,
 ) -> Float64[Tensor, " sizes"]:
     """Entry t-1: the largest 1 - |N(T)| / (d |T|) found, over sets T of at most t features.
 

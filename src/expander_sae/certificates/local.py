@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from expander_sae.certificates.coherence import MARGIN
 from expander_sae.certificates.head_mass import spreading_of
-from expander_sae.certificates.mask import Mask
+from expander_sae.certificates.matrix import Mask
 
 INDEPENDENT = 1e-6
 """Unit columns with a smallest singular value up to this count as dependent."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 from expander_sae.kernels.threads import over_tiles
 
 Result = TypeVar("Result")
-Report = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Called with a stage, what is done of it, and all there is to do."""
 
 FEATURES_AT_ONCE = 1 << 14
@@ -16,10 +16,10 @@ TILE = 256
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """A report that nobody hears."""
+    """Progress that nobody hears."""
 
 
-def over_features(work: Callable[[int, int], Result], n: int, stage: str, report: Report) -> list[Result]:
+def over_features(work: Callable[[int, int], Result], n: int, stage: str, report: Progress) -> list[Result]:
     """What `work(start, stop)` gives for pieces that cover range(n), in any order; work releases the lock."""
     results: list[Result] = []
     for start in range(0, n, FEATURES_AT_ONCE):

@@ -59,18 +59,27 @@ class Bootstrap:
     def mean_of_ratios(
         self, pairs: Sequence[tuple[Float64[Tensor, " documents"], Float64[Tensor, " documents"]]]
     ) -> Interval:
-        """The mean of several ratios of sums over the same documents; nan where a denominator is not above zero."""
-        values = [self.ratio(numerator, denominator).value for numerator, denominator in pairs]
-        value = float(np.mean(values)) if values else float("nan")
-        if not self._draws or not values:
+        """The mean of several ratios of sums over the same documents, less those whose denominator is not above zero.
+
+        nan if there is none left.
+        """
+        found = np.array([[float(numerator.sum()), float(denominator.sum())] for numerator, denominator in pairs])
+        value = _mean_of_defined(_ratios(found[:, :1], found[:, 1:]))[0] if len(pairs) else float("nan")
+        if not self._draws or not pairs:
             return Interval(value, float("nan"), float("nan"), Kind.DOCUMENTS)
-        resampled = [_ratios(self._resampled(one), self._resampled(other)) for one, other in pairs]
-        low, high = np.percentile(np.mean(resampled, axis=0), COVERAGE)
+        resampled = np.stack([_ratios(self._resampled(one), self._resampled(other)) for one, other in pairs])
+        low, high = np.percentile(_mean_of_defined(resampled), COVERAGE)
         return Interval(value, float(low), float(high), Kind.DOCUMENTS)
 
     def _resampled(self, sums: Float64[Tensor, " documents"]) -> NDArray[np.float64]:
         """The sum over the documents of every resample."""
         return np.concatenate([draws.astype(np.float64) @ sums.numpy() for draws in self._draws])
+
+
+def _mean_of_defined(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of every column over its entries that are not nan."""
+    counts = (~np.isnan(ratios)).sum(axis=0)
+    return np.divide(np.nansum(ratios, axis=0), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def _ratios(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ One pass encodes a text; everything else is read out of the codes, with memory t
 from expander_sae.features.collect import FeaturesConfig, collect_all, collect_features
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase
 from expander_sae.features.source import ReadText, StoredText
+from expander_sae.features.statistics import spread_over_frequency
 
 __all__ = [
     "DatabaseInfo",
@@ -15,4 +16,5 @@ __all__ = [
     "StoredText",
     "collect_all",
     "collect_features",
+    "spread_over_frequency",
 ]

@@ -48,8 +48,10 @@ class Choice:
         """The contexts of the features of a block; none is word for word another of its group."""
         draws = _draws(block, text)
         document = text.document[block.place]
+        strength = np.lexsort((-block.magnitude, block.feature))
+        lottery = np.lexsort((draws, block.feature))
         firing, feature, group = _candidates(
-            block.starts, block.magnitude, document, draws, SPARE * self.strongest, SPARE * self.drawn
+            block.starts, strength, lottery, document, SPARE * self.strongest, SPARE * self.drawn
         )
         place = block.place[firing]
         stretch = np.searchsorted(text.begin, place, side="right")
@@ -79,42 +81,38 @@ def _draws(block: Block, text: Text) -> NDArray[np.uint64]:
 
 
 @compiled
-def _candidates(starts: Any, magnitude: Any, document: Any, draws: Any, strongest: Any, drawn: Any) -> Any:
-    """Firings that may be shown with their features and groups: at most so many of a group, in the order of choice."""
+def _candidates(starts: Any, strength: Any, lottery: Any, document: Any, strongest: Any, drawn: Any) -> Any:
+    """Firings that may be shown with their features and groups: at most so many of a group, in the order of choice.
+
+    Firings are given feature by feature, from the strongest to the weakest and in the order of a lottery.
+    """
     features = starts.size - 1
     most = 0
     for feature in range(features):
         count = starts[feature + 1] - starts[feature]
         most += min(count, strongest) + 4 * min((count + 3) // 4, drawn) + min(count, drawn)
-    firing, owner = np.empty(most, np.int64), np.empty(most, np.int64)
-    group = np.empty(most, np.int64)
+    firing, owner, group = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+    quarter = np.empty(strength.size, np.int64)
     found = 0
     for feature in range(features):
-        begin, count = starts[feature], starts[feature + 1] - starts[feature]
-        order = np.argsort(-magnitude[begin : begin + count], kind="mergesort")
+        begin, end = starts[feature], starts[feature + 1]
         chosen = 0
-        for place in range(count):
-            if chosen == strongest:
-                break
-            candidate = begin + order[place]
+        for place in range(begin, end):
+            candidate = strength[place]
+            quarter[candidate] = 1 + 4 * (place - begin) // (end - begin)
             known = False
-            for other in range(found - chosen, found):
+            for other in range(found - chosen, found if chosen < strongest else 0):
                 known |= document[firing[other]] == document[candidate]
-            if not known:
+            if chosen < strongest and not known:
                 firing[found], owner[found], group[found] = candidate, feature, 0
                 found += 1
                 chosen += 1
-        quarter = np.empty(count, np.int64)
-        for place in range(count):
-            quarter[order[place]] = 1 + 4 * place // count
-        lottery = np.argsort(draws[begin : begin + count], kind="mergesort")
         for wanted in range(1, 6):
             chosen = 0
-            for place in range(count):
-                if chosen == drawn:
-                    break
-                if wanted == 5 or quarter[lottery[place]] == wanted:
-                    firing[found], owner[found], group[found] = begin + lottery[place], feature, wanted
+            for place in range(begin, end):
+                candidate = lottery[place]
+                if chosen < drawn and (wanted == 5 or quarter[candidate] == wanted):
+                    firing[found], owner[found], group[found] = candidate, feature, wanted
                     found += 1
                     chosen += 1
     return firing[:found], owner[:found], group[:found]

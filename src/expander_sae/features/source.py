@@ -52,8 +52,10 @@ class StoredText:
         return {**self.store.origin, "store": self.store.path.name, "fingerprint": self.store.fingerprint}
 
     def pieces(self, first: int) -> Iterator[tuple[int, Tokens]]:
-        for start in range(first * TOKENS_PER_SHARD, self.tokens, TOKENS_AT_ONCE):
-            yield start // TOKENS_PER_SHARD, self.store[start : min(start + TOKENS_AT_ONCE, self.tokens)]
+        for begin in range(first * TOKENS_PER_SHARD, self.tokens, TOKENS_PER_SHARD):
+            end = min(begin + TOKENS_PER_SHARD, self.tokens)
+            for start in range(begin, end, TOKENS_AT_ONCE):
+                yield begin // TOKENS_PER_SHARD, self.store[start : min(start + TOKENS_AT_ONCE, end)]
 
 
 @dataclass(frozen=True)

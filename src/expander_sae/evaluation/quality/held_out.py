@@ -63,6 +63,8 @@ class HeldOut:
     """Activations of the measured tokens, in float32 on the CPU."""
     predictions: Predictions
     """Of the next token behind every measured one."""
+    massive_above: float
+    """The norm above which a token is massive."""
 
     @property
     def document(self) -> NDArray[np.int64]:
@@ -126,7 +128,7 @@ class HeldOut:
             documents=[document.text for document in documents.values()],
             spelled={int(each): language_model.tokenizer.decode([int(each)]) for each in np.unique(found.ids)},
         )
-        return cls(text_read, place, found.x[place], Predictions.of(language_model, found.hidden[place]))
+        return cls(text_read, place, found.x[place], Predictions.of(language_model, found.hidden[place]), above)
 
 
 @dataclass(frozen=True)

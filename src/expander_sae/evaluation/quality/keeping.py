@@ -16,7 +16,7 @@ from expander_sae.evaluation.quality.held_out import HeldOut, Text
 from expander_sae.evaluation.quality.predictions import Predictions
 from expander_sae.files import replace_file
 
-FORMAT = "expander-sae-held-out-1"
+FORMAT = "expander-sae-held-out-2"
 """The form of the file; another one is refused."""
 _OF_TEXT = ("ids", "document", "piece", "position", "spans")
 _OF_PREDICTIONS = ("hidden", "embedding", "bias")
@@ -34,6 +34,7 @@ def keep(held_out: HeldOut, path: str | os.PathLike[str], origin: dict[str, Any]
         "documents": text.documents,
         "spelled": {str(kind): spelling for kind, spelling in text.spelled.items()},
         "softcap": predictions.softcap,
+        "massive_above": held_out.massive_above,
         "origin": origin or {},
     }
     metadata = {"format": FORMAT, "content": json.dumps(content)}
@@ -60,4 +61,4 @@ def kept(path: str | os.PathLike[str], origin: dict[str, Any] | None = None) -> 
     )
     found = {name: tensors.get(f"predictions.{name}") for name in _OF_PREDICTIONS}
     predictions = Predictions(**found, softcap=content["softcap"])  # type: ignore[arg-type]  # only bias may be None
-    return HeldOut(text, tensors["place"].numpy(), tensors["x"], predictions)
+    return HeldOut(text, tensors["place"].numpy(), tensors["x"], predictions, content["massive_above"])

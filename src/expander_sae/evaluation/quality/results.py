@@ -23,6 +23,10 @@ MEASURES = {
     "probe_loss": "probe loss",
     "effect_spread": "spread of effects",
     "effect_size": "size of effects",
+    "text_probe_1": "text probe F1, 1 feature",
+    "text_probe_8": "text probe F1, 8 features",
+    "text_probe_auc": "text probe AUC, 1 feature",
+    "text_probe_loss": "text probe loss",
     "columns_found_again": "columns found again",
     "firings_found_again": "firings found again",
 }

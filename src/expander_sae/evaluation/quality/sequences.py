@@ -11,13 +11,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from scipy.sparse import csc_array
 from torch import Tensor
 
 from expander_sae.activations.hookpoints import Hookpoint, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.optional import require
 from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.quality.probes import Probe, ProbeTask
 from expander_sae.evaluation.text import TOKENS_PER_BATCH
+from expander_sae.files import checksum, replace_file
 
 SAE_PROBES = "sae-probes"
 """The suite, and the package that holds it."""
@@ -110,3 +115,52 @@ def last_tokens(
             found[number] = x[row, len(pieces[number]) - 1].float().cpu()
         report(len(found))
     return torch.stack([found[number] for number in range(len(pieces))])
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Tasks with the activations at the last tokens of their texts."""
+
+    tasks: list[SequenceTask]
+    activations: list[Float[Tensor, "texts m"]]
+
+    @classmethod
+    def read(
+        cls,
+        language_model: LanguageModel,
+        hookpoint: Hookpoint,
+        tasks: list[SequenceTask],
+        path: Path | None = None,
+        report: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> Sequences:
+        """Read all texts, or take what an earlier run left in the file."""
+        origin = checksum(
+            {
+                "model": [language_model.name, language_model.revision],
+                "hookpoint": str(hookpoint),
+                "texts": [task.texts for task in tasks],
+            }
+        )
+        if path is not None and path.exists():
+            with safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("origin") == origin:
+                    return cls(tasks, [file.get_tensor(task.name) for task in tasks])
+        found = dict[str, Tensor]()
+        for number, task in enumerate(tasks):
+            report("reading labelled texts", number, len(tasks))
+            found[task.name] = last_tokens(language_model, hookpoint, task.texts)
+        report("reading labelled texts", len(tasks), len(tasks))
+        if path is not None:
+            replace_file(path, save(found, {"origin": origin}))
+        return cls(tasks, list(found.values()))
+
+    def probes(self, fire: Callable[[Float[Tensor, "texts m"]], csc_array], seed: int) -> list[Probe]:
+        """A probe for every task, learned on one half of its texts and tried on the other."""
+        found = []
+        for task, x in zip(self.tasks, self.activations, strict=True):
+            number = np.arange(len(x))
+            learn = np.random.default_rng(seed).permutation(number) % 2 == 0
+            probe = ProbeTask(learn, number).probes(fire(x), {task.name: task.truth})[task.name]
+            if probe is not None:
+                found.append(probe)
+        return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
-from expander_sae.coders.chunks import code_in_chunks
+from expander_sae.coders.base import code_in_chunks
 from expander_sae.coders.fista import SAFETY, largest_eigenvalue
 from expander_sae.coders.lasso import largest_penalty
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary

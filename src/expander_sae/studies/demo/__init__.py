@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from expander_sae.activations.harvest import TextConfig, harvest, plan_harvest
 from expander_sae.activations.models import SMOLLM2, LanguageModel, load_language_model
@@ -11,7 +12,7 @@ from expander_sae.activations.store import Store
 from expander_sae.activations.store.manifest import STORE
 from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.contexts import firing_counts, spread_over_frequency, top_contexts
+from expander_sae.features import FeaturesConfig, collect_features, spread_over_frequency
 from expander_sae.reporting.page import check_installed
 from expander_sae.reporting.report import Report
 from expander_sae.studies.compare import EVALUATIONS, Contender, measure, train_in_one_pass
@@ -52,7 +53,9 @@ def demonstrated(config: DemoConfig, listener: Listener) -> DemoResult:
         for (name, plan), record in zip(plans.items(), records, strict=True)
     }  # fmt: skip
     first = SparseAutoencoder.load(folder / next(iter(plans.values())).name)
-    samples = _samples(config, next(iter(plans)), first, data.source, stages)
+    samples = _samples(
+        config, folder / next(iter(plans.values())).name, first, data.source, language_model, stages
+    )  # fmt: skip
     return DemoResult(config, language_model, data.source, compared, scope, first, samples, stages.rounded)
 
 
@@ -100,12 +103,23 @@ def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) 
 
 
 def _samples(
-    config: DemoConfig, name: str, sae: SparseAutoencoder, store: Store, stages: Stages
+    config: DemoConfig,
+    folder: Path,
+    sae: SparseAutoencoder,
+    store: Store,
+    language_model: LanguageModel,
+    stages: Stages,
 ) -> list[SampleFeature]:
-    """Features from rare to frequent, and where they fire most strongly."""
-    with stages.stage("features", f"where features of {name} fire") as stage:
-        counts = firing_counts(sae, store)
-        chosen = spread_over_frequency(counts, config.features)
-        contexts = top_contexts(sae, store, chosen, per_feature=config.contexts)
-        stage.outcome = f"{len(chosen)} of {int((counts > 0).sum()):,} that fire"
-    return [SampleFeature(feature, int(counts[feature]), contexts[feature]) for feature in chosen]
+    """Features from rare to frequent, and where they fire most strongly; the others are in the database."""
+    with stages.stage("features", f"where features of {folder.name} fire", total=store.tokens) as stage:
+        database = collect_features(
+            sae, store, out=folder / "features", language_model=language_model,
+            config=FeaturesConfig(tokens=store.tokens),
+            report=lambda what, done, total: stage.proceeds(done * store.tokens // total),
+        )  # fmt: skip
+        fired = database.features().column("fired").to_numpy()
+        chosen = spread_over_frequency(fired, config.features)
+        stage.outcome = f"{len(chosen)} of {int((fired > 0).sum()):,} that fire"
+    return [
+        SampleFeature(feature, int(fired[feature]), database.contexts(feature)[: config.contexts]) for feature in chosen
+    ]

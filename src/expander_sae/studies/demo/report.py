@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from rich.filesize import decimal
 
@@ -16,7 +17,6 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import ExpanderDictionary
-from expander_sae.evaluation.contexts import Context
 from expander_sae.evaluation.results import Interval, Scope
 from expander_sae.reporting.charts import Axis, Picture, Point, Series, line_chart, point_chart
 from expander_sae.reporting.highlights import FeatureCard, highlighted
@@ -55,7 +55,7 @@ class SampleFeature:
 
     feature: int
     firings: int
-    contexts: list[Context]
+    contexts: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _card(sample: SampleFeature, result: DemoResult) -> FeatureCard:
         feature=sample.feature,
         frequency=f"Fires on {sample.firings / tokens:.2%} of {tokens:,} tokens.",
         touches=_touched(result.sae, sample.feature),
-        contexts=highlighted(result.language_model.tokenizer, sample.contexts),
+        contexts=highlighted(sample.contexts),
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
-from expander_sae.coders.chunks import largest
+from expander_sae.coders.base import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.files import write_json
 from expander_sae.reporting.report import Report

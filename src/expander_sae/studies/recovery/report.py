@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expander_sae.certificates.sampling import Rate
+from expander_sae.certificates.samples import Rate
 from expander_sae.evaluation.results import Interval, Kind
 from expander_sae.reporting.charts import Picture, Series
 from expander_sae.reporting.heat_maps import Grid, HeatMap, heat_maps

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -145,6 +145,11 @@ class Costs:
     """Of all questions together."""
     most: int
     """Tokens of all answers together, at most."""
+
+    @classmethod
+    def together(cls, costs: Sequence[Costs]) -> Costs:
+        """Of all of them."""
+        return cls(*(sum(getattr(each, name) for each in costs) for name in ("questions", "letters", "most")))
 
     def __str__(self) -> str:
         tokens = self.letters // LETTERS_PER_TOKEN
