@@ -33,3 +33,13 @@ def language_model_of(
         name = name_of(origin)
     with waiting(f"loading {name}"):
         return load_language_model(name, device=device)
+
+
+def hookpoint_of(sae: SparseAutoencoder, name: str | None) -> str:
+    """The hookpoint of this name, or the one that the autoencoder was trained at."""
+    from expander_sae.evaluation import trained_with
+
+    hookpoint = name or trained_with({"": sae}, "hookpoint")
+    if hookpoint is None:
+        raise ExpanderError("The autoencoder does not say where in the model it was trained; give --hookpoint.")
+    return str(hookpoint)
