@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.cli.inputs import autoencoder_in, language_model_of
 from expander_sae.coders.named import coder_named
 from expander_sae.console import LiveLines, terminal

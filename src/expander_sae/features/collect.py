@@ -26,6 +26,7 @@ from expander_sae.features.database import DatabaseInfo, FeatureDatabase, finger
 from expander_sae.features.pairs import pairs
 from expander_sae.features.schema import CONTEXTS, CONTEXTS_FILE, DATABASE, FEATURES, FEATURES_FILE
 from expander_sae.features.shards import (
+    Block,
     EncodedTokens,
     Text,
     blocks,

@@ -30,7 +30,7 @@ class Neighbours:
     def nearest(self, first: int, stop: int, wanted: int) -> dict[str, Any]:
         """For the columns first .. stop-1 the others of the highest cosine, the most alike first."""
         features, cosines = [], []
-        for numbers in torch.arange(first, stop, device=self._unit.device).split(_AT_ONCE):
+        for numbers in torch.split(torch.arange(first, stop, device=self._unit.device), _AT_ONCE):
             columns = self._unit.columns(numbers).to_dense(self._unit.m)
             found = self._unit.select(columns, min(wanted + 1, self._unit.n))
             others = (found.indices != numbers[:, None]) & (found.values > 0)
@@ -44,7 +44,7 @@ class Neighbours:
 def touched(dictionary: Dictionary, first: int, stop: int) -> dict[str, Any]:
     """The coordinates that the columns first .. stop-1 touch and what they have there, in ascending order."""
     rows, values, entries = [], [], []
-    for numbers in torch.arange(first, stop, device=dictionary.device).split(_AT_ONCE):
+    for numbers in torch.split(torch.arange(first, stop, device=dictionary.device), _AT_ONCE):
         columns = dictionary.columns(numbers)
         used = columns.values != 0
         size = columns.values.abs().masked_fill(~used, -1)
@@ -83,7 +83,7 @@ class Lens:
     def promoted(self, dictionary: Dictionary, scale: float, first: int, stop: int, wanted: int) -> dict[str, Any]:
         """The tokens that the columns first .. stop-1 make likelier and less likely, the most changed first."""
         top, bottom = [], []
-        for numbers in torch.arange(first, stop, device=dictionary.device).split(_AT_ONCE):
+        for numbers in torch.split(torch.arange(first, stop, device=dictionary.device), _AT_ONCE):
             columns = dictionary.columns(numbers).to_dense(dictionary.m) / scale
             steps = self._through_norm(columns.to(self._unembedding))
             logits = (steps @ self._unembedding.T)[:, : self._spelled].float()

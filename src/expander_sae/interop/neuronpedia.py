@@ -83,7 +83,7 @@ class _Names:
             "defaultShowBreaks": True, "showCorrelated": True, "showDfa": False, "showHeadAttribution": False,
             "showUmap": False,
         }  # fmt: skip
-        source = {
+        source: dict[str, Any] = {
             "id": self.source, "modelId": self.model, "setName": self.collection, "hasDashboards": True,
             "inferenceEnabled": False, "inferenceHosts": [], "hasUmap": False, "hasUmapLogSparsity": False,
             "hasUmapClusters": False, "num_prompts": None, "num_tokens_in_prompt": info.origin.get("context"),
