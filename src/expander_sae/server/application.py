@@ -31,6 +31,7 @@ MOST_BYTES = 2**20
 """Of the body of a request."""
 HEARTBEAT = 0.5
 """Seconds between the lines that tell whether a page is still open."""
+LIVE_SCRIPT = "live-here.js"
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -146,8 +147,8 @@ class _Guard:
 _POLICY = "; ".join(
     [
         "default-src 'none'",
-        "script-src 'self' 'unsafe-inline'",
-        "style-src 'self' 'unsafe-inline'",
+        "script-src 'self'",
+        "style-src 'self'",
         "img-src data:",
         "connect-src 'self'",
         "form-action 'none'",
@@ -164,16 +165,18 @@ _HEADERS = [
 
 
 def _file(folder: Path, name: str, live: Live, token: str) -> Response:
-    """A file of the dashboard; its page knows the token and the model."""
+    """A file of the dashboard; its page is told the token and the model by a script that is no file."""
+    if name == LIVE_SCRIPT:
+        known = json.dumps({"token": token, "model": live.language_model.name})
+        return Response(f"window.LIVE = {known};", media_type=PAGE_TYPES[".js"])
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or path.suffix not in PAGE_TYPES or not path.is_file():
         return JSONResponse({"error": "There is no such file."}, status_code=404)
     data = path.read_bytes()
     if path.name != "index.html":
         return Response(data, media_type=PAGE_TYPES[path.suffix])
-    known = json.dumps({"token": token, "model": live.language_model.name}).replace("<", "\\u003c")
-    data = data.replace(b"</head>", f"<script>window.LIVE = {known};</script>\n</head>".encode())
-    response = Response(data, media_type="text/html")
+    data = data.replace(b"</head>", f'<script src="{LIVE_SCRIPT}"></script>\n</head>'.encode())
+    response = Response(data, media_type=PAGE_TYPES[".html"])
     response.set_cookie("token", token, httponly=True, samesite="strict")  # for the scripts that the page loads
     return response
 

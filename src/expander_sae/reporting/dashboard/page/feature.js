@@ -11,19 +11,20 @@ X.featureAddress = (dictionary, feature, state) =>
   X.address(`feature/${feature}`, { ...state, at: dictionary.number ? String(dictionary.number) : undefined });
 
 // What a feature fires on, in so many characters.
-X.named = (dictionary, feature, length) => X.short(dictionary.labels[feature].split("\u0001")[0]).slice(0, length);
+X.named = (dictionary, feature, length) =>
+  X.short(dictionary.labels[feature].split("\u0001")[0]).replace(/ +/g, " ").trim().slice(0, length);
 
 X.link = (dictionary, feature, state) =>
   X.el("span", {}, X.el("a", { href: X.featureAddress(dictionary, feature, state) }, String(feature)),
-    X.el("span", { class: "quiet text" }, " " + X.named(dictionary, feature, 26)));
+    X.el("span", { class: "quiet text" }, "  " + X.named(dictionary, feature, 26)));
 
 // Other features, each with a number and, if there are any, counts of tokens.
 X.related = function (dictionary, title, about, features, numbers, counts, state) {
   if (!features || !features.length) return null;
   return X.panel(title, X.rows(null, features.map((feature, i) => [
-    X.el("td", {}, X.link(dictionary, feature, state)),
-    X.numeric(X.number(numbers[i], 2), { title: about }),
-    counts ? X.numeric(X.number(counts[i]), { title: "tokens on which both fire" }) : null,
+    X.link(dictionary, feature, state),
+    X.numeric(X.number(numbers[i], 2)),
+    counts ? X.numeric(X.number(counts[i])) : null,
   ])), X.el("p", { class: "quiet small" }, about));
 };
 
@@ -56,8 +57,8 @@ X.graph = function (dictionary, feature, given, state) {
   const edges = [], nodes = [];
   rows.forEach((row, i) => {
     const y = high(i, rows.length), value = values[i], strength = Math.abs(value) / most;
-    edges.push(X.svg("path",
-      { class: value < 0 ? "edge minus" : "edge", d: curve(104, middle, 250, y), "stroke-width": (0.6 + 3.4 * strength).toFixed(2) },
+    const drawn = { d: curve(104, middle, 250, y), "stroke-width": (0.6 + 3.4 * strength).toFixed(2) };
+    edges.push(X.svg("path", { class: value < 0 ? "edge minus" : "edge", ...drawn },
       X.svg("title", {}, `${X.number(value)} at coordinate ${row}`)));
     nodes.push(X.svg("text", { x: 256, y: y + 4 }, String(row)),
       X.svg("text", { x: 340, y: y + 4, class: "quiet", "text-anchor": "end" }, X.number(value, 2)));

@@ -117,7 +117,8 @@ X.Reading = class {
     for (const [i, node] of [...this.seen.children].entries()) node.classList.toggle("chosen", i === place);
     const features = place < 0 ? [] : this.result.tokens[place].features;
     if (!features.length) {
-      this.fires.replaceChildren(X.el("p", { class: "quiet" }, "Nothing fires here: special and massive tokens pass unchanged."));
+      const why = "Nothing fires here: special and massive tokens pass unchanged.";
+      this.fires.replaceChildren(X.el("p", { class: "quiet" }, why));
       return;
     }
     const explains = "how much of this token's squared norm is lost when the feature is taken out";
@@ -141,17 +142,20 @@ X.Steering = class {
     this.tokens = number("tokens", 30, { min: 1, max: 400 });
     this.temperature = number("temperature", 0, { min: 0, step: 0.1 });
     this.seed = number("seed", 0, { min: 0 });
-    this.feature = number("add", null, { min: 0, max: dictionary.n - 1, placeholder: "feature", "aria-label": "Feature to add" });
+    const range = { min: 0, max: dictionary.n - 1 };
+    this.feature = number("add", null, { ...range, placeholder: "feature", "aria-label": "Feature to add" });
     this.feature.addEventListener("keydown", (event) => { if (event.key === "Enter") this.addTyped(); });
     this.edits = X.el("div", { id: "edits" });
     this.go = X.el("button", { class: "primary", id: "write", onclick: () => this.write() }, "Write");
     this.stop = X.el("button", { id: "stop", disabled: true, onclick: () => this.writing.abort() }, "Stop");
     this.note = X.el("p", { class: "quiet small", id: "note", "aria-live": "polite" });
-    this.sides = { without: X.el("div", { class: "text", id: "without" }), steered: X.el("div", { class: "text", id: "steered" }) };
+    const written = (id) => X.el("div", { class: "text", id, dir: "auto" });
+    this.sides = { without: written("without"), steered: written("steered") };
     this.next = X.el("div", { id: "next" });
     const labelled = (name, input) => X.el("label", {}, name, " ", input);
+    const about = "The text above is the prompt. Strengths count in a feature's own largest activation; scale takes a factor.";
     this.node = X.panel("Steer",
-      X.el("p", { class: "quiet small" }, "The text above is the prompt. Strengths count in a feature's own largest activation; scale takes a factor."),
+      X.el("p", { class: "quiet small" }, about),
       this.edits,
       X.el("div", { class: "row" }, this.feature, X.el("button", { onclick: () => this.addTyped() }, "add feature")),
       X.el("div", { class: "row" }, labelled("tokens", this.tokens), labelled("temperature", this.temperature),
@@ -171,7 +175,8 @@ X.Steering = class {
     const feature = Number(this.feature.value);
     if (this.feature.value === "") return;
     this.feature.value = "";
-    if (Number.isInteger(feature) && feature >= 0 && feature < this.dictionary.n) this.add(feature);
+    const there = Number.isInteger(feature) && feature >= 0 && feature < this.dictionary.n;
+    if (there) this.add(feature);
     else this.note.textContent = `There is no feature ${feature}; they are numbered from 0 to ${this.dictionary.n - 1}.`;
   }
 
@@ -181,11 +186,11 @@ X.Steering = class {
 
   // What is done to one feature.
   row(edit) {
+    const kinds = ["add", "clamp", "scale", "ablate"].map((kind) => [kind, kind]);
     const name = `of feature ${edit.feature}`;
-    const strength = (type) => X.el("input", { type, step: 0.1, min: -3, max: 3, value: edit.strength, "aria-label": `Strength ${name}` });
-    const slider = strength("range"), exact = strength("number");
-    exact.removeAttribute("min");
-    exact.removeAttribute("max");
+    const strength = { step: 0.1, value: edit.strength, "aria-label": `Strength ${name}` };
+    const slider = X.el("input", { type: "range", min: -3, max: 3, ...strength });
+    const exact = X.el("input", { type: "number", ...strength });
     const set = (from, to) => () => {
       edit.strength = Number(from.value);
       to.value = from.value;
@@ -207,7 +212,7 @@ X.Steering = class {
       this.draw();
     };
     return X.el("div", { class: "row edit" },
-      choice("kind", `What is done to feature ${edit.feature}`, ["add", "clamp", "scale", "ablate"].map((kind) => [kind, kind])),
+      choice("kind", `What is done to feature ${edit.feature}`, kinds),
       X.link(this.dictionary, edit.feature, {}), slider, exact,
       choice("from", `Where in the text, ${name}`, [["all", "everywhere"], ["generated", "in what it writes"]]),
       X.el("button", { "aria-label": `Remove the edit ${name}`, onclick: remove }, "×"));

@@ -73,7 +73,7 @@ X.found = function (dictionary, query, order) {
 // What a feature fires on and what it writes, on one line.
 X.label = function (dictionary, feature) {
   if (dictionary.columns.status[feature] === 2) return "dead: it fires on no token";
-  return X.short(dictionary.labels[feature]).replace("\u0001", "   ·   ");
+  return dictionary.labels[feature].split("\u0001").map((some) => X.short(some).replace(/ +/g, " ").trim()).join("  ·  ");
 };
 
 // Only the rows that are seen exist; the space below them has the height of all.
@@ -130,6 +130,7 @@ X.Grid = class {
   }
 
   open() {
+    document.getElementById("search").blur();
     if (this.chosen >= 0) X.go(`feature/${this.list[this.chosen]}`, this.state);
   }
 };
@@ -155,10 +156,11 @@ X.table = function (main, dictionary, state) {
   const grid = new X.Grid(dictionary, list, columns, state, X.head(columns, sort, descending, state));
   X.moves = { next: () => grid.choose(grid.chosen + 1), previous: () => grid.choose(grid.chosen - 1), open: () => grid.open() };
   X.list = { dictionary, features: list };
-  let said = `${X.number(list.length)} of ${X.number(dictionary.n)} features` + (state.q ? ` for “${state.q}”` : "") + ". ";
-  said += unknown.length ? `This dictionary's database has no ${unknown.join(" and no ")}.`
-    : "Words look in the tokens that a feature fires on and writes; conditions are such as fired>100 or density<0.001; alive, rare, dead.";
-  main.replaceChildren(X.sides("table", dictionary, state), X.el("p", { class: "quiet small", "aria-live": "polite" }, said), grid.node);
+  const count = `${X.number(list.length)} of ${X.number(dictionary.n)} features` + (state.q ? ` for “${state.q}”. ` : ". ");
+  const hint = unknown.length ? `This dictionary's database has no ${unknown.join(" and no ")}.`
+    : "Words look in the tokens that a feature fires on and writes; also fired>100, density<0.001, alive, rare, dead.";
+  const said = X.el("p", { class: "quiet small", id: "count", "aria-live": "polite" }, count + hint);
+  main.replaceChildren(X.sides("table", dictionary, state), said, grid.node);
   if (!list.length) grid.node.append(X.el("p", { class: "nothing quiet" }, "No feature is like this."));
   grid.draw();
 };
