@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+BROWSER := $(VENV)/.browser
 RUNS := runs/experiments
 
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
@@ -23,7 +24,7 @@ experiments: $(READY)  ## every study on planted data, and runs/experiments/repo
 	$(BIN)/expander study scaling --synthetic --out $(RUNS)/scaling
 	$(BIN)/expander study page $(addprefix $(RUNS)/,frontier supports amortisation recovery coding scaling) --out $(RUNS)/report.html
 
-test: $(READY)  ## the whole test suite, on every core
+test: $(READY) $(BROWSER)  ## the whole test suite, on every core
 	$(BIN)/pytest -n auto
 
 lint: $(READY)  ## style and types
@@ -46,6 +47,11 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(READY)
+
+# Tests look at the dashboard in a real browser; CHROMIUM names one that is not called chromium.
+$(BROWSER): $(READY)
+	test -n "$(CHROMIUM)" || command -v chromium || { apt-get update -qq && apt-get install -y -qq chromium; } || echo "There is no chromium, and apt-get cannot install it here: name one in CHROMIUM."
+	touch $(BROWSER)
 
 $(PEERS): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'

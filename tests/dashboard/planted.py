@@ -58,7 +58,7 @@ def database(folder: Path, seed: int) -> Shown:
     document = torch.arange(DOCUMENTS).repeat_interleave(TOKENS // DOCUMENTS)
     position = torch.arange(TOKENS // DOCUMENTS).repeat(DOCUMENTS)
     origin = {"model": "<b>none</b>", "revision": None, "hookpoint": "layers.1", "text": "planted", "context": 50}
-    with StoreWriter(folder / "acts", width=M, dtype=torch.float32, origin=origin) as writer:
+    with StoreWriter(folder / "acts", width=M, dtype=torch.float16, origin=origin) as writer:
         writer.append(activations, ids, document, position)
         writer.finish()
     values = torch.randn(N, 4, generator=torch.Generator().manual_seed(seed))

@@ -161,7 +161,8 @@ def test_one_call_at_a_time_and_who_leaves_stops_the_model(serving: Serving, liv
         httpx.Client(base_url=base, headers={"x-token": token}, timeout=None) as client,
         client.stream("POST", "/api/open", json={}) as page,
     ):
-        assert next(page.iter_raw())
+        beats = page.iter_raw()  # kept: httpx closes what nobody reads any more
+        assert next(beats)
         with client.stream("POST", "/api/steer", json={}) as answer:
             lines = answer.iter_lines()
             assert json.loads(next(lines)) == {"waiting": 0}

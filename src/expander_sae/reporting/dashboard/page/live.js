@@ -88,20 +88,22 @@ X.Reading = class {
     }
   }
 
-  // How strongly the chosen feature, or the strongest of all, fires on a token.
+  // How strongly the chosen feature fires on a token, or the one that does most, as a share of its own largest.
   strength(token) {
-    if (this.feature !== null) return token.features.find((each) => each.feature === this.feature)?.value || 0;
-    return token.features.reduce((most, each) => (Math.abs(each.value) > Math.abs(most) ? each.value : most), 0);
+    const { largest } = this.dictionary.columns;
+    const shares = token.features
+      .filter((each) => this.feature === null || each.feature === this.feature)
+      .map((each) => (largest[each.feature] > 0 ? each.value / largest[each.feature] : 1));
+    return shares.reduce((most, share) => (Math.abs(share) > Math.abs(most) ? share : most), 0);
   }
 
   draw() {
-    const { tokens } = this.result, strengths = tokens.map((token) => this.strength(token));
-    const top = Math.max(...strengths.map(Math.abs), 0);
-    this.seen.replaceChildren(...tokens.map((token, i) => X.token(token.text, strengths[i], top, {
+    const { tokens } = this.result;
+    this.seen.replaceChildren(...tokens.map((token, i) => X.token(token.text, this.strength(token), 1, {
       onclick: () => this.choose(i),
       title: token.massive ? "passes unchanged: special or massive" : `${token.features.length} features`,
     })));
-    const all = "Coloured by the strongest feature of each token; click a token to see all of its features.";
+    const all = "Coloured by the feature that is nearest to its own largest; click a token to see all that fire on it.";
     this.said.replaceChildren(...(this.feature === null ? [all] : [`Coloured by feature ${this.feature}. `,
       X.el("button", { id: "all", onclick: () => this.show(null) }, "all features")]));
     this.choose(this.place);
