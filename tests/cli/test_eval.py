@@ -86,7 +86,8 @@ def test_what_an_autoencoder_does_not_know_must_be_given(
     assert "give a text" in refused(run, capsys)
     assert "give --model" in refused([*run, *prose], capsys)
     assert "give the hookpoint" in refused([*run, *prose, "--model", str(tiny_model_folder)], capsys)
-    assert "There is no autoencoder in" in refused(["eval", str(tiny_model_folder.parent.parent)], capsys)
+    (tmp_path / "empty").mkdir()
+    assert "There is no autoencoder in" in refused(["eval", str(tmp_path / "empty")], capsys)
     assert "nothing to evaluate" in refused(["eval"], capsys)
 
 

@@ -26,7 +26,7 @@ Matrix = NDArray[np.float32]
 
 @pytest.fixture
 def database(sae: SparseAutoencoder, store: Store, tmp_path: Path) -> FeatureDatabase:
-    config = FeaturesConfig(tokens=TOKENS, strongest=4, drawn=3, around=5, related=4)
+    config = FeaturesConfig(tokens=TOKENS, strongest=4, drawn=3, around=5, related=4, nearest=4)
     return collect_features(sae, store, out=tmp_path / "run" / "features", config=config)
 
 

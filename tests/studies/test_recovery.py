@@ -224,5 +224,5 @@ def test_without_signs_the_condition_says_nothing_about_omp(
     config: RecoveryConfig, result: RecoveryResult, signed: bool
 ) -> None:
     here = dataclasses.replace(result, config=dataclasses.replace(config, signed=signed))
-    drawn = {coder: [curve.name for curve in curves_of(here, [], "uniform", coder)] for coder in CODERS[:4]}
+    drawn = {coder: [curve.label for curve in curves_of(here, [], "uniform", coder)] for coder in CODERS[:4]}
     assert [coder for coder in CODERS[:4] if CONDITION in drawn[coder]] == (["omp", "lasso"] if signed else ["lasso"])

@@ -94,7 +94,7 @@ def test_a_report_that_lacks_a_file_is_refused(folder: Path, missing: str) -> No
 def test_folders_without_a_report_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ExpanderError, match="There is no folder"):
         read_reports(tmp_path / "nowhere", NAMES)
-    with pytest.raises(ExpanderError, match="is not the folder of a study; give one that expander study frontier"):
+    with pytest.raises(ExpanderError, match="is not the folder of a study; give one that expander study or"):
         read_reports(tmp_path, NAMES)
     (tmp_path / "config.json").write_text(json.dumps({"format": "expander-sae"}))
     with pytest.raises(ExpanderError, match="is not the folder of a study"):

@@ -19,7 +19,7 @@ from expander_sae.activations.texts import Batch
 from expander_sae.distribution import Group, Message
 
 Activations = dict[Hookpoint, Float[Tensor, "tokens m"]]
-"""Of the tokens of one batch, piece after piece, without the padding."""
+"""The activations of the tokens of one batch, piece after piece, without the padding."""
 
 
 def activations_of(language_model: LanguageModel, hookpoints: Iterable[Hookpoint], batch: Batch) -> Activations:

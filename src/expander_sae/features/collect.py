@@ -21,9 +21,10 @@ from expander_sae.checks import at_least
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError, require
 from expander_sae.features.columns import Lens, Neighbours, touched
-from expander_sae.features.contexts import Choice
+from expander_sae.features.contexts import Choice, Contexts
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase, fingerprint
 from expander_sae.features.pairs import pairs
+from expander_sae.features.readability import Readability
 from expander_sae.features.schema import CONTEXTS, CONTEXTS_FILE, DATABASE, FEATURES, FEATURES_FILE
 from expander_sae.features.shards import (
     Block,
@@ -57,16 +58,20 @@ class FeaturesConfig:
     around: int = 16
     """Tokens on each side of a context."""
     related: int = 10
-    """Features listed that fire together with it, that fire instead of it, and whose columns are nearest."""
+    """Features listed that fire together with it, and as many that fire instead of it."""
+    nearest: int = 10
+    """Features listed whose columns are nearest; 0 for none, which a million features are described faster with."""
     lens: int = 10
     """Tokens listed that it makes likelier, and as many that it makes less likely; 0 for none."""
+    readability: bool = True
+    """Measure what the identity of the token explains of each feature, and how pure its strongest contexts are."""
     keep_codes: bool = True
     """Keep the codes of the text, too, which another description or another format can be made of without the model."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "strongest", "related"):
             at_least(name, getattr(self, name), 1)
-        for name in ("drawn", "around", "lens"):
+        for name in ("drawn", "around", "nearest", "lens"):
             at_least(name, getattr(self, name), 0)
 
 
@@ -184,7 +189,7 @@ class _Collection:
         ):
             for block in blocks(shards, text, fired):
                 contexts = describer.choice.contexts(block, text)
-                add_features(feature_rows(describer.columns(block)))
+                add_features(feature_rows(describer.columns(block, contexts)))
                 add_contexts(context_rows(contexts, block, text, describer.spelling))
                 report(self.name, block.first + block.count, self.sae.n)
         for name in (FEATURES_FILE, CONTEXTS_FILE):
@@ -248,17 +253,22 @@ class _Describer:
         self.spelling = None if language_model is None else Spelling(language_model.tokenizer)
         self._sae, self._config, self._text, self._fired = sae, config, text, fired
         self._tokens = max(1, int((~text.massive).sum()))
-        self._neighbours = Neighbours(sae.dictionary)
+        self._readability = None
+        if self.spelling is not None and config.readability:
+            self._readability = Readability.of(text, self.spelling)
+        self._neighbours = Neighbours(sae.dictionary) if config.nearest else None
         self._lens = None if language_model is None or not config.lens else Lens.of(language_model, sae.m)
 
-    def columns(self, block: Block) -> dict[str, Any]:
+    def columns(self, block: Block, contexts: Contexts) -> dict[str, Any]:
         """The columns of the table of features."""
-        dictionary, wanted = self._sae.dictionary, self._config.related
-        span = block.first, block.first + block.count
+        dictionary, span = self._sae.dictionary, (block.first, block.first + block.count)
         found = statistics(block, self._text, self._tokens)
-        found |= pairs(block, self._fired, self._tokens, wanted)
-        found |= self._neighbours.nearest(*span, wanted)
+        found |= pairs(block, self._fired, self._tokens, self._config.related)
         found |= touched(dictionary, *span)
+        if self._readability is not None:
+            found |= self._readability.columns(block, contexts)
+        if self._neighbours is not None:
+            found |= self._neighbours.nearest(*span, self._config.nearest)
         if self._lens is not None:
             found |= self._lens.promoted(dictionary, float(self._sae.scale), *span, self._config.lens)
         return found

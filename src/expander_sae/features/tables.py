@@ -110,17 +110,19 @@ def _spelled(ids: NDArray[np.int32], offsets: NDArray[np.int64], spelling: Spell
     """The texts of all tokens; those that depend on their neighbours are spelled context by context."""
     import pyarrow
 
-    kinds, kind = np.unique(ids, return_inverse=True)
+    kinds = np.flatnonzero(np.bincount(ids))
+    number = np.zeros(kinds.max(initial=0) + 1, np.int32)
+    number[kinds] = np.arange(len(kinds))
+    number = number[ids]
     texts = [spelling.alone(int(token)) for token in kinds]
     whole = np.array([spelling.is_whole(int(token)) for token in kinds], dtype=bool)
-    number = kind.astype(np.int32)
     if not whole.all():
-        known = {text: place for place, text in enumerate(texts)}
-        broken = np.unique(np.searchsorted(offsets, np.flatnonzero(~whole[kind]), side="right") - 1)
+        known: dict[str, int] = {}
+        broken = np.unique(np.searchsorted(offsets, np.flatnonzero(~whole[number]), side="right") - 1)
         for context in broken.tolist():
             here = slice(offsets[context], offsets[context + 1])
             spelled = spelling.of(ids[here].tolist())
-            number[here] = [known.setdefault(text, len(known)) for text in spelled]
-        texts = list(known)
+            number[here] = [known.setdefault(text, len(kinds) + len(known)) for text in spelled]
+        texts += known
     dictionary = pyarrow.array(texts, pyarrow.string())
     return pyarrow.DictionaryArray.from_arrays(pyarrow.array(number), dictionary).cast(pyarrow.string())

@@ -169,7 +169,7 @@ def notes_of(package: str, *sections: str, **values: object) -> list[str]:
 
 def read_reports(folder: Path, names: Sequence[str]) -> list[Report]:
     """The reports of these names in the folder of a study; one that has none, or not all of it, is refused."""
-    wanted = f"give one that expander study {', '.join(names[:-2])} or {names[-2]} wrote."
+    wanted = "give one that expander study or expander demo wrote."
     if not folder.is_dir():
         raise ExpanderError(f"There is no folder {folder}; {wanted}")
     found = [path for name in names if (path := folder / f"{name}.json").exists()]

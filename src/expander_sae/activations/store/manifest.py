@@ -80,7 +80,7 @@ class Norms:
     mean: float
     mean_square: float
     median: float
-    """Of all tokens of the first shard; fixed from then on, so that a flag never changes."""
+    """The median over all tokens of the first shard; fixed from then on, so that a flag never changes."""
     massive: int
     """Tokens with a norm above four times the median."""
 

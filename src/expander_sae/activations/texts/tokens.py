@@ -35,7 +35,7 @@ class TokenisedDocument:
     """A piece of a document that a model can read at once."""
 
     ids: list[int]
-    """With the token that begins a sequence in front, if that was asked for."""
+    """Token ids, with the one that begins a sequence in front if that was asked for."""
     document: int
     """Number of the document in its source, from 0; documents that gave no piece are counted too."""
     start: int
@@ -108,7 +108,7 @@ class Batch:
     document: Int[Tensor, "pieces"]
     """Number of the document that each piece is from."""
     position: Int[Tensor, "pieces length"]
-    """Of each token in its document; modulo the context it is the position that the model sees."""
+    """The position of each token in its document; modulo the context it is the position that the model sees."""
 
     @property
     def tokens(self) -> int:

@@ -13,6 +13,7 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import OneShotCoder
 from expander_sae.evaluation.quality.firings import firings_of
 
 
@@ -33,15 +34,13 @@ class Band:
 def by_rank(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], firings: csc_array) -> list[Band]:
     """The firings of an autoencoder in bands of rank: 1, 2, 3 to 4, 5 to 8, ...
 
-    A coder of k features is asked again for its first 1, 2, 4, ...: the rank of a firing is that of the fewest among
-    which its feature is. Of a coder without a k the strongest firing of a token is its first.
+    A pursuit of k features is asked again for its first 1, 2, 4, ...: the rank of a firing is that of the fewest among
+    which its feature is. Under a coder that takes the largest of one product, or that has no k, the strongest firing of
+    a token is its first.
     """
     edges = _edges(firings)
-    bands = (
-        _by_asking(sae, x, firings, edges)
-        if isinstance(getattr(sae.coder, "k", None), int)
-        else _by_strength(firings, edges)
-    )
+    asks = isinstance(getattr(sae.coder, "k", None), int) and not isinstance(sae.coder, OneShotCoder)
+    bands = _by_asking(sae, x, firings, edges) if asks else _by_strength(firings, edges)
     return [
         Band(first + 1, last, _only(firings, bands == number))
         for number, (first, last) in enumerate(zip([0, *edges[:-1]], edges, strict=True))

@@ -19,7 +19,7 @@ PATTERNS = {
     "quotation": re.compile(r"\"[^\"\n]{1,500}\"|“[^”\n]{1,500}”"),
     "first word of a sentence": re.compile(r"(?:(?<=^)|(?<=[.!?] )|(?<=[.!?]\n))[A-Z]\w*", re.MULTILINE),
     "question": re.compile(r"[A-Z][^.!?\n]{0,300}\?"),
-    "code": re.compile(r"^(?: {4,}|\t|>>> ).*[=(){}\[\]].*$|```.*?```", re.MULTILINE | re.DOTALL),
+    "code": re.compile(r"^(?: {4,}|\t|>>> )[^\n]*[=(){}\[\]][^\n]*$|```.*?```", re.MULTILINE | re.DOTALL),
     "address": re.compile(r"\bhttps?://\S+"),
     "beginning of the document": re.compile(rf"\A.{{1,{OPENING_CHARACTERS}}}", re.DOTALL),
 }

@@ -115,6 +115,7 @@ def costs_of(judge: Judge, exhibits: Sequence[Exhibit]) -> Costs:
         explanation = judge.ask(explain) if judge.knows(explain) else "x" * 4 * explain.most
         tests = [prompts.detect(explanation, exhibit.mixed), prompts.fuzz(explanation, exhibit.marks)]
         questions += [question for question in tests if not judge.knows(question)]
+    questions = list(dict.fromkeys(questions))
     letters = sum(len(question.prompt) for question in questions)
     return Costs(len(questions), letters, sum(question.most for question in questions))
 
