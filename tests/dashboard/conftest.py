@@ -31,9 +31,9 @@ expect.set_options(timeout=PATIENCE)
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium, as `make test` installs it."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    path = shutil.which(os.environ.get("CHROMIUM", "chromium"))
     if path is None:
-        pytest.fail("There is no chromium; install it (apt-get install chromium) or name it in CHROMIUM.")
+        pytest.fail("There is no chromium; apt-get install chromium, or name another in CHROMIUM.")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=arguments, timeout=PATIENCE)
