@@ -28,7 +28,7 @@ from expander_sae.studies.study import SETTINGS
 from expander_sae.training import StoppedError, Trainee
 from tests.studies.notebook import Notebook
 
-STAGES = ["model", "harvest", "train", "evaluate", "features"]
+STAGES = ["model", "harvest", "train", "evaluate", "features", "dashboard"]
 
 
 @pytest.fixture(scope="module")

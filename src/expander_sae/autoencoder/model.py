@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,9 @@ from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.kernels.inputs import check_finite
+
+if TYPE_CHECKING:
+    from expander_sae.interventions import Attached
 
 
 class SparseAutoencoder(nn.Module):
@@ -148,6 +151,19 @@ class SparseAutoencoder(nn.Module):
         other._buffers, other.provenance = dict(self._buffers), dict(self.provenance)
         other.coder = coder
         return other
+
+    def attach(self, model: Any, hookpoint: str, **settings: Any) -> Attached:
+        """This dictionary in a running model, for a `with`: inside, its codes are read and changed at every pass.
+
+        The model is one of Hugging Face's, or what `load_language_model` gives; the hookpoint is the name of a module,
+        such as `layers.12`. Settings are those of `expander_sae.attach`, which takes several dictionaries at once, but
+        for `edits`, which are a list here.
+        """
+        # The only import upwards: what is done with an autoencoder is looked for at the autoencoder.
+        from expander_sae.interventions import attach
+
+        edits = settings.pop("edits", ())
+        return attach(model, {hookpoint: self}, edits={hookpoint: edits}, **settings)
 
     def save(
         self, path: str | PathLike[str], *, dtype: torch.dtype | None = None, values: Quantised | None = None

@@ -26,6 +26,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "quality": "what the features of dictionaries tell a reader",
         "dashboard": "a page with every feature, to open in a browser",
         "view": "the same page with the model behind it: type, see, steer",
+        "steer": "let the model write with features turned up or down",
+        "attribute": "which features a prediction rests on",
         "certify": "what is proved about a dictionary, refuted, or measured",
     },
     "Studies": {

@@ -9,7 +9,7 @@ from expander_sae.console import terminal
 from expander_sae.files import replace_file
 from expander_sae.reporting.page import page_of
 from expander_sae.studies.demo import run
-from expander_sae.studies.demo.config import DemoConfig
+from expander_sae.studies.demo.config import DASHBOARD, DICTIONARIES, DemoConfig
 
 PAGE = "report.html"
 """The page in the folder of the demo."""
@@ -22,3 +22,6 @@ def main(arguments: Sequence[str]) -> None:
     report = answer(run, config, console)
     replace_file(config.out / PAGE, page_of([report], report.title).encode())
     console.print(f"The whole report is {config.out / PAGE}.", soft_wrap=True)
+    for page in (config.out / DICTIONARIES).glob(f"*/{DASHBOARD}/index.html"):
+        console.print(f"Every feature is on the page {page}, which opens in a browser;", soft_wrap=True)
+        console.print(f"expander view {page.parent.parent} shows it with the model behind it.", soft_wrap=True)

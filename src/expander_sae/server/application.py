@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio import CancelScope
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -28,6 +29,9 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 MOST_BYTES = 2**20
 """Of the body of a request."""
+HEARTBEAT = 0.5
+"""Seconds between the lines that tell whether a page is still open."""
+LIVE_SCRIPT = "live-here.js"
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -36,8 +40,6 @@ class Queue:
 
     def __init__(self) -> None:
         self._lock, self.waiting = asyncio.Lock(), 0
-        self.heard = time.monotonic()
-        """When a page last said that it is open."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -50,12 +52,32 @@ class Queue:
             self.waiting -= 1
 
 
-def application(live: Live, folder: Path, token: str, hosts: set[str]) -> Any:
+class Visitors:
+    """The pages that are open: each holds a request open as long as it is."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.left: float | None = None
+        """When the last page was closed; None before the first, and while one is open."""
+
+    @asynccontextmanager
+    async def visit(self) -> AsyncIterator[None]:
+        """Inside, a page is open."""
+        self.open, self.left = self.open + 1, None
+        try:
+            yield
+        finally:
+            self.open -= 1
+            if not self.open:
+                self.left = time.monotonic()
+
+
+def application(live: Live, folder: Path, token: str, hosts: set[str]) -> _Guard:
     """The ASGI application that shows the dashboard in `folder` with the model behind it.
 
     `hosts` are the names, with their port, under which it may be asked.
     """
-    queue = Queue()
+    queue, visitors = Queue(), Visitors()
 
     async def page(request: Request) -> Response:
         return _file(folder, request.path_params.get("path") or "index.html", live, token)
@@ -69,8 +91,8 @@ def application(live: Live, folder: Path, token: str, hosts: set[str]) -> Any:
         asked = await _body(request)
         return StreamingResponse(_steered(live, queue, asked, request), media_type="application/x-ndjson")
 
-    async def here(request: Request) -> Response:
-        return JSONResponse({"waiting": queue.waiting})
+    async def stay(request: Request) -> Response:
+        return StreamingResponse(_staying(visitors, request), media_type="application/x-ndjson")
 
     async def refused(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, status_code=400)
@@ -78,19 +100,18 @@ def application(live: Live, folder: Path, token: str, hosts: set[str]) -> Any:
     routes = [
         Route("/api/encode", encode, methods=["POST"]),
         Route("/api/steer", steer, methods=["POST"]),
-        Route("/api/here", here, methods=["POST"]),
+        Route("/api/open", stay, methods=["POST"]),
         Route("/{path:path}", page),
     ]
     app = Starlette(routes=routes, exception_handlers={ExpanderError: refused})
-    app.state.queue = queue
-    return _Guard(app, token, hosts, queue)
+    return _Guard(app, token, hosts, visitors)
 
 
 class _Guard:
     """Lets only those in who know the token, and only from our own page."""
 
-    def __init__(self, app: ASGIApp, token: str, hosts: set[str], queue: Queue) -> None:
-        self._app, self._token, self._hosts, self.queue = app, token, hosts, queue
+    def __init__(self, app: ASGIApp, token: str, hosts: set[str], visitors: Visitors) -> None:
+        self._app, self._token, self._hosts, self.visitors = app, token, hosts, visitors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,7 +122,6 @@ class _Guard:
         if reason is not None:
             await JSONResponse({"error": reason}, status_code=403)(scope, receive, send)
             return
-        self.queue.heard = time.monotonic()
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -127,8 +147,8 @@ class _Guard:
 _POLICY = "; ".join(
     [
         "default-src 'none'",
-        "script-src 'self' 'unsafe-inline'",
-        "style-src 'self' 'unsafe-inline'",
+        "script-src 'self'",
+        "style-src 'self'",
         "img-src data:",
         "connect-src 'self'",
         "form-action 'none'",
@@ -145,16 +165,18 @@ _HEADERS = [
 
 
 def _file(folder: Path, name: str, live: Live, token: str) -> Response:
-    """A file of the dashboard; its page knows the token and the model."""
+    """A file of the dashboard; its page is told the token and the model by a script that is no file."""
+    if name == LIVE_SCRIPT:
+        known = json.dumps({"token": token, "model": live.language_model.name})
+        return Response(f"window.LIVE = {known};", media_type=PAGE_TYPES[".js"])
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or path.suffix not in PAGE_TYPES or not path.is_file():
         return JSONResponse({"error": "There is no such file."}, status_code=404)
     data = path.read_bytes()
     if path.name != "index.html":
         return Response(data, media_type=PAGE_TYPES[path.suffix])
-    known = json.dumps({"token": token, "model": live.language_model.name}).replace("<", "\\u003c")
-    data = data.replace(b"</head>", f"<script>window.LIVE = {known};</script>\n</head>".encode())
-    response = Response(data, media_type="text/html")
+    data = data.replace(b"</head>", f'<script src="{LIVE_SCRIPT}"></script>\n</head>'.encode())
+    response = Response(data, media_type=PAGE_TYPES[".html"])
     response.set_cookie("token", token, httponly=True, samesite="strict")  # for the scripts that the page loads
     return response
 
@@ -173,6 +195,14 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ExpanderError("The request is no JSON object.")
     return content
+
+
+async def _staying(visitors: Visitors, request: Request) -> AsyncIterator[str]:
+    """An answer that does not end before the page is closed."""
+    async with visitors.visit():
+        while not await request.is_disconnected():
+            yield "\n"
+            await asyncio.sleep(HEARTBEAT)
 
 
 async def _steered(live: Live, queue: Queue, asked: dict[str, Any], request: Request) -> AsyncIterator[str]:
@@ -207,7 +237,8 @@ async def _steered(live: Live, queue: Queue, asked: dict[str, Any], request: Req
                 yield _line(line)
         finally:
             gone = True  # the model stops at its next token, and only then is it another's turn
-            await asyncio.shield(task)
+            with CancelScope(shield=True):
+                await task
 
 
 def _line(content: dict[str, Any]) -> str:

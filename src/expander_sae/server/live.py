@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase
-from expander_sae.interventions import Ablate, Add, Clamp, Edit, Scale, attach, steer
+from expander_sae.interventions import Edit, Kind, attach, edit_in_units, steer
 from expander_sae.interventions.hooks import changing, hookpoint_named
 from expander_sae.interventions.steering import prompt_ids
 
@@ -25,7 +25,6 @@ MOST_TEXT = 20_000
 """Characters of a text or prompt."""
 MOST_TOKENS = 400
 """Tokens that one request may have written."""
-KINDS = ("add", "clamp", "scale", "ablate")
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ class Live:
 
     def _edit(self, asked: Any, length: int) -> Edit:
         """An edit in units of the feature's own largest activation."""
-        if not isinstance(asked, Mapping) or asked.get("kind") not in KINDS:
-            raise ExpanderError(f"An edit is one of {', '.join(KINDS)}.")
+        if not isinstance(asked, Mapping) or asked.get("kind") not in get_args(Kind):
+            raise ExpanderError(f"An edit is one of {', '.join(get_args(Kind))}.")
         feature = int(_number(asked, "feature", 0, self.sae.n - 1))
         positions = slice(length, None) if asked.get("from") == "generated" else None
         return edit_in_units(
@@ -111,17 +110,6 @@ def shares_of(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], codes: Codes
     along = sae.dictionary.correlate_at(residual, codes.indices)
     sizes = sae.dictionary.norms()[codes.indices]
     return (2 * codes.values * along + (codes.values * sizes).square()) / centred.square().sum(dim=-1, keepdim=True)
-
-
-def edit_in_units(kind: str, feature: int, strength: float, unit: float, positions: slice | None = None) -> Edit:
-    """An edit whose strength is a multiple of `unit`; scaling by a factor and ablating need none."""
-    if kind in ("add", "clamp") and unit == 0:
-        raise ExpanderError(f"Feature {feature} never fired, so it has no largest activation to count in.")
-    if kind == "add":
-        return Add(feature, strength * unit, positions)
-    if kind == "clamp":
-        return Clamp(feature, strength * unit, positions)
-    return Scale(feature, strength, positions) if kind == "scale" else Ablate(feature, positions)
 
 
 def _text(asked: Mapping[str, Any], name: str) -> str:

@@ -13,8 +13,9 @@ from expander_sae.errors import ExpanderError, require
 from expander_sae.server.live import Live
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 30.0
-"""Seconds without a word from any page after which the server stops; before the first page it waits for ever."""
+PATIENCE = 5.0
+"""Seconds without any page after which the server stops, so that one can be loaded anew; for the first one it waits as
+long as it takes."""
 
 
 def serve(live: Live, folder: Path, *, port: int, ready: Callable[[str], None], patience: float = PATIENCE) -> None:
@@ -37,11 +38,11 @@ def serve(live: Live, folder: Path, *, port: int, ready: Callable[[str], None], 
         running = asyncio.ensure_future(server.serve(sockets=[listening]))
         while not server.started and not running.done():
             await asyncio.sleep(0.02)
-        begun = app.queue.heard
         ready(f"http://{LOOPBACK}:{number}/?token={token}")
         while not running.done():
             await asyncio.sleep(0.2)
-            if app.queue.heard > begun and time.monotonic() - app.queue.heard > patience and not app.queue.waiting:
+            left = app.visitors.left
+            if left is not None and time.monotonic() - left > patience:
                 server.should_exit = True
         await running
 

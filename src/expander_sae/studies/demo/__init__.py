@@ -12,12 +12,13 @@ from expander_sae.activations.store import Store
 from expander_sae.activations.store.manifest import STORE
 from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
-from expander_sae.features import FeaturesConfig, collect_features, spread_over_frequency
+from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_features, spread_over_frequency
+from expander_sae.reporting.dashboard import Shown, write_dashboard
 from expander_sae.reporting.page import check_installed
 from expander_sae.reporting.report import Report
 from expander_sae.studies.compare import EVALUATIONS, Contender, measure, train_in_one_pass
 from expander_sae.studies.data import StoreData
-from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo.config import ACTIVATIONS, DASHBOARD, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.demo.report import Compared, DemoResult, SampleFeature, report_of
 from expander_sae.studies.study import Listener, Stages, begun
 from expander_sae.training import read_metrics
@@ -52,10 +53,11 @@ def demonstrated(config: DemoConfig, listener: Listener) -> DemoResult:
                        describe(folder / plan.name).bytes_on_disk)
         for (name, plan), record in zip(plans.items(), records, strict=True)
     }  # fmt: skip
-    first = SparseAutoencoder.load(folder / next(iter(plans.values())).name)
-    samples = _samples(
-        config, folder / next(iter(plans.values())).name, first, data.source, language_model, stages
-    )  # fmt: skip
+    shown = folder / next(iter(plans.values())).name
+    first = SparseAutoencoder.load(shown)
+    database = _features(shown, first, data.source, language_model, stages)
+    samples = _samples(config, database)
+    _dashboard(Shown(database, first), shown / DASHBOARD, stages)
     return DemoResult(config, language_model, data.source, compared, scope, first, samples, stages.rounded)
 
 
@@ -102,24 +104,32 @@ def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) 
         stage.outcome = f"{store.tokens:,} tokens of {store.documents:,} documents"
 
 
-def _samples(
-    config: DemoConfig,
-    folder: Path,
-    sae: SparseAutoencoder,
-    store: Store,
-    language_model: LanguageModel,
-    stages: Stages,
-) -> list[SampleFeature]:
-    """Features from rare to frequent, and where they fire most strongly; the others are in the database."""
+def _features(
+    folder: Path, sae: SparseAutoencoder, store: Store, language_model: LanguageModel, stages: Stages
+) -> FeatureDatabase:
+    """Where every feature fires."""
     with stages.stage("features", f"where features of {folder.name} fire", total=store.tokens) as stage:
         database = collect_features(
             sae, store, out=folder / "features", language_model=language_model,
             config=FeaturesConfig(tokens=store.tokens),
             report=lambda what, done, total: stage.proceeds(done * store.tokens // total),
         )  # fmt: skip
-        fired = database.features().column("fired").to_numpy()
-        chosen = spread_over_frequency(fired, config.features)
-        stage.outcome = f"{len(chosen)} of {int((fired > 0).sum()):,} that fire"
+        stage.outcome = f"{database.info.n - database.info.dead:,} of {database.info.n:,} do"
+    return database
+
+
+def _samples(config: DemoConfig, database: FeatureDatabase) -> list[SampleFeature]:
+    """Features from rare to frequent, and where they fire most strongly; the others are on the dashboard."""
+    fired = database.features().column("fired").to_numpy()
     return [
-        SampleFeature(feature, int(fired[feature]), database.contexts(feature)[: config.contexts]) for feature in chosen
+        SampleFeature(feature, int(fired[feature]), database.contexts(feature)[: config.contexts])
+        for feature in spread_over_frequency(fired, config.features)
     ]
+
+
+def _dashboard(shown: Shown, folder: Path, stages: Stages) -> None:
+    """A page with every feature, which opens from the disk."""
+    n = shown.database.info.n
+    with stages.stage("dashboard", "a page with every feature", total=n) as stage:
+        page = write_dashboard([shown], folder, lambda what, done, total: stage.proceeds(done))
+        stage.outcome = str(page)

@@ -11,6 +11,8 @@ from expander_sae.training.config import check_width
 
 ACTIVATIONS, DICTIONARIES = "acts", "dictionaries"
 """The store and the trained dictionaries in the folder of the demo."""
+DASHBOARD = "dashboard"
+"""The page with every feature, in the folder of the dictionary that is shown."""
 DENSE = "dense"
 """The name of the dense dictionary, which the others are compared with."""
 _ROWS_OF_METRICS = 60  # points of a curve
