@@ -9,7 +9,7 @@ RUNS := runs/experiments
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo experiments test lint format bench clean
+.PHONY: demo experiments test lint format bench browser clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
@@ -23,7 +23,7 @@ experiments: $(READY)  ## every study on planted data, and runs/experiments/repo
 	$(BIN)/expander study scaling --synthetic --out $(RUNS)/scaling
 	$(BIN)/expander study page $(addprefix $(RUNS)/,frontier supports amortisation recovery coding scaling) --out $(RUNS)/report.html
 
-test: $(READY)  ## the whole test suite, on every core
+test: $(READY) browser  ## the whole test suite, on every core
 	$(BIN)/pytest -n auto
 
 lint: $(READY)  ## style and types
@@ -46,6 +46,12 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(READY)
+
+# Tests look at the dashboard in a real browser, the command that CHROMIUM names; where it cannot be had they say so.
+CHROMIUM ?= chromium
+export CHROMIUM
+browser:
+	-command -v $(CHROMIUM) > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 $(PEERS): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from expander_sae import OMP, ExpanderDictionary, Support
-from expander_sae.benchmarking.machine import describe_machine
-from expander_sae.benchmarking.results import Result, as_json, as_markdown, as_table
+from expander_sae.benchmarking.measure import describe_machine
+from expander_sae.benchmarking.results import Goal, Result, as_json, as_markdown, as_table
 from expander_sae.console import terminal
 from expander_sae.kernels import select
 
@@ -64,7 +64,7 @@ def measure(m: int, n: int, d: int, k: int) -> Result:
     theirs = dense_seconds(x, m, n, k)
     work = f"select, m={m} n={n} d={d} k={k}, {TOKENS} tokens, bf16"
     note = "equal to the definition to the last bit" if exact else "NOT equal to the definition"
-    return Result(work, "dense bf16: matmul, relu, topk", ours, theirs, "s", "faster", exact and theirs > ours, note)
+    return Result(work, "dense bf16: matmul, relu, topk", ours, theirs, "s", Goal(1), note, exact)
 
 
 @torch.no_grad()
@@ -79,8 +79,7 @@ def measure_pursuit(m: int, n: int, d: int, k: int) -> Result:
         ours,
         theirs,
         "s",
-        "measured",
-        True,
+        Goal(),
     )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.peers import against_peers
-from expander_sae.benchmarking.cases import Sizes
-from expander_sae.benchmarking.machine import describe_machine
+from expander_sae.benchmarking.cases import Sizes, cases
+from expander_sae.benchmarking.measure import describe_machine
 from expander_sae.benchmarking.results import Result, as_json, as_markdown, as_table
-from expander_sae.benchmarking.suite import cases
 from expander_sae.console import terminal, waiting
 
 REPEATS = 9

@@ -13,6 +13,7 @@ from .coders import (
     SSMP,
     BasisPursuit,
     BatchTopK,
+    Candidates,
     Coder,
     CoordinateDescent,
     MatchingPursuit,
@@ -23,7 +24,22 @@ from .coders import (
 from .dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from .errors import ExpanderError, StorageError
 from .evaluation import Evaluation, evaluate
+from .features import FeatureDatabase, FeaturesConfig, collect_features
 from .finetuning import FinetuneConfig, finetune
+from .interventions import (
+    Ablate,
+    Add,
+    Attribution,
+    Clamp,
+    Patch,
+    Scale,
+    Steered,
+    attach,
+    attribute,
+    logit_difference,
+    steer,
+    text_loss,
+)
 from .supports import Support
 from .training import Run, TrainConfig, train
 
@@ -35,10 +51,15 @@ __all__ = [
     "NIHT",
     "OMP",
     "SSMP",
+    "Ablate",
+    "Add",
+    "Attribution",
     "BasisPursuit",
     "BatchTopK",
+    "Candidates",
     "Certificate",
     "CertifyConfig",
+    "Clamp",
     "Coder",
     "Codes",
     "CoordinateDescent",
@@ -47,11 +68,16 @@ __all__ = [
     "Evaluation",
     "ExpanderDictionary",
     "ExpanderError",
+    "FeatureDatabase",
+    "FeaturesConfig",
     "FinetuneConfig",
     "MatchingPursuit",
     "OneShotCoder",
+    "Patch",
     "Run",
+    "Scale",
     "SparseAutoencoder",
+    "Steered",
     "StorageError",
     "Store",
     "Support",
@@ -60,11 +86,17 @@ __all__ = [
     "TrainConfig",
     "Union",
     "VotingDecoder",
+    "attach",
+    "attribute",
     "certify",
+    "collect_features",
     "evaluate",
     "finetune",
     "harvest",
     "kernels",
     "load_language_model",
+    "logit_difference",
+    "steer",
+    "text_loss",
     "train",
 ]

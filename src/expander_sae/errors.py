@@ -1,9 +1,19 @@
 """The errors a user can meet: each message is one sentence that says what is wrong and what is possible instead."""
 
+from importlib.util import find_spec
+
 
 class ExpanderError(ValueError):
     """A request that cannot be met; the command line prints its message without a traceback."""
 
 
 class StorageError(ExpanderError):
-    """An autoencoder that cannot be written, or a folder that does not hold one whole and unchanged."""
+    """What a file cannot hold, or an autoencoder's folder that does not hold one whole and unchanged."""
+
+
+def require(*packages: str, extra: str = "lm") -> None:
+    """Refuse, with the command that helps, if one of these importable packages is not installed."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise ExpanderError(f"This needs {names}, which is not installed: pip install 'expander-sae[{extra}]'.")

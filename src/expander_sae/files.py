@@ -114,11 +114,11 @@ class SealedFolder:
     older: tuple[int, ...]
     """Schema versions that can be read too."""
     foreign: str
-    """Of a file of another format."""
+    """What is said of a file of another format."""
     newer: str
-    """Of a file of a later schema version."""
+    """What is said of a file of a later schema version."""
     unknown: str
-    """Of a file of a schema version that there never was."""
+    """What is said of a file of a schema version that there never was."""
     remedy: str
     """What to do about a file that was edited or damaged."""
 

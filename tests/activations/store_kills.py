@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from expander_sae import files
-from expander_sae.activations.store import Store, StoreError, opening, writer
+from expander_sae.activations.store import Store, StoreError, lock, writer
 from tests.activations.stores import content, harvest
 from tests.kills import KILLED, die_at_line, die_while_writing, in_child
 
-WRITERS = (files, opening, writer)
+WRITERS = (files, lock, writer)
 """The modules where files are written, removed or named."""
 LONG = 150
 """Documents of the harvest that is killed at random times."""

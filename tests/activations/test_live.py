@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from expander_sae import ExpanderError, SparseAutoencoder
+from expander_sae.activations.distributed import activations_of
 from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.models import LanguageModel, load_language_model
-from expander_sae.activations.sharing import activations_of
 from expander_sae.activations.windows import WindowedText
 from expander_sae.distribution import Group
 from expander_sae.training import BatchSource, TrainConfig, train
@@ -255,7 +255,9 @@ def test_a_text_that_has_changed_is_refused(language_model: LanguageModel, text:
         live(language_model, text).load_state_dict(state)
 
 
-SETTINGS = TrainConfig(n=32, d=4, k=3, tokens=32 * 60, batch=32, checkpoint_every=32 * 7, log_every=5)
+SETTINGS = TrainConfig(
+    n=32, d=4, k=3, objective="fidelity", tokens=32 * 60, batch=32, checkpoint_every=32 * 7, log_every=5
+)
 
 
 class Mortal(LiveActivations):

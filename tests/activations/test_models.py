@@ -12,7 +12,6 @@ import transformers
 from huggingface_hub import errors
 from transformers import BertConfig, BertForMaskedLM, LlamaForCausalLM, LlamaModel, T5Config
 
-from expander_sae.activations import optional
 from expander_sae.activations.models import cross_entropy, load_language_model, name_of
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
@@ -177,7 +176,7 @@ def test_device_that_is_not_there(tiny_model_folder: Path) -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optional, "find_spec", lambda package: None if package == "transformers" else package)
+    monkeypatch.setattr("expander_sae.errors.find_spec", lambda package: None if package == "transformers" else package)
     with pytest.raises(ExpanderError, match=r"needs transformers, .* pip install 'expander-sae\[lm\]'"):
         load_language_model("smollm2")
 

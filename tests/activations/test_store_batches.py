@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.activations.store import Batches, Store, StoreError, StoreWriter
+from expander_sae.activations.store.batches import TokenStream
 from expander_sae.activations.store.order import Order, Position
 from expander_sae.activations.store.prefetch import Prefetched
-from expander_sae.activations.store.stream import TokenStream
 from tests.activations.stores import ORIGIN, harvest
 
 TOKENS = 230

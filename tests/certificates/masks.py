@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from hypothesis import strategies as st
 
-from expander_sae.certificates.mask import Mask
+from expander_sae.certificates.matrix import Mask
 
 
 @st.composite

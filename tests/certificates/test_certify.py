@@ -9,7 +9,7 @@ import expander_sae as xs
 from expander_sae.certificates import STATUSES, CertifyConfig, as_text, certify, uniqueness
 from expander_sae.certificates import pursuit as pursuits
 from expander_sae.certificates.certify import SUPPORT_ONLY
-from expander_sae.certificates.subject import columns_of
+from expander_sae.certificates.matrix import matrix_of
 from tests.activations.stores import WIDTH, harvest
 from tests.uneven import uneven_support
 
@@ -86,7 +86,7 @@ def test_a_shared_support_fails_as_it_must():
 
 def test_a_draw_with_a_bad_set_is_refuted():
     """A seed chosen for its bad set, say: what nearly all draws have not, this one has."""
-    columns = columns_of(dictionary("uniform", m=576, n=4608), tau=0.01)
+    columns = matrix_of(dictionary("uniform", m=576, n=4608), tau=0.01)
     for found, status in ((0, "proved"), (33, "proved"), (32, "refuted")):
         statement = uniqueness.by_draw(columns, columns.mask, 1, (16,), 1e-6, found)
         assert statement.status == status

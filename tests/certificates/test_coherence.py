@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import expander_sae as xs
 from expander_sae.certificates.coherence import Coherence, dense_coherence, sparse_coherence
-from expander_sae.certificates.mask import Mask, present_above
-from expander_sae.certificates.streaming import silent
+from expander_sae.certificates.matrix import Mask, present_above
+from expander_sae.certificates.progress import silent
 from tests.certificates.masks import small_masks
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from expander_sae.certificates.head_mass import HeadMass, spreading, spreading_of
 from expander_sae.certificates.overlaps import overlaps
-from expander_sae.certificates.streaming import silent
+from expander_sae.certificates.progress import silent
 from tests.certificates.masks import small_masks, subsets
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import expander_sae as xs
 from expander_sae.certificates.local import DenseSets, SparseSets
-from expander_sae.certificates.mask import Mask, present_above
-from expander_sae.certificates.sampling import Rate, random_sets
+from expander_sae.certificates.matrix import Mask, present_above
+from expander_sae.certificates.samples import Rate, random_sets
 from tests.certificates.masks import small_masks
 from tests.certificates.test_coherence import dense_of, unit_values
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expander_sae.certificates.mask import Mask, present_above
+from expander_sae.certificates.matrix import Mask, present_above
 from expander_sae.certificates.overlaps import overlaps
-from expander_sae.certificates.streaming import silent
+from expander_sae.certificates.progress import silent
 from expander_sae.supports import Support, max_overlap, peel
 from tests.certificates.masks import is_stopping, neighbours, sets_of, small_masks, subsets
 

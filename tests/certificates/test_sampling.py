@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import expander_sae as xs
-from expander_sae.certificates.sampling import Rate, codes_of_store, random_sets, sets_of_codes
-from expander_sae.certificates.streaming import silent
+from expander_sae.certificates.progress import silent
+from expander_sae.certificates.samples import Rate, codes_of_store, random_sets, sets_of_codes
 from expander_sae.coders import Coder
 from tests.activations.stores import WIDTH, harvest
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.certificates.overlaps import overlaps
+from expander_sae.certificates.progress import silent
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
-from expander_sae.certificates.streaming import silent
 from expander_sae.supports import Support
 from tests.certificates.masks import is_stopping, small_masks, subsets
 from tests.certificates.test_overlaps import whole

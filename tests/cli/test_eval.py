@@ -22,7 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Pa
     main(["harvest", str(tiny_model_folder), "--out", str(folder / "acts"), "--hookpoint", "layers.1",
           "--tokens", "2000", *text])  # fmt: skip
     main(["train", str(folder / "acts"), "--out", str(folder / "run"), "--n", "32", "--d", "4", "--k", "3",
-          "--tokens", "1280", "--batch", "64", "--also", "dense", "matched", "--no-progress"])  # fmt: skip
+          "--tokens", "1280", "--batch", "64", "--objective", "fidelity",
+          "--also", "dense", "matched", "--no-progress"])  # fmt: skip
     return folder / "run"
 
 
@@ -86,7 +87,8 @@ def test_what_an_autoencoder_does_not_know_must_be_given(
     assert "give a text" in refused(run, capsys)
     assert "give --model" in refused([*run, *prose], capsys)
     assert "give the hookpoint" in refused([*run, *prose, "--model", str(tiny_model_folder)], capsys)
-    assert "There is no autoencoder in" in refused(["eval", str(tiny_model_folder.parent.parent)], capsys)
+    (tmp_path / "empty").mkdir()
+    assert "There is no autoencoder in" in refused(["eval", str(tmp_path / "empty")], capsys)
     assert "nothing to evaluate" in refused(["eval"], capsys)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.coders import OMP, SSMP
-from expander_sae.coders.weighted_median import weighted_median
+from expander_sae.coders.ssmp import weighted_median
 from expander_sae.dictionaries import Codes
 from tests.coders.problems import FAMILIES, gaussian, make_dictionary, matrix_of, plant, residual
 

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from expander_sae import ExpanderError
 from expander_sae.evaluation import Evaluation, Interval, Kind, LanguageModelLoss
-from expander_sae.evaluation.table import as_table, notes
-from expander_sae.evaluation.writing import as_csv, as_json, check_writable, write
+from expander_sae.evaluation.tables import as_csv, as_json, as_table, check_writable, notes, write
 
 NAN = float("nan")
 

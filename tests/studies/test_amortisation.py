@@ -19,9 +19,9 @@ from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.evaluation.results import NOTHING, Interval, Kind
 from expander_sae.studies import compare, data
-from expander_sae.studies.amortisation import CODERS, MLP, AmortisationConfig
+from expander_sae.studies.amortisation import HELD_OUT, compared, run
+from expander_sae.studies.amortisation.config import CODERS, MLP, AmortisationConfig
 from expander_sae.studies.amortisation.report import RECOVERED, findings, picture_of, report_of, table_of
-from expander_sae.studies.amortisation.run import HELD_OUT, compared, run
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record, over_seeds
 from expander_sae.studies.study import read_reports
 from tests.studies.notebook import Notebook
@@ -96,7 +96,7 @@ def test_the_report_has_every_number_and_can_be_bound(config: AmortisationConfig
     assert len(table_of(rows).headings) == 6
     drawing = (config.out / "amortisation_fvu.svg").read_text()
     assert all(f">{word}</text>" in drawing for word in (*CODERS, "expander d=3", "dense n=6", "trained with omp"))
-    (report,) = read_reports(config.out)
+    (report,) = read_reports(config.out, ["amortisation"])
     assert len(report.findings) == 10
     assert list(report.pictures) == ["fvu"]
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import TopK
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.amortisation import MLP, AmortisationConfig
-from expander_sae.studies.amortisation import run as amortisation
-from expander_sae.studies.amortisation.run import NETWORKS, compared
+from expander_sae.studies import amortisation
+from expander_sae.studies.amortisation import NETWORKS, compared
+from expander_sae.studies.amortisation.config import MLP, AmortisationConfig
 from expander_sae.studies.data import planted_activations
 from expander_sae.studies.encoders import (
     MLPCodes,

@@ -18,7 +18,9 @@ from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Interval
-from expander_sae.studies.coding import (
+from expander_sae.studies import coding as coding
+from expander_sae.studies.coding import CELLS, Task, measured
+from expander_sae.studies.coding.config import (
     CODERS,
     DENSE,
     EXPANDER,
@@ -33,7 +35,6 @@ from expander_sae.studies.coding import (
     TOPK,
     CodingConfig,
 )
-from expander_sae.studies.coding import run as coding
 from expander_sae.studies.coding.learning import (
     GradientCodes,
     descended,
@@ -45,7 +46,6 @@ from expander_sae.studies.coding.learning import (
     with_coder,
 )
 from expander_sae.studies.coding.report import SCORES, report_of, rows_of
-from expander_sae.studies.coding.run import CELLS, Task, measured
 from expander_sae.studies.coding.world import World, scores_of
 from expander_sae.studies.compare import Record, over_many_seeds
 from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP, CoordinateDescent, TopK
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.studies.coding import (
+from expander_sae.studies.coding.config import (
     DENSE,
     EXPANDER,
     KNOWN_CODES,

@@ -14,7 +14,6 @@ from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import DenseDictionary
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.studies.data import planted_activations
-from expander_sae.studies.frontier import compressing
 from expander_sae.studies.frontier.compressing import (
     PACKED,
     fine_tuned,
@@ -38,7 +37,7 @@ def x() -> Float[Tensor, "tokens m"]:
 
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
-    return TrainConfig(n=N, k=K, tokens=4096, batch=256)
+    return TrainConfig(n=N, k=K, objective="fidelity", tokens=4096, batch=256)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,7 @@ def test_training_once_more_mends_what_pruning_broke(
 ) -> None:
     tuning = dataclasses.replace(config, d=4, coder=coder, construction="uniform", tokens=2048)  # type: ignore[arg-type]
     start = pruned(dense, 4, tuning.make_coder())
-    before, rows = fvu(start, x), compressing.pruned(dense, 4, tuning.make_coder()).dictionary
+    before, rows = fvu(start, x), pruned(dense, 4, tuning.make_coder()).dictionary
     after = fine_tuned(start, tuning, x)
     assert fvu(after, x) < 0.9 * before
     assert torch.equal(after.dictionary.get_buffer("rows"), rows.get_buffer("rows"))

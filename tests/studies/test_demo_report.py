@@ -10,7 +10,7 @@ import pytest
 
 from expander_sae.evaluation.results import Evaluation, Interval, Kind, LanguageModelLoss, Scope
 from expander_sae.studies.compare import Record, measures_of, read_evaluations, write_evaluations
-from expander_sae.studies.demo import DemoConfig
+from expander_sae.studies.demo.config import DemoConfig
 from expander_sae.studies.demo.report import Compared, cautions, notes, summary
 from expander_sae.training import TrainConfig
 
@@ -38,7 +38,7 @@ def result(first: Interval | None, matched: Interval | None, matched_values: int
 
     def compared(d: int | None, n: int, found: Evaluation) -> Compared:
         record = Record({}, measures_of(found), {"learned_values": found.learned_values})
-        return Compared(TrainConfig(n=n, d=d, k=4), record, [], 0)
+        return Compared(TrainConfig(n=n, d=d, k=4, objective="fidelity"), record, [], 0)
 
     return SimpleNamespace(
         config=DemoConfig(train_tokens=3000),

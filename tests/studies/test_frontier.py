@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from expander_sae.activations.models import load_language_model
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import NOTHING, Kind
+from expander_sae.reporting.report import csv_of, flat
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, Comparison, Record, over_seeds
-from expander_sae.studies.frontier import FrontierConfig
-from expander_sae.studies.frontier.contestants import FAMILIES, REFERENCE
+from expander_sae.studies.frontier import CONTESTANTS, compared, run
+from expander_sae.studies.frontier.config import FrontierConfig
+from expander_sae.studies.frontier.contestants import FAMILIES, REFERENCE, Contestant
 from expander_sae.studies.frontier.report import report_of
-from expander_sae.studies.frontier.run import CONTESTANTS, compared, run
+from expander_sae.training import StoppedError, Trainee
 from tests.studies.notebook import Notebook
 
 
@@ -104,6 +108,37 @@ def test_a_second_run_measures_only_what_is_missing(
     mended = compared(here, Notebook())
     assert repr(rows_of(mended)) == repr(rows_of(result))
     assert measured == ["seed1-dense-float16-topk", "seed1-pruned-d-6-omp"]
+
+
+def test_a_killed_run_comes_to_what_an_uninterrupted_one_does(
+    config: FrontierConfig, result: Result, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = report_of(result)
+    here, step, write, steps = dataclasses.replace(config, out=tmp_path / "out"), Trainee.step, Contestant.write_to, [0]
+
+    def interrupted(self: Trainee, x: Any) -> Any:
+        steps[0] += 1
+        if steps[0] == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, x)
+
+    def killed(self: Contestant, folder: Path) -> None:
+        if self.name == "pruned d=6":
+            raise KeyboardInterrupt
+        write(self, folder)
+
+    monkeypatch.setattr(Trainee, "step", interrupted)
+    with pytest.raises(StoppedError, match="the same command goes on from there"):
+        run(here, Notebook())
+    monkeypatch.setattr(Trainee, "step", step)
+    monkeypatch.setattr(Contestant, "write_to", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(here, Notebook())
+    monkeypatch.setattr(Contestant, "write_to", write)
+    resumed = run(here, Notebook())
+    assert csv_of([flat(row) for row in resumed.rows]) == csv_of([flat(row) for row in whole.rows])
+    assert resumed.pictures == whole.pictures
+    assert {**resumed.to_json(), "seconds": {}} == {**whole.to_json(), "seconds": {}}
 
 
 def test_other_settings_in_the_same_folder_are_refused(config: FrontierConfig, result: Result) -> None:

@@ -15,17 +15,8 @@ import torch
 
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.recovery import CODERS, RecoveryConfig
-from expander_sae.studies.recovery import run as recovery
-from expander_sae.studies.recovery.report import (
-    CONDITION,
-    clopper_pearson,
-    curves_of,
-    falls_through,
-    report_of,
-    rows_of,
-)
-from expander_sae.studies.recovery.run import (
+from expander_sae.studies import recovery as recovery
+from expander_sae.studies.recovery import (
     CELLS,
     Certificates,
     RecoveryResult,
@@ -34,6 +25,15 @@ from expander_sae.studies.recovery.run import (
     exact_tokens,
     make_dictionary,
     planted_codes,
+)
+from expander_sae.studies.recovery.config import CODERS, RecoveryConfig
+from expander_sae.studies.recovery.report import (
+    CONDITION,
+    clopper_pearson,
+    curves_of,
+    falls_through,
+    report_of,
+    rows_of,
 )
 from tests.studies.notebook import Notebook
 
@@ -224,5 +224,5 @@ def test_without_signs_the_condition_says_nothing_about_omp(
     config: RecoveryConfig, result: RecoveryResult, signed: bool
 ) -> None:
     here = dataclasses.replace(result, config=dataclasses.replace(config, signed=signed))
-    drawn = {coder: [curve.name for curve in curves_of(here, [], "uniform", coder)] for coder in CODERS[:4]}
+    drawn = {coder: [curve.label for curve in curves_of(here, [], "uniform", coder)] for coder in CODERS[:4]}
     assert [coder for coder in CODERS[:4] if CONDITION in drawn[coder]] == (["omp", "lasso"] if signed else ["lasso"])

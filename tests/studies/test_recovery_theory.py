@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expander_sae.certificates.coherence import Coherence, coherence_of
-from expander_sae.certificates.sampling import random_sets
-from expander_sae.certificates.streaming import silent
-from expander_sae.certificates.subject import columns_of
+from expander_sae.certificates.matrix import matrix_of
+from expander_sae.certificates.progress import silent
+from expander_sae.certificates.samples import random_sets
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.studies.recovery.theory import l1_threshold, sets_with_condition, voting_threshold
@@ -25,7 +25,7 @@ def flat(construction: str, m: int, n: int, d: int, seed: int = 0) -> ExpanderDi
 
 
 def coherence(dictionary: Dictionary) -> Coherence:
-    return coherence_of(columns_of(dictionary, 0.0), 10, silent)
+    return coherence_of(matrix_of(dictionary, 0.0), 10, silent)
 
 
 def test_flat_columns_that_share_one_coordinate_certify_less_where_coefficients_differ() -> None:
@@ -76,7 +76,7 @@ def condition_of(matrix: torch.Tensor, features: np.ndarray) -> float:
 
 def test_sets_that_satisfy_the_exact_recovery_condition_are_counted() -> None:
     dictionary, sizes = flat("uniform", 64, 128, 5), (2, 5, 30, 40)
-    columns = columns_of(dictionary, 0.0)
+    columns = matrix_of(dictionary, 0.0)
     found = sets_with_condition(columns, sizes, 30, seed=3)
     matrix = dictionary.to_dense().detach()
     expected = [
@@ -89,7 +89,7 @@ def test_sets_that_satisfy_the_exact_recovery_condition_are_counted() -> None:
 
 def test_pursuit_finds_every_code_where_the_condition_holds() -> None:
     dictionary = flat("uniform", 64, 128, 5)
-    columns, matrix = columns_of(dictionary, 0.0), dictionary.to_dense().detach()
+    columns, matrix = matrix_of(dictionary, 0.0), dictionary.to_dense().detach()
     sets = [each for each in random_sets(columns.used, 5, 60, 0) if condition_of(matrix, each) < 1 - 1e-9]
     assert len(sets) > 10
     indices = torch.from_numpy(np.stack(sets))

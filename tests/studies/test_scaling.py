@@ -22,10 +22,10 @@ from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record
-from expander_sae.studies.scaling import Grid, ScalingConfig
+from expander_sae.studies.scaling import HELD_OUT, HELD_OUT_STORE, PLANTED, compared, on_trial, run
+from expander_sae.studies.scaling.config import Grid, ScalingConfig
 from expander_sae.studies.scaling.law import Trials
 from expander_sae.studies.scaling.report import report_of
-from expander_sae.studies.scaling.run import HELD_OUT, HELD_OUT_STORE, PLANTED, compared, on_trial, run
 from expander_sae.studies.study import read_reports
 from tests.studies.notebook import Notebook
 
@@ -131,7 +131,7 @@ def test_the_report_has_every_number_and_can_be_bound(
     assert sum(law["chosen"] for law in content["laws"]) == 1
     assert content["laws"][0]["beyond"].keys() == {"d"}
     assert str(config.out) not in json.dumps(content)
-    (report,) = read_reports(config.out)
+    (report,) = read_reports(config.out, ["scaling"])
     assert list(report.pictures) == ["over_n", "over_tokens", "held_out"]
     assert list(report.tables) == ["Laws", "What the law is made of"]
     assert len(report.findings) == 8

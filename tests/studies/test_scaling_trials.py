@@ -9,7 +9,7 @@ import pytest
 
 from expander_sae.evaluation.results import Interval, Kind
 from expander_sae.studies.compare import Record
-from expander_sae.studies.scaling import FACTORS, Grid
+from expander_sae.studies.scaling.config import FACTORS, Grid
 from expander_sae.studies.scaling.law import CORNER, Trials, choices, holdouts_of, put_on_trial, shapes, twice
 from expander_sae.studies.scaling.report import findings, formula
 

@@ -18,9 +18,9 @@ from expander_sae.evaluation import Interval, Kind, evaluate_activations
 from expander_sae.reporting.report import Report
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record, read_evaluations
-from expander_sae.studies.supports import DEGENERATE, SPREAD, Recipe, SupportsConfig
+from expander_sae.studies.supports import HELD_OUT, Shape, compared, run
+from expander_sae.studies.supports.config import DEGENERATE, SPREAD, Recipe, SupportsConfig
 from expander_sae.studies.supports.report import findings
-from expander_sae.studies.supports.run import HELD_OUT, Shape, compared, run
 from tests.studies.notebook import Notebook
 
 Result = tuple[Comparison[SupportsConfig], dict[tuple[Recipe, int], Shape], dict[str, str]]

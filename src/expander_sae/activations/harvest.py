@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.distributed import Activations, activations_in_order
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.sharing import Activations, activations_in_order
 from expander_sae.activations.store import (
     Float16Overflow,
     Store,
@@ -24,10 +24,11 @@ from expander_sae.activations.store import (
     bytes_needed,
     check_disk,
 )
-from expander_sae.activations.store.disk import TOKENS_PER_SHARD
 from expander_sae.activations.store.manifest import DTYPES
+from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
+from expander_sae.checks import at_least
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 
@@ -70,8 +71,7 @@ def plan_harvest(
     language_model: LanguageModel, hookpoints: list[str], tokens: int, out: Path, dtype: str = "float16"
 ) -> HarvestPlan:
     """The stores and their size on disk; refuses what cannot be done before anything is written."""
-    if tokens < 1:
-        raise ExpanderError(f"tokens must be at least 1, not {tokens}.")
+    at_least("tokens", tokens, 1)
     if dtype not in DTYPES:
         raise ExpanderError(f"dtype must be {' or '.join(DTYPES)}, not {dtype}.")
     found = find_hookpoints(language_model.model, hookpoints)

@@ -15,6 +15,7 @@ from expander_sae.activations.hookpoints import find_hookpoints, read_activation
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
 from expander_sae.activations.windows import Place, Window, WindowedText
+from expander_sae.checks import at_least
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 
@@ -65,7 +66,7 @@ class LiveActivations:
             "window": window,
         }
         self.median_norm: float | None = None
-        """Of the tokens of the first window, once that was computed."""
+        """The median norm of the tokens of the first window, once that was computed."""
         self._position = 0
         self._window = self._window_at(Place())
         self._upcoming: Window | None = None
@@ -148,7 +149,6 @@ class LiveActivations:
 
 def _check_sizes(batch: int, seed: int, window: int) -> None:
     for name, value in (("batch", batch), ("window", window)):
-        if value < 1:
-            raise ExpanderError(f"{name} must be at least 1, not {value}.")
+        at_least(name, value, 1)
     if not 0 <= seed < 2**64:
         raise ExpanderError(f"The seed must be from 0 to 2^64 - 1, not {seed}.")

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from expander_sae.activations.optional import quiet_transformers, require
-from expander_sae.activations.smollm2 import SHA256, fetch_smollm2, smollm2_folder
-from expander_sae.errors import ExpanderError
+from expander_sae.activations.smollm2 import SHA256, fetch_smollm2, quiet_transformers, smollm2_folder
+from expander_sae.errors import ExpanderError, require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

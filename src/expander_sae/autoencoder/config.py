@@ -63,7 +63,7 @@ class Learned:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    """Of what the file holds, unless that is quantised."""
+    """The dtype that the file holds it in, unless it is quantised."""
     quantised: str | None = None
     """int8 or int4, if it is values that are held so."""
     rows: str | None = None
@@ -87,7 +87,7 @@ class Config:
     latent_bias: bool
     scale: float
     dtype: torch.dtype
-    """Of the biases, and of the values unless they are quantised."""
+    """The dtype of the biases, and of the values unless they are quantised."""
     values: str
     """What values are stored in: the dtype's name, or int8 or int4."""
     provenance: dict[str, Any]

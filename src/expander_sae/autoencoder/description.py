@@ -36,14 +36,14 @@ class Description:
     latent_bias: bool
     scale: float
     dtype: str
-    """Of the biases, and of the values unless they are quantised."""
+    """The dtype of the biases, and of the values unless they are quantised."""
     values: str
     """What the values are stored in: the dtype, or int8 or int4."""
     learned_values: int
     """All learned numbers: dictionary, encoder and biases."""
     bytes_on_disk: int
     bytes_by_part: dict[str, int]
-    """The same by part: values, scales, rows, biases, and the description of it all."""
+    """How many bytes values, scales, rows, biases and the description of it all take."""
     bits_per_column: dict[str, float]
     """What values, scales and rows take."""
     row_bits_bound: float
@@ -56,7 +56,7 @@ class Description:
     provenance: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as a dictionary that JSON can hold."""
+        """The description as a dictionary that JSON can hold."""
         return asdict(self)
 
 

@@ -139,7 +139,7 @@ class Fields:
         return value
 
     def size_or_none(self, name: str) -> int | None:
-        """The same, or None if there is no such entry."""
+        """The entry of this name, an integer of at least 1, or None if there is no such entry."""
         return self.size(name) if name in self._left else None
 
     def inner(self, name: str) -> Fields:

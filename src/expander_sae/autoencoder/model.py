@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -23,18 +23,22 @@ from expander_sae.autoencoder.config import (
 )
 from expander_sae.autoencoder.dictionaries import record_of
 from expander_sae.autoencoder.tensors import convert, read, write
-from expander_sae.coders import Coder, OneShotCoder
+from expander_sae.coders import Candidates, Coder, OneShotCoder
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.kernels.inputs import check_finite
+
+if TYPE_CHECKING:
+    from expander_sae.interventions import Attached
 
 
 class SparseAutoencoder(nn.Module):
     """Writes activations as `W codes + pre_bias`, on activations scaled to a mean norm of sqrt(m).
 
     A one-shot coder (TopK, BatchTopK) reads codes off the encoder: the dictionary itself when `tied`, else a second set
-    of values on the same support, plus the latent bias if there is one. Any other coder works on the dictionary alone.
+    of values on the same support, plus the latent bias if there is one; Candidates reads off it which features may fire
+    and fits them to the dictionary. Any other coder works on the dictionary alone.
     """
 
     pre_bias: nn.Parameter
@@ -115,6 +119,8 @@ class SparseAutoencoder(nn.Module):
         return torch.addcmul(-self.pre_bias, x.to(torch.promote_types(x.dtype, self.pre_bias.dtype)), self.scale)
 
     def _encode(self, centred: Float[Tensor, "*batch m"]) -> Codes:
+        if isinstance(self.coder, Candidates):
+            return self.coder(self.dictionary, centred, self.latent_bias, self.encoder)
         if isinstance(self.coder, OneShotCoder):
             return self.coder(self.encoder, centred, self.latent_bias)
         return self.coder(self.dictionary, centred)
@@ -145,6 +151,19 @@ class SparseAutoencoder(nn.Module):
         other._buffers, other.provenance = dict(self._buffers), dict(self.provenance)
         other.coder = coder
         return other
+
+    def attach(self, model: Any, hookpoint: str, **settings: Any) -> Attached:
+        """This dictionary in a running model, for a `with`: inside, its codes are read and changed at every pass.
+
+        The model is one of Hugging Face's, or what `load_language_model` gives; the hookpoint is the name of a module,
+        such as `layers.12`. Settings are those of `expander_sae.attach`, which takes several dictionaries at once, but
+        for `edits`, which are a list here.
+        """
+        # The only import upwards: what is done with an autoencoder is looked for at the autoencoder.
+        from expander_sae.interventions import attach
+
+        edits = settings.pop("edits", ())
+        return attach(model, {hookpoint: self}, edits={hookpoint: edits}, **settings)
 
     def save(
         self, path: str | PathLike[str], *, dtype: torch.dtype | None = None, values: Quantised | None = None

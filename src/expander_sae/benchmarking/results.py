@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
 from expander_sae.files import json_text
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a result should reach; without a bound it is only measured."""
+
+    least: float = 0.0
+    """How many times more the alternative should take at least."""
+    most: float = math.inf
+    """Bytes that ours may take at most."""
+
+    def __str__(self) -> str:
+        if math.isfinite(self.most):
+            return f"<= {amount(self.most, 'bytes')}"
+        return f">= {self.least:g}x" if self.least > 0 else "measured"
 
 
 @dataclass(frozen=True)
@@ -24,17 +40,22 @@ class Result:
     """Seconds, or bytes."""
     unit: str
     """ "s" or "bytes"."""
-    goal: str
-    """What the ratio should reach."""
-    reached: bool
-    """Whether it does."""
+    goal: Goal
+    """What it should reach."""
     note: str = ""
     """A limit or a remark that belongs beside the number."""
+    is_right: bool = True
+    """Whether what was computed is what it should be, where that was looked at."""
 
     @property
     def ratio(self) -> float:
         """How many times more the alternative takes."""
         return self.theirs / self.ours
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is right and reaches its goal."""
+        return self.is_right and self.theirs >= self.goal.least * self.ours and self.ours <= self.goal.most
 
 
 def amount(value: float, unit: str) -> str:
@@ -59,7 +80,7 @@ _HEADINGS = ("work", "against", "ours", "theirs", "ratio", "goal", "reached")
 def _cells(result: Result) -> tuple[str, ...]:
     ours, theirs = amount(result.ours, result.unit), amount(result.theirs, result.unit)
     reached = "yes" if result.reached else "no"
-    return result.work, result.against, ours, theirs, ratio_text(result.ratio), result.goal, reached
+    return result.work, result.against, ours, theirs, ratio_text(result.ratio), str(result.goal), reached
 
 
 def as_table(results: Sequence[Result], machine: dict[str, str]) -> Table:
@@ -84,5 +105,8 @@ def as_markdown(results: Sequence[Result], machine: dict[str, str], command: str
 
 def as_json(results: Sequence[Result], machine: dict[str, str], command: str) -> str:
     """The results for programs."""
-    rows = [asdict(result) | {"ratio": result.ratio} for result in results]
+    rows = [
+        asdict(result) | {"goal": str(result.goal), "reached": result.reached, "ratio": result.ratio}
+        for result in results
+    ]
     return json_text({"command": command, "machine": machine, "results": rows})

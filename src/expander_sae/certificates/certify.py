@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import pursuit, samples, uniqueness
 from expander_sae.certificates.coherence import coherence_of
-from expander_sae.certificates.config import CertifyConfig
 from expander_sae.certificates.head_mass import HeadMass
+from expander_sae.certificates.matrix import Matrix, SparseMatrix, matrix_of
 from expander_sae.certificates.overlaps import Overlaps, overlaps
-from expander_sae.certificates.sampling import Sets, codes_of_store, random_sets, sets_of_codes
+from expander_sae.certificates.progress import Progress, silent
+from expander_sae.certificates.samples import Sets, codes_of_store, random_sets, sets_of_codes
 from expander_sae.certificates.statements import Certificate, Statement
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
-from expander_sae.certificates.streaming import Report, silent
-from expander_sae.certificates.subject import Columns, SparseColumns, columns_of
+from expander_sae.checks import at_least
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import adversarial_expansion
@@ -33,23 +33,55 @@ PARTNERS = 32
 SUPPORT_ONLY = "everything about supports (theorems 1, 2, 4 and 6)"
 
 
+@dataclass(frozen=True)
+class CertifyConfig:
+    """What to certify, and how long to search and to sample."""
+
+    k: tuple[int, ...] = ()
+    """Features per token to certify for; by default that of the autoencoder's coder."""
+    supports: int = 1000
+    """Uniformly random sets of k features to look at."""
+    tokens: int = 1000
+    """Tokens whose codes to look at."""
+    restarts: int = 100
+    """How often each search for bad sets begins anew."""
+    delta: float = 1e-6
+    """The chance of a bad draw that counts as none."""
+    tau: float = 0.01
+    """Values up to this share of their column's norm are near zero."""
+    seed: int = 0
+    """The seed of the samples and the searches."""
+
+    def __post_init__(self) -> None:
+        for name in ("supports", "tokens", "restarts"):
+            at_least(name, getattr(self, name), 1)
+        if any(k < 1 for k in self.k):
+            raise ExpanderError(f"Every k must be at least 1, not {min(self.k)}.")
+        if not 0 < self.delta < 1:
+            raise ExpanderError(f"delta must be between 0 and 1, not {self.delta}.")
+        if not 0 <= self.tau < 1:
+            raise ExpanderError(f"tau must be from 0 to below 1, not {self.tau}.")
+        if not 0 <= self.seed < 2**32:
+            raise ExpanderError(f"seed must be between 0 and 2**32 - 1, not {self.seed}.")
+
+
 def certify(
     subject: SparseAutoencoder | Dictionary,
-    config: CertifyConfig = CertifyConfig(),  # noqa: B008  (frozen)
+    config: CertifyConfig = CertifyConfig(),
     *,
     codes: Store | Codes | None = None,
-    report: Report = silent,
+    report: Progress = silent,
 ) -> Certificate:
     """What is proved about this very dictionary and what is only measured, kept apart.
 
     With codes, or a store for the autoencoder to encode tokens of, also about the features that codes really use.
     """
     dictionary = subject.dictionary if isinstance(subject, SparseAutoencoder) else subject
-    columns = columns_of(dictionary, config.tau)
+    columns = matrix_of(dictionary, config.tau)
     ks = _asked(subject, config, columns)
     real = _sets_of(subject, columns, codes, config, report)
     statements: list[Statement] = []
-    if isinstance(columns, SparseColumns):
+    if isinstance(columns, SparseMatrix):
         statements += _about_support(columns, ks, config, report)
     else:
         statements.append(uniqueness.almost_all_dense(columns.m, columns.used.size))
@@ -63,7 +95,7 @@ def certify(
     return Certificate(columns.name, ks, tuple(statements), settings)
 
 
-def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, columns: Columns) -> tuple[int, ...]:
+def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, columns: Matrix) -> tuple[int, ...]:
     """The k to certify for."""
     ks = config.k
     if not ks:
@@ -78,10 +110,10 @@ def _asked(subject: SparseAutoencoder | Dictionary, config: CertifyConfig, colum
 
 def _sets_of(
     subject: SparseAutoencoder | Dictionary,
-    columns: Columns,
+    columns: Matrix,
     codes: Store | Codes | None,
     config: CertifyConfig,
-    report: Report,
+    report: Progress,
 ) -> Sets:
     """The features that real codes use; none if there are no codes."""
     if codes is None:
@@ -100,9 +132,7 @@ def _sets_of(
     return sets[: config.tokens]
 
 
-def _populations(
-    columns: Columns, ks: tuple[int, ...], real: Sets, config: CertifyConfig
-) -> Iterator[tuple[str, Sets]]:
+def _populations(columns: Matrix, ks: tuple[int, ...], real: Sets, config: CertifyConfig) -> Iterator[tuple[str, Sets]]:
     """The sets to look at, by what they are called."""
     for k in ks:
         yield f"random sets of {k}", random_sets(columns.used, k, config.supports, config.seed)
@@ -112,7 +142,7 @@ def _populations(
 
 
 def _about_support(
-    columns: SparseColumns, ks: tuple[int, ...], config: CertifyConfig, report: Report
+    columns: SparseMatrix, ks: tuple[int, ...], config: CertifyConfig, report: Progress
 ) -> Iterator[Statement]:
     """Everything about where values are, and how large they are there."""
     largest = min(2 * max(ks), columns.used.size)
@@ -140,12 +170,12 @@ def _about_support(
 
 
 def _worst_expansion(
-    columns: SparseColumns,
+    columns: SparseMatrix,
     largest: int,
     shared: Overlaps,
     stopping: Int64[NDArray[np.int64], " features"],
     config: CertifyConfig,
-    report: Report,
+    report: Progress,
 ) -> Float64[Tensor, " sizes"]:
     """Entry t-1: the largest 1 - |N(T)| / (d |T|) found, over sets T of at most t features.
 

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.mask import Mask
+from expander_sae.certificates.matrix import Mask, Matrix, SparseMatrix
 from expander_sae.certificates.overlaps import count_shared, counters
-from expander_sae.certificates.streaming import Report, over_features
-from expander_sae.certificates.subject import Columns, SparseColumns
+from expander_sae.certificates.progress import Progress, over_features
 
 MARGIN = 1e-9
 """What must be less than 1 must be so by this much: flat columns that share one coordinate reach exactly 1 at k = 4."""
@@ -66,10 +65,10 @@ def _coherence_k(mu: float, most: int) -> int:
     return sum((2 * k - 1) * mu < 1 - MARGIN for k in range(1, most + 1))
 
 
-def coherence_of(columns: Columns, partners: int, report: Report) -> Coherence:
-    """Of the columns that are not zero, with so many partners at most."""
+def coherence_of(columns: Matrix, partners: int, report: Progress) -> Coherence:
+    """The coherence of the columns that are not zero, with so many partners at most."""
     partners = max(1, min(partners, columns.used.size - 1))
-    if isinstance(columns, SparseColumns):
+    if isinstance(columns, SparseMatrix):
         babel = sparse_coherence(columns.units, columns.mask, partners, report)
     else:
         babel = dense_coherence(columns.units[columns.used], partners, report)
@@ -77,7 +76,7 @@ def coherence_of(columns: Columns, partners: int, report: Report) -> Coherence:
 
 
 def sparse_coherence(
-    units: Float64[NDArray[np.float64], "n d"], mask: Mask, partners: int, report: Report
+    units: Float64[NDArray[np.float64], "n d"], mask: Mask, partners: int, report: Progress
 ) -> Float64[NDArray[np.float64], " partners_plus_1"]:
     """The Babel function of unit columns on a mask, without an n by n matrix: memory grows with n."""
     by_coordinate = _by_coordinate(units, mask.rows, mask.starts)
@@ -91,7 +90,7 @@ def sparse_coherence(
 
 
 def dense_coherence(
-    units: Float64[NDArray[np.float64], "n m"], partners: int, report: Report
+    units: Float64[NDArray[np.float64], "n m"], partners: int, report: Progress
 ) -> Float64[NDArray[np.float64], " partners_plus_1"]:
     """The Babel function of unit columns, from blocks of their inner products."""
     n = len(units)

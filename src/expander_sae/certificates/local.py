@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from expander_sae.certificates.coherence import MARGIN
 from expander_sae.certificates.head_mass import spreading_of
-from expander_sae.certificates.mask import Mask
+from expander_sae.certificates.matrix import Mask
 
 INDEPENDENT = 1e-6
 """Unit columns with a smallest singular value up to this count as dependent."""
@@ -24,11 +24,11 @@ class Local(NamedTuple):
     erc: float
     """max over j outside S of |pinv(W_S) W_j|_1; infinite where the columns of S are dependent."""
     smallest_singular_value: float
-    """Of W_S with unit columns."""
+    """The smallest singular value of W_S with unit columns."""
     remaining: int | None
     """Features of its largest stopping set; None for dense columns."""
     remaining_effective: int | None
-    """The same without values near zero."""
+    """Features of its largest stopping set when values near zero do not count; None for dense columns."""
     spreading: float | None
     """The c of theorem 1 for all codes on S; None for dense columns."""
 

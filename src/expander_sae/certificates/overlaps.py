@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.mask import Mask
-from expander_sae.certificates.streaming import Report, over_features
+from expander_sae.certificates.matrix import Mask
+from expander_sae.certificates.progress import Progress, over_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Overlaps:
         return min(float(degree), (degree * (best - 1) + shared / best) / (best + 1))
 
 
-def overlaps(mask: Mask, partners: int, stage: str, report: Report) -> Overlaps:
+def overlaps(mask: Mask, partners: int, stage: str, report: Progress) -> Overlaps:
     """All overlaps, from the features of each coordinate: work grows with the sum of squared degrees, memory with n.
 
     t features that each share at most d (d_min - 1) coordinates with the others touch at least t, by Cauchy-Schwarz on

@@ -11,8 +11,7 @@ from torch import Tensor
 from expander_sae.certificates.coherence import Coherence
 from expander_sae.certificates.head_mass import HeadMass, spreading
 from expander_sae.certificates.overlaps import Overlaps
-from expander_sae.certificates.statements import Statement
-from expander_sae.certificates.words import those_of, up_to
+from expander_sae.certificates.statements import Statement, those_of, up_to
 
 PURSUIT = "pursuit for all codes (coherence, Babel function)"
 SPREADING = "l1 norm of all codes (theorem 1)"

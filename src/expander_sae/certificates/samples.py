@@ -1,25 +1,107 @@
-"""Statements about sets of features that were looked at one by one: each is decided exactly, the share is measured."""
+"""Sets of features looked at one by one, random ones or those of codes: each is decided, the share is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from threading import local
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from numpy.typing import NDArray
+from scipy.special import betaincinv  # scipy.stats takes long to import
 
+from expander_sae.activations.store import Store
+from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates.local import DenseSets, Local, SparseSets
-from expander_sae.certificates.sampling import Rate, Sets
+from expander_sae.certificates.matrix import Matrix, SparseMatrix
+from expander_sae.certificates.progress import Progress
 from expander_sae.certificates.statements import Statement
-from expander_sae.certificates.streaming import Report
-from expander_sae.certificates.subject import Columns, SparseColumns
-from expander_sae.certificates.words import share
+from expander_sae.dictionaries import Codes
+from expander_sae.errors import ExpanderError
+
+CONFIDENCE = 0.95
+TOKENS_AT_ONCE = 1024
+
+Sets = Sequence[Int64[NDArray[np.int64], " features"]]
 
 
-def decide(columns: Columns, sets: Sets, stage: str, report: Report) -> list[Local]:
+@dataclass(frozen=True)
+class Rate:
+    """A share of a population, from a sample of it."""
+
+    passed: int
+    trials: int
+    low: float
+    """With `high` the Clopper-Pearson interval of 95 %."""
+    high: float
+
+    @classmethod
+    def of(cls, outcomes: Iterable[bool]) -> Rate:
+        """The share of true outcomes."""
+        each = list(outcomes)
+        return cls.counted(sum(each), len(each))
+
+    @classmethod
+    def counted(cls, passed: int, trials: int) -> Rate:
+        """So many of so many."""
+        tail = (1 - CONFIDENCE) / 2
+        low = float(betaincinv(passed, trials - passed + 1, tail)) if passed else 0.0
+        high = float(betaincinv(passed + 1, trials - passed, 1 - tail)) if passed < trials else 1.0
+        return cls(passed, trials, low, high)
+
+    @property
+    def share(self) -> float:
+        """Of the sample."""
+        return self.passed / self.trials
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} of them (95 % interval {self.low:.1%} to {self.high:.1%})"
+
+
+def random_sets(features: Int64[NDArray[np.int64], " features"], k: int, number: int, seed: int) -> Sets:
+    """Independent uniformly random sets of k of these features, ascending."""
+    generator = np.random.default_rng([seed, k])
+    return [np.sort(generator.choice(features, k, replace=False, shuffle=False)) for _ in range(number)]
+
+
+def sets_of_codes(codes: Codes) -> Sets:
+    """The features that each token uses, ascending; tokens that use none are left out."""
+    active, indices = (
+        codes.active.reshape(-1, codes.active.shape[-1]),
+        codes.indices.reshape(-1, codes.indices.shape[-1]),
+    )
+    sets = [np.unique(line[used].numpy()) for line, used in zip(indices.cpu(), active.cpu(), strict=True)]
+    return [each.astype(np.int64) for each in sets if each.size]
+
+
+@torch.no_grad()
+def codes_of_store(sae: SparseAutoencoder, store: Store, tokens: int, seed: int, report: Progress) -> Codes:
+    """The autoencoder's own codes for tokens drawn from all over a store, massive ones left out."""
+    if store.width != sae.m:
+        raise ExpanderError(
+            f"The dictionary is for activations of width {sae.m}, but those of {store.path} are {store.width} wide; "
+            "give a store of the hookpoint that it was trained on."
+        )
+    if len(store) == 0:
+        raise ExpanderError(f"{store.path} holds no token yet; let the harvest write at least one shard.")
+    chosen = np.sort(np.random.default_rng(seed).choice(len(store), min(tokens, len(store)), replace=False))
+    pieces: list[Codes] = []
+    for start in range(0, len(chosen), TOKENS_AT_ONCE):
+        batch = [store[position : position + 1] for position in chosen[start : start + TOKENS_AT_ONCE].tolist()]
+        ordinary = [token.activations for token in batch if not bool(token.massive)]
+        if ordinary:
+            pieces.append(sae.encode(torch.cat(ordinary).to(sae.dictionary.device, torch.float32)).to("cpu"))
+        report("encoding", start + len(batch), len(chosen))
+    if not pieces:
+        raise ExpanderError(f"Every token drawn from {store.path} is massive, so no code can be looked at.")
+    return Codes.concatenate(pieces)
+
+
+def decide(columns: Matrix, sets: Sets, stage: str, report: Progress) -> list[Local]:
     """What is known about each of these sets."""
     own = local()
 
@@ -36,8 +118,8 @@ def decide(columns: Columns, sets: Sets, stage: str, report: Report) -> list[Loc
     return found
 
 
-def _decider(columns: Columns) -> Callable[[Any], Local]:
-    if isinstance(columns, SparseColumns):
+def _decider(columns: Matrix) -> Callable[[Any], Local]:
+    if isinstance(columns, SparseMatrix):
         return SparseSets(columns.values, columns.units, columns.mask, columns.effective)
     return DenseSets(columns.units)
 
@@ -55,7 +137,7 @@ def _pursuit(found: list[Local], population: str) -> Statement:
     rate = Rate.of(each.recovers for each in found)
     ercs = np.array([each.erc for each in found])
     sentence = (
-        f"Signed orthogonal matching pursuit, and basis pursuit with unit columns, find every code on {share(rate)}; "
+        f"Signed orthogonal matching pursuit, and basis pursuit with unit columns, find every code on {rate}; "
         f"on the others they may still find most. The condition asks for less than 1; {_quantiles(ercs)['median']:.3g} "
         "is in the middle."
     )
@@ -67,7 +149,7 @@ def _uniqueness(found: list[Local], population: str) -> Statement:
     rate = Rate.of(each.remaining == 0 for each in found)
     effective = Rate.of(each.remaining_effective == 0 for each in found)
     sentence = (
-        f"For all values that are not zero, columns are independent on {share(rate)}; without values near zero on "
+        f"For all values that are not zero, columns are independent on {rate}; without values near zero on "
         f"{effective.share:.1%}."
     )
     sizes = [each.remaining for each in found if each.remaining]
@@ -92,7 +174,7 @@ def _l1_norm(found: list[Local], population: str) -> Statement:
     rate = Rate.of(bool(constant > 0) for constant in constants)
     quantiles = _quantiles(constants)
     sentence = (
-        f"|W x|_1 is at least c times the l1 norm of the weighted code with a positive c on {share(rate)}; c is "
+        f"|W x|_1 is at least c times the l1 norm of the weighted code with a positive c on {rate}; c is "
         f"{quantiles['median']:.2f} in the middle."
     )
     numbers = asdict(rate) | {"share": rate.share, "c": quantiles}

@@ -1,8 +1,9 @@
-"""What a certificate consists of: statements, each of which says whether it is proved or only measured."""
+"""What a certificate consists of: statements, in words, each of which is proved, refuted, open or only measured."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -64,3 +65,48 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+HEADINGS: dict[Status, str] = {
+    "proved": "PROVED",
+    "refuted": "REFUTED, by a witness",
+    "open": "OPEN: tried, and nothing is decided",
+    "measured": "MEASURED, not proved",
+    "not applicable": "DOES NOT APPLY",
+}
+
+
+def as_text(certificate: Certificate, width: int = 100) -> str:
+    """Every statement under the heading of its status."""
+    asked = ", ".join(map(str, certificate.k))
+    parts = [f"{certificate.dictionary}; k = {asked}"]
+    for status in STATUSES:
+        statements = certificate.with_status(status)
+        if statements:
+            parts.append(f"\n{HEADINGS[status]}")
+        for statement in statements:
+            parts.append(f"  {statement.name}")
+            parts.append(textwrap.fill(statement.sentence, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(parts)
+
+
+def count(number: int, noun: str) -> str:
+    """1 feature, 2,000 features."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def power(log10: float) -> str:
+    """A number from its logarithm, also where it is too small for a float."""
+    if log10 >= -300 or log10 == -math.inf:
+        return f"{10**log10:.2g}"
+    return f"{10 ** (log10 - math.floor(log10)):.2g}e{math.floor(log10)}"
+
+
+def up_to(k: int) -> str:
+    """What a statement covers."""
+    return f"every code of {'one feature' if k == 1 else f'up to {k} features'}"
+
+
+def those_of(k: int) -> str:
+    """What a statement does not cover."""
+    return f"codes of {'one feature' if k == 1 else f'{k} features'}"

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
-from expander_sae.certificates.mask import Mask
-from expander_sae.certificates.streaming import Report
+from expander_sae.certificates.matrix import Mask
+from expander_sae.certificates.progress import Progress
 
 
 def smallest_stopping_set(
-    mask: Mask, covers: Int64[NDArray[np.int64], " n"], largest: int, restarts: int, seed: int, report: Report
+    mask: Mask, covers: Int64[NDArray[np.int64], " n"], largest: int, restarts: int, seed: int, report: Progress
 ) -> Int64[NDArray[np.int64], " features"]:
     """The smallest stopping set found with at most `largest` features, ascending; empty if none was found.
 

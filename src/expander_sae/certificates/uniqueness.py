@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from expander_sae.certificates.first_moment import Draw, largest_certified, log_bounds
 from expander_sae.certificates.local import INDEPENDENT
-from expander_sae.certificates.mask import Mask
+from expander_sae.certificates.matrix import Mask, SparseMatrix
 from expander_sae.certificates.overlaps import Overlaps
-from expander_sae.certificates.statements import Statement, Status
-from expander_sae.certificates.subject import SparseColumns
-from expander_sae.certificates.words import count, power, those_of, up_to
+from expander_sae.certificates.statements import Statement, Status, count, power, those_of, up_to
 
 BY_OVERLAPS = "unique codes, by overlaps (theorem 2)"
 BY_DRAW = "unique codes, by the draw (theorem 6)"
@@ -26,7 +24,7 @@ VALUES = "values that count"
 WITHOUT_SMALL = ", without values near zero"
 
 
-def values_that_count(columns: SparseColumns, tau: float) -> Statement:
+def values_that_count(columns: SparseMatrix, tau: float) -> Statement:
     """How many values are zero or near it."""
     present, near = columns.mask.degrees, columns.effective.degrees
     total, absent = columns.support.entries, present.size - columns.used.size
@@ -78,7 +76,7 @@ def almost_all_dense(m: int, n: int) -> Statement:
     return Statement(ALMOST_ALL, "proved" if k else "open", sentence, {"k": k})
 
 
-def stopping_set(columns: SparseColumns, found: Int64[NDArray[np.int64], " features"], restarts: int) -> Statement:
+def stopping_set(columns: SparseMatrix, found: Int64[NDArray[np.int64], " features"], restarts: int) -> Statement:
     """The smallest stopping set that a search found, and what these very values make of it."""
     if found.size == 0:
         sentence = f"Searching {count(restarts, 'time')} found no stopping set."
@@ -102,7 +100,7 @@ def stopping_set(columns: SparseColumns, found: Int64[NDArray[np.int64], " featu
 
 
 def by_draw(
-    columns: SparseColumns, mask: Mask, looked_at: int, ks: Sequence[int], delta: float, found: int, suffix: str = ""
+    columns: SparseMatrix, mask: Mask, looked_at: int, ks: Sequence[int], delta: float, found: int, suffix: str = ""
 ) -> Statement:
     """How unlikely a draw of such a support is that has a small stopping set.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from expander_sae.checks import at_least
 from expander_sae.console import terminal, waiting
 from expander_sae.errors import ExpanderError
 
@@ -20,12 +21,11 @@ class Bench:
 
     def run(self) -> None:
         """Run every case, then print and write the table."""
-        from expander_sae.benchmarking.machine import describe_machine
+        from expander_sae.benchmarking.cases import cases
+        from expander_sae.benchmarking.measure import describe_machine
         from expander_sae.benchmarking.results import as_json, as_markdown, as_table
-        from expander_sae.benchmarking.suite import cases
 
-        if self.repeats < 1:
-            raise ExpanderError(f"repeats must be at least 1, not {self.repeats}.")
+        at_least("repeats", self.repeats, 1)
         for path in (self.json, self.markdown):
             if path is not None and not path.absolute().parent.is_dir():
                 raise ExpanderError(f"The folder of {path} does not exist.")

@@ -22,12 +22,17 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Look and measure": {
         "eval": "what a dictionary loses, and what a model loses by it",
+        "features": "where every feature fires, with what, and what it promotes",
         "quality": "what the features of dictionaries tell a reader",
+        "dashboard": "a page with every feature, to open in a browser",
+        "view": "the same page with the model behind it: type, see, steer",
+        "steer": "let the model write with features turned up or down",
+        "attribute": "which features a prediction rests on",
         "certify": "what is proved about a dictionary, refuted, or measured",
     },
     "Studies": {
         "demo": "four dictionaries for a layer of a real model, one report",
-        "study": "one question answered, by experiments of one command",
+        "study": "one question, answered: frontier, supports, recovery, ...",
         "bench": "speed, size and memory against others, on this machine",
     },
     "Files": {

@@ -8,6 +8,7 @@ import tyro
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import at_least
 from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.training import cut, energies
@@ -36,8 +37,7 @@ class Cut:
 
     def run(self) -> None:
         """Cut, write, and say how many values are left."""
-        if self.tokens < 1:
-            raise ExpanderError(f"tokens must be at least 1, not {self.tokens}.")
+        at_least("tokens", self.tokens, 1)
         if self.out.resolve() == self.path.resolve():
             raise ExpanderError(f"{self.out} would replace the autoencoder by one that knows less; choose another.")
         sae, store = SparseAutoencoder.load(self.path), Store.open(self.store)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.cli.inputs import coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
 
@@ -48,9 +48,8 @@ class Eval:
     def run(self) -> None:
         """Evaluate, print the table, write the files."""
         from expander_sae.evaluation import default_reference, evaluate, load_runs, text_for
-        from expander_sae.evaluation.subjects import check_reference
-        from expander_sae.evaluation.table import as_table, notes
-        from expander_sae.evaluation.writing import check_writable, write
+        from expander_sae.evaluation.autoencoders import check_reference
+        from expander_sae.evaluation.tables import as_table, check_writable, notes, write
 
         for path in self.out:
             check_writable(path)

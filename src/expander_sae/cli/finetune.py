@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.cli.inputs import autoencoder_in, language_model_of
 from expander_sae.console import terminal
 from expander_sae.finetuning import FinetuneConfig, FinetuneRun, finetune

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.store import Store
-from expander_sae.activations.store.disk import TOKENS_PER_SHARD
+from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.distribution import joined
 

@@ -44,3 +44,13 @@ def coder_asked_for(name: str | None, signed: bool) -> Coder | None:
     if signed:
         raise ExpanderError("--signed belongs to the coder that --coder names; give one.")
     return None
+
+
+def hookpoint_of(sae: SparseAutoencoder, name: str | None) -> str:
+    """The hookpoint of this name, or the one that the autoencoder was trained at."""
+    from expander_sae.evaluation import trained_with
+
+    hookpoint = name or trained_with({"": sae}, "hookpoint")
+    if hookpoint is None:
+        raise ExpanderError("The autoencoder does not say where in the model it was trained; give --hookpoint.")
+    return str(hookpoint)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.cli.inputs import autoencoder_in, coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError

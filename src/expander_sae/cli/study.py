@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
 
 from expander_sae.console import Announcer, terminal
 from expander_sae.errors import ExpanderError
-from expander_sae.studies import STUDIES
-from expander_sae.studies.study import load_study
 
 if TYPE_CHECKING:
     from expander_sae.reporting.report import Report
-    from expander_sae.studies.study import Config, Listener
+    from expander_sae.studies.study import Config, Listener, Study
 
+STUDIES = {
+    "frontier": "What does a dictionary keep, at equal learned values or bytes, beside dense ones made smaller?",
+    "supports": "Does it matter where the values of a column are, or only how many there are?",
+    "amortisation": "How much of what small dictionaries lose is the encoder's, and not the dictionary's?",
+    "recovery": "How many active features can every coder find exactly, and what does theory say?",
+    "coding": "Is it the encoder that fails or the dictionary, where true codes and columns are known?",
+    "scaling": "What do more features, active features, values per column and tokens buy?",
+    "planted": "How well and how fast do coders find planted codes on a sparse and on a dense dictionary?",
+}
+"""Every study, by the name of its folder in `studies`, with the question that it answers."""
+MISUSED = 2
+"""Exit status where no study was named."""
 PAGE = "page"
 """What binds reports; no study may be called so."""
 
@@ -45,7 +57,7 @@ class Page:
 
         if not self.folders:
             raise ExpanderError("There is nothing to bind; give at least one folder of a finished study.")
-        reports = [report for folder in self.folders for report in read_reports(folder)]
+        reports = [report for folder in self.folders for report in read_reports(folder, [*STUDIES, "demo"])]
         self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, page_of(reports, self.title).encode())
         terminal().print(f"{len(reports)} reports are in {self.out}.", soft_wrap=True)
@@ -56,6 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     name, rest = next(iter(arguments), "--help"), list(arguments[1:])
     if name in ("-h", "--help"):
         _list_studies()
+        sys.exit(0 if arguments else MISUSED)
     elif name == PAGE:
         tyro.cli(Page, prog=f"expander study {PAGE}", args=rest).run()
     elif name in STUDIES:
@@ -73,7 +86,7 @@ def _list_studies() -> None:
 
 def _run(name: str, arguments: Sequence[str]) -> None:
     """Carry out a study and say where its report is."""
-    study = load_study(name)
+    study: Study[Any] = import_module(f"expander_sae.studies.{name}").STUDY
     config = tyro.cli(study.config, prog=f"expander study {name}", args=arguments)
     console = terminal()
     report = answer(study.run, config, console)
@@ -87,7 +100,7 @@ def answer(run: Callable[[Config, Listener], Report], config: Config, console: C
         report = run(config, announcer)
     report.write(config.out)
     heading, table = next(iter(report.tables.items()))
-    console.print(f"{heading}:", highlight=False)
+    console.print(f"{heading}:")
     console.print(table.to_rich())
     for finding in report.findings:
         console.print(finding)

@@ -2,15 +2,13 @@
 
 from expander_sae.coders.base import Coder, OneShotCoder
 from expander_sae.coders.basis_pursuit import BasisPursuit
-from expander_sae.coders.batch_topk import BatchTopK
+from expander_sae.coders.candidates import Candidates
 from expander_sae.coders.coordinate_descent import CoordinateDescent
 from expander_sae.coders.fista import FISTA
-from expander_sae.coders.htp import HTP
-from expander_sae.coders.matching_pursuit import MatchingPursuit
-from expander_sae.coders.niht import NIHT
-from expander_sae.coders.omp import OMP
+from expander_sae.coders.pursuit import OMP, MatchingPursuit
 from expander_sae.coders.ssmp import SSMP
-from expander_sae.coders.topk import TopK
+from expander_sae.coders.thresholding import HTP, NIHT
+from expander_sae.coders.topk import BatchTopK, TopK
 from expander_sae.coders.voting import VotingDecoder
 
 __all__ = [
@@ -21,6 +19,7 @@ __all__ = [
     "SSMP",
     "BasisPursuit",
     "BatchTopK",
+    "Candidates",
     "Coder",
     "CoordinateDescent",
     "MatchingPursuit",

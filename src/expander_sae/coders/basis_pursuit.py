@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from expander_sae.checks import at_least
-from expander_sae.coders.base import Coder
-from expander_sae.coders.tokens import code_in_chunks, rounding_unit
+from expander_sae.coders.base import Coder, code_in_chunks, rounding_unit
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from expander_sae.coders.base import CHUNK_ELEMENTS, in_token_order
 from expander_sae.coders.lasso import LassoCoder, duality_gap, soft_threshold
-from expander_sae.coders.tokens import CHUNK_ELEMENTS, in_token_order
 from expander_sae.dictionaries import Codes, Dictionary
 
 NEWCOMERS = 10

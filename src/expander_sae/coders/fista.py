@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from expander_sae.coders.base import in_token_order, synthesize_dense
 from expander_sae.coders.lasso import LassoCoder, duality_gap, soft_threshold
-from expander_sae.coders.tokens import in_token_order, synthesize_dense
 from expander_sae.dictionaries import Codes, Dictionary
 
 POWER_ITERATIONS = 30

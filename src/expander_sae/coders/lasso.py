@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.checks import at_least
-from expander_sae.coders.base import Coder
-from expander_sae.coders.tokens import code_in_chunks, largest
+from expander_sae.coders.base import Coder, code_in_chunks, largest
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 

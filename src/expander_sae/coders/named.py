@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from expander_sae.coders.base import Coder
 from expander_sae.coders.basis_pursuit import BasisPursuit
-from expander_sae.coders.batch_topk import BatchTopK
+from expander_sae.coders.candidates import Candidates
 from expander_sae.coders.coordinate_descent import CoordinateDescent
 from expander_sae.coders.fista import FISTA
-from expander_sae.coders.htp import HTP
 from expander_sae.coders.lasso import LassoCoder
-from expander_sae.coders.matching_pursuit import MatchingPursuit
-from expander_sae.coders.niht import NIHT
-from expander_sae.coders.omp import OMP
+from expander_sae.coders.pursuit import OMP, MatchingPursuit
 from expander_sae.coders.ssmp import SSMP
-from expander_sae.coders.topk import TopK
+from expander_sae.coders.thresholding import HTP, NIHT
+from expander_sae.coders.topk import BatchTopK, TopK
 from expander_sae.coders.voting import VotingDecoder
 from expander_sae.errors import ExpanderError
 
 CODERS: dict[str, type[Coder]] = {
     "topk": TopK,
     "batch_topk": BatchTopK,
+    "candidates": Candidates,
     "mp": MatchingPursuit,
     "omp": OMP,
     "niht": NIHT,

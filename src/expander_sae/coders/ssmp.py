@@ -10,9 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from expander_sae.checks import at_least
-from expander_sae.coders.base import Coder
-from expander_sae.coders.tokens import code_in_chunks
-from expander_sae.coders.weighted_median import weighted_median
+from expander_sae.coders.base import Coder, code_in_chunks
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import ROUNDING
@@ -145,3 +143,14 @@ class SSMP(Coder):
 def _residual(columns: SparseColumns, x: Float[Tensor, "batch m"], codes: Codes) -> Float[Tensor, "batch m"]:
     used = SparseColumns(columns.rows[codes.indices], columns.values[codes.indices])
     return x - used.combine(codes.values, x.shape[1])
+
+
+def weighted_median(points: Float[Tensor, "*batch d"], weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """A z that minimises `sum(weights * |points - z|)`, always one of the points, the lowest of equally good ones.
+
+    Weights are not negative; points of weight zero do not count, unless all have it.
+    """
+    ordered = points.sort(dim=-1)
+    mass = weights.gather(-1, ordered.indices).cumsum(dim=-1)
+    middle = (mass >= mass[..., -1:] / 2).int().argmax(dim=-1, keepdim=True)
+    return ordered.values.gather(-1, middle)[..., 0]

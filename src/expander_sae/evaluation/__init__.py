@@ -1,12 +1,11 @@
 """Evaluation: how close reconstructions are, what a language model loses by them, and how sure that is."""
 
+from expander_sae.evaluation.autoencoders import default_reference, load_runs, run_folders
 from expander_sae.evaluation.language_model import evaluate
 from expander_sae.evaluation.probe import LossProbe
 from expander_sae.evaluation.results import DENSITY_EDGES, Evaluation, Interval, Kind, LanguageModelLoss
-from expander_sae.evaluation.runs import load_runs
 from expander_sae.evaluation.setting import text_for, trained_with
 from expander_sae.evaluation.stored_activations import evaluate_activations
-from expander_sae.evaluation.subjects import default_reference
 
 __all__ = [
     "DENSITY_EDGES",
@@ -19,6 +18,7 @@ __all__ = [
     "evaluate",
     "evaluate_activations",
     "load_runs",
+    "run_folders",
     "text_for",
     "trained_with",
 ]

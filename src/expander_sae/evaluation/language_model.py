@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import overload
+from typing import TypedDict, Unpack, overload
 
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
+from expander_sae.evaluation.autoencoders import Subjects, check_reference, check_width, subjects_of
 from expander_sae.evaluation.bootstrap import Bootstrap
 from expander_sae.evaluation.losses import Baselines, PatchedLoss, language_model_loss
 from expander_sae.evaluation.reconstruction import ReconstructionMeter
 from expander_sae.evaluation.results import Evaluation, Scope
 from expander_sae.evaluation.setting import Setting
-from expander_sae.evaluation.subjects import Subjects, check_reference, check_width, subjects_of
 from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.interventions.replaced import PatchedModel
 
@@ -25,31 +25,24 @@ SHARED_PASSES = 4
 """Passes over the text that all autoencoders share: its activations, then clean, with zeros and with the mean."""
 
 
+class Options(TypedDict, total=False):
+    """What `evaluate` takes besides the autoencoders and the language model."""
+
+    hookpoint: str | None
+    text: TextConfig | None
+    tokens: int
+    reference: str | None
+    coder: Coder | None
+    report: Report
+
+
 @overload
-def evaluate(
-    saes: SparseAutoencoder,
-    language_model: LanguageModel,
-    *,
-    hookpoint: str | None = None,
-    text: TextConfig | None = None,
-    tokens: int = 50_000,
-    reference: str | None = None,
-    coder: Coder | None = None,
-    report: Report = lambda done: None,
-) -> Evaluation: ...
+def evaluate(saes: SparseAutoencoder, language_model: LanguageModel, **options: Unpack[Options]) -> Evaluation: ...
 
 
 @overload
 def evaluate(
-    saes: Mapping[str, SparseAutoencoder],
-    language_model: LanguageModel,
-    *,
-    hookpoint: str | None = None,
-    text: TextConfig | None = None,
-    tokens: int = 50_000,
-    reference: str | None = None,
-    coder: Coder | None = None,
-    report: Report = lambda done: None,
+    saes: Mapping[str, SparseAutoencoder], language_model: LanguageModel, **options: Unpack[Options]
 ) -> dict[str, Evaluation]: ...
 
 

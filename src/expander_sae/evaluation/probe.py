@@ -7,9 +7,9 @@ import torch
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.evaluation.losses import Baselines, PatchedLoss
 from expander_sae.evaluation.setting import Setting
-from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.interventions.replaced import PatchedModel
 

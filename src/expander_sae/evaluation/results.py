@@ -62,11 +62,11 @@ class LanguageModelLoss:
     clean: Interval
     """Cross-entropy of the model as it is."""
     patched: Interval
-    """With reconstructions in place of the activations."""
+    """Cross-entropy with reconstructions in place of the activations."""
     zero: Interval
-    """With zeros in their place."""
+    """Cross-entropy with zeros in their place."""
     mean: Interval
-    """With their mean in their place."""
+    """Cross-entropy with their mean in their place."""
     kl: Interval
     """KL(clean || patched)."""
     recovered_zero: Interval
@@ -102,7 +102,7 @@ class Evaluation:
 
     name: str
     coder: str
-    """With its k or penalty, such as topk:16."""
+    """The coder with its k or penalty, such as topk:16."""
     tokens: int
     """Tokens that were read, those passed through included."""
     documents: int

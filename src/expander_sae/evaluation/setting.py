@@ -9,10 +9,10 @@ from typing import Any
 from expander_sae.activations.harvest import TextConfig, pinned_text
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.texts.document import Part
+from expander_sae.activations.texts.files import Part
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
-from expander_sae.evaluation.subjects import Subjects
+from expander_sae.evaluation.autoencoders import Subjects
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, overload
+from typing import NamedTuple, TypedDict, Unpack, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +14,10 @@ from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
 from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.autoencoders import check_width, subjects_of
 from expander_sae.evaluation.bootstrap import Bootstrap
 from expander_sae.evaluation.reconstruction import ReconstructionMeter
 from expander_sae.evaluation.results import Evaluation, Scope
-from expander_sae.evaluation.subjects import check_width, subjects_of
 
 TOKENS_AT_ONCE = 4096
 
@@ -73,25 +73,23 @@ def _norms(x: Float[Tensor, "tokens m"]) -> Float[Tensor, " tokens"]:
     return torch.linalg.vector_norm(x, dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
+class Options(TypedDict, total=False):
+    """What `evaluate_activations` takes besides the autoencoders and the activations."""
+
+    documents: Int[Tensor, " tokens"] | None
+    tokens: int | None
+    coder: Coder | None
+
+
 @overload
 def evaluate_activations(
-    saes: SparseAutoencoder,
-    source: Store | Float[Tensor, "tokens m"],
-    *,
-    documents: Int[Tensor, " tokens"] | None = None,
-    tokens: int | None = None,
-    coder: Coder | None = None,
+    saes: SparseAutoencoder, source: Store | Float[Tensor, "tokens m"], **options: Unpack[Options]
 ) -> Evaluation: ...
 
 
 @overload
 def evaluate_activations(
-    saes: Mapping[str, SparseAutoencoder],
-    source: Store | Float[Tensor, "tokens m"],
-    *,
-    documents: Int[Tensor, " tokens"] | None = None,
-    tokens: int | None = None,
-    coder: Coder | None = None,
+    saes: Mapping[str, SparseAutoencoder], source: Store | Float[Tensor, "tokens m"], **options: Unpack[Options]
 ) -> dict[str, Evaluation]: ...
 
 

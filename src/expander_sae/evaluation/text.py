@@ -18,9 +18,9 @@ from expander_sae.activations.texts.tokens import SHORTEST, TokenisedDocument
 from expander_sae.errors import ExpanderError
 
 TOKENS_PER_BATCH = 2048
-"""At most, as long as a context fits."""
+"""Tokens of a batch at most, as long as a context fits."""
 LOGITS_PER_BATCH = 2**27
-"""At most, as long as a context fits: half a gigabyte of them in float32."""
+"""Logits of a batch at most, as long as a context fits: half a gigabyte of them in float32."""
 POOL = 2_000_000
 """Tokens that a passage from here and there is drawn from, where it needs no more."""
 KEPT_BYTES = 2**30
@@ -35,7 +35,7 @@ class Part:
 
     ids: Int[Tensor, "pieces length"]
     document: Int[Tensor, " pieces"]
-    """Of every piece, numbered from 0 without gaps over the whole text."""
+    """The document of every piece, numbered from 0 without gaps over the whole text."""
     predicts: Bool[Tensor, "pieces length"]
     """Tokens whose prediction of the next one counts: there is a next one, and the token is not special."""
     replaced: Bool[Tensor, "pieces length"]
@@ -220,5 +220,5 @@ class TextActivations:
 
 
 def _norms(activations: Float[Tensor, "*tokens m"]) -> Float[Tensor, "*tokens"]:
-    """Of every token, in float32 at least."""
+    """The norm of every token, in float32 at least."""
     return torch.linalg.vector_norm(activations, dim=-1, dtype=torch.promote_types(activations.dtype, torch.float32))

@@ -20,17 +20,19 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import at_least
 from expander_sae.coders import OMP, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.evaluation.setting import Setting, text_for
-from expander_sae.evaluation.subjects import check_width
 from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
+from expander_sae.training.config import check_schedule
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
 from expander_sae.training.learner import Descent, learning_rate_rule
 from expander_sae.training.metrics import Mean, Numbers
@@ -69,16 +71,10 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ExpanderError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
-            raise ExpanderError(f"learning_rate must be above zero and finite, not {self.learning_rate}.")
+            at_least(name, getattr(self, name), 1)
+        check_schedule(self)
         if not 0 <= self.fvu_weight < math.inf:
             raise ExpanderError(f"fvu_weight must be at least zero and finite, not {self.fvu_weight}.")
-        if not (self.warm_up >= 0 and self.decay >= 0 and self.warm_up + self.decay <= 1):
-            raise ExpanderError(
-                f"warm_up and decay must be shares that add up to at most 1, not {self.warm_up} and {self.decay}."
-            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ExpanderError(f"betas must be from 0 to below 1, not {self.betas}.")
         if not self.clip > 0:

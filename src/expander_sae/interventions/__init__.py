@@ -2,7 +2,7 @@
 
 from expander_sae.interventions.attached import Attached, attach
 from expander_sae.interventions.attribution import Attribution, Effect, attribute, logit_difference, text_loss
-from expander_sae.interventions.edits import Ablate, Add, Clamp, Edit, Patch, Scale
+from expander_sae.interventions.edits import Ablate, Add, Clamp, Edit, Kind, Patch, Scale, edit_in_units
 from expander_sae.interventions.steering import NextToken, Steered, steer
 
 __all__ = [
@@ -13,12 +13,14 @@ __all__ = [
     "Clamp",
     "Edit",
     "Effect",
+    "Kind",
     "NextToken",
     "Patch",
     "Scale",
     "Steered",
     "attach",
     "attribute",
+    "edit_in_units",
     "logit_difference",
     "steer",
     "text_loss",

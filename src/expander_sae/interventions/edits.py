@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -111,6 +112,22 @@ class Patch:
 
 Edit = Ablate | Scale | Clamp | Add | Patch
 """Anything that can be done to codes."""
+Kind = Literal["add", "clamp", "scale", "ablate"]
+"""What can be done to one feature, by name."""
+
+
+def edit_in_units(
+    kind: Kind, feature: int, strength: float, unit: float, positions: Positions = None
+) -> Ablate | Scale | Clamp | Add:
+    """An edit whose strength is a multiple of `unit`, the feature's own largest activation; scaling by a factor and
+    ablating need no unit."""
+    if kind in ("add", "clamp") and unit == 0:
+        raise ExpanderError(f"Feature {feature} never fired, so it has no largest activation to count in.")
+    if kind == "add":
+        return Add(feature, strength * unit, positions)
+    if kind == "clamp":
+        return Clamp(feature, strength * unit, positions)
+    return Scale(feature, strength, positions) if kind == "scale" else Ablate(feature, positions)
 
 
 def changes_of(edit: Edit, codes: Codes, place: Int[Tensor, " length"], open_: Bool[Tensor, "batch length"]) -> Codes:

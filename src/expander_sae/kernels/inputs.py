@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.checks import one_of
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW
 
@@ -22,8 +23,7 @@ def choose(implementation: str, device: torch.device, versions: tuple[str, ...] 
         # ROCm devices are called cuda too, and the Triton kernels are laid out for NVIDIA's.
         here = {"cpu": "cpu", "cuda": "gpu" if torch.version.hip is None else "reference"}.get(device.type)
         return here if here in versions else "reference"
-    if implementation not in versions:
-        raise ExpanderError(f"implementation must be one of {', '.join(('auto', *versions))}, not {implementation}.")
+    one_of("implementation", implementation, ("auto", *versions))
     if implementation == "cpu" and device.type != "cpu":
         raise ExpanderError(f"The cpu kernels need tensors on the CPU, not on {device}.")
     return implementation

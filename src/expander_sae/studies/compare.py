@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from scipy.stats import t as student
 
 from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
-from expander_sae.certificates.words import count
+from expander_sae.certificates.statements import count
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
 from expander_sae.files import write_json

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
-from expander_sae.coders.tokens import CHUNK_ELEMENTS
+from expander_sae.coders.base import CHUNK_ELEMENTS
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.distribution import current_group

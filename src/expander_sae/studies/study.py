@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,7 +16,6 @@ from expander_sae.errors import ExpanderError
 from expander_sae.files import write_json
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.reporting.report import Report
-from expander_sae.studies import STUDIES
 
 SETTINGS, SECONDS = "study.json", "seconds.json"
 """The files of the folder of a study that hold what was asked for, and how long every stage took."""
@@ -58,12 +56,6 @@ class Study(Generic[Config]):
     config: type[Config]
     run: Callable[[Config, Listener], Report]
     """Does what an earlier run in the same folder has not done yet, and tells what came of all of it."""
-
-
-def load_study(name: str) -> Study[Any]:
-    """The study of this name; only now is its folder imported."""
-    study: Study[Any] = import_module(f"expander_sae.studies.{name}.run").STUDY
-    return study
 
 
 class Stage:
@@ -175,10 +167,9 @@ def notes_of(package: str, *sections: str, **values: object) -> list[str]:
     return [each.format_map(values) for each in paragraphs if each and not each.startswith("# ")]
 
 
-def read_reports(folder: Path) -> list[Report]:
-    """The reports in the folder of a study; one that has none, or not all of it, is refused."""
-    names = (*STUDIES, "demo")
-    wanted = f"give one that expander study {', '.join(names[:-2])} or {names[-2]} wrote."
+def read_reports(folder: Path, names: Sequence[str]) -> list[Report]:
+    """The reports of these names in the folder of a study; one that has none, or not all of it, is refused."""
+    wanted = "give one that expander study or expander demo wrote."
     if not folder.is_dir():
         raise ExpanderError(f"There is no folder {folder}; {wanted}")
     found = [path for name in names if (path := folder / f"{name}.json").exists()]

@@ -75,11 +75,7 @@ def peel(support: Support, features: IntegerArray) -> Int64[Tensor, "remaining"]
     columns = support.columns(features).cpu().numpy()
     candidates = np.asarray(features.cpu() if isinstance(features, Tensor) else features, dtype=np.int64).reshape(-1)
     unique, first = np.unique(candidates, return_index=True)
-    rows = columns.reshape(-1, support.d)[first]
-    coordinates, compact = np.unique(rows, return_inverse=True)
-    compact = np.where(rows >= 0, compact.reshape(rows.shape), -1).astype(np.int64)
-    remaining = _peel(compact, coordinates.size)
-    return torch.from_numpy(unique[remaining])
+    return torch.from_numpy(unique[remaining_of(columns.reshape(-1, support.d)[first])])
 
 
 @numba.njit(cache=True)
@@ -129,25 +125,31 @@ def _search(
     return chosen, neighbours
 
 
-@numba.njit(cache=True)
-def _peel(rows: NDArray[np.int64], coordinates: int) -> NDArray[np.bool_]:
-    """Which features remain. Coordinates keep the sum of their features' numbers: with one left, that is its name."""
-    size = rows.shape[0]
-    degrees = np.zeros(coordinates, dtype=np.int64)
-    sums = np.zeros(coordinates, dtype=np.int64)
+@numba.njit(cache=True, nogil=True)
+def remaining_of(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of some features remain, given their rows [features, d], -1 where there is none; one without rows does not.
+
+    Coordinates keep the sum of their features' numbers: with one left, that is its name.
+    """
+    size, d = rows.shape
+    owners = np.unique(rows)  # compact numbers of the coordinates; -1, if there, is the first
+    places = np.searchsorted(owners, rows.flatten()).reshape(rows.shape)
+    degrees = np.zeros(owners.size, dtype=np.int64)
+    sums = np.zeros(owners.size, dtype=np.int64)
+    remaining = np.zeros(size, dtype=np.bool_)
     for feature in range(size):
-        for coordinate in rows[feature]:
-            if coordinate >= 0:
-                degrees[coordinate] += 1
-                sums[coordinate] += feature
+        for slot in range(d):
+            if rows[feature, slot] >= 0:
+                degrees[places[feature, slot]] += 1
+                sums[places[feature, slot]] += feature
+                remaining[feature] = True
     # A coordinate enters the queue when its degree becomes one, which happens once.
-    queue = np.empty(coordinates, dtype=np.int64)
+    queue = np.empty(owners.size, dtype=np.int64)
     end = 0
-    for coordinate in range(coordinates):
+    for coordinate in range(owners.size):
         if degrees[coordinate] == 1:
             queue[end] = coordinate
             end += 1
-    remaining = np.ones(size, dtype=np.bool_)
     start = 0
     while start < end:
         alone = queue[start]
@@ -156,12 +158,12 @@ def _peel(rows: NDArray[np.int64], coordinates: int) -> NDArray[np.bool_]:
             continue
         feature = sums[alone]
         remaining[feature] = False
-        for coordinate in rows[feature]:
-            if coordinate < 0:
-                break
-            degrees[coordinate] -= 1
-            sums[coordinate] -= feature
-            if degrees[coordinate] == 1:
-                queue[end] = coordinate
-                end += 1
+        for slot in range(d):
+            if rows[feature, slot] >= 0:
+                coordinate = places[feature, slot]
+                degrees[coordinate] -= 1
+                sums[coordinate] -= feature
+                if degrees[coordinate] == 1:
+                    queue[end] = coordinate
+                    end += 1
     return remaining

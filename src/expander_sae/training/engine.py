@@ -19,6 +19,7 @@ from expander_sae.console import LiveLines
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.checkpoints import Checkpoint, Settings, write_checkpoint
+from expander_sae.training.config import Schedule
 from expander_sae.training.metrics import Journal, Numbers, Sink
 
 B = TypeVar("B")
@@ -86,16 +87,6 @@ def _next(batches: Iterator[B], done: int, tokens: int) -> B:
         raise ExpanderError(f"The source ended after {done:,} of {tokens:,} tokens; train on fewer.") from None
 
 
-class Rhythm(Protocol):
-    """How often a run writes something down."""
-
-    @property
-    def checkpoint_every(self) -> int: ...
-
-    @property
-    def log_every(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Entry(Generic[B]):
     """A learner that takes part in a run."""
@@ -114,7 +105,7 @@ class Engine(Generic[B]):
     def __init__(
         self,
         entries: Sequence[Entry[B]],
-        rhythm: Rhythm,
+        schedule: Schedule,
         tokens: int,
         folder: Path | None,
         saved: Checkpoint | None,
@@ -125,7 +116,7 @@ class Engine(Generic[B]):
         probe_every: int = PROBE_EVERY,
     ) -> None:
         """Up to this many tokens, with a checkpoint in the folder; goes on from the one that was saved, if any."""
-        self.entries, self.rhythm, self.total, self.folder = entries, rhythm, tokens, folder
+        self.entries, self.schedule, self.total, self.folder = entries, schedule, tokens, folder
         self.group = group or Group()
         self.probe, self.probe_every = probe, probe_every
         self.steps, self.tokens = (0, 0) if saved is None else (saved.step, saved.tokens)
@@ -156,11 +147,11 @@ class Engine(Generic[B]):
                 before = self.tokens
                 self._step(_next(batches, self.tokens, self.total))
                 stop, finished = self.group.any(request.asked), self.tokens >= self.total
-                due = self.tokens - self.saved_at >= self.rhythm.checkpoint_every
+                due = self.tokens - self.saved_at >= self.schedule.checkpoint_every
                 # A matter of tokens alone, so that a resumed run probes where the uninterrupted one does.
                 passed = before // self.probe_every < self.tokens // self.probe_every
                 probes = self.probe is not None and (finished or passed)
-                if stop or finished or due or probes or self.steps % self.rhythm.log_every == 0:
+                if stop or finished or due or probes or self.steps % self.schedule.log_every == 0:
                     for entry, row in zip(self.entries, self._rows(probes), strict=True):
                         live.update(entry.name, self.tokens, self.total, _note(shown, row))
                 if stop or finished or due:

@@ -14,6 +14,7 @@ from torch import Tensor
 from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import at_least
 from expander_sae.console import waiting
 from expander_sae.distribution import current_group
 from expander_sae.errors import ExpanderError
@@ -85,8 +86,7 @@ def train(
     """
     configs = [config] if isinstance(config, TrainConfig) else list(config)
     check_one_pass(configs)
-    if probe_every < 1:
-        raise ExpanderError(f"probe_every must be at least 1, not {probe_every}.")
+    at_least("probe_every", probe_every, 1)
     folder = None if out is None else Path(out)
     if folder is None and (resume or also_log):
         raise ExpanderError("Resuming and logging need a folder; give out.")

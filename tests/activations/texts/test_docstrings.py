@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expander_sae.activations.texts.docstrings import clean_docstring
+from expander_sae.activations.texts.python_prose import clean_docstring
 
 CASES = {
     "signature": ("concatenate(\n    (a1, a2), axis=0) -> Tensor\n\nJoin arrays.", "Join arrays."),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from expander_sae.activations.texts import Document, documents, python_prose
-from expander_sae.activations.texts.document import fingerprint
+from expander_sae.activations.texts.files import fingerprint
 
 MODULE = '''"""{long} module."""
 import does_not_exist

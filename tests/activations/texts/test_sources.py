@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from expander_sae.activations.texts import Document, documents, pinned
-from expander_sae.activations.texts.document import fingerprint, in_part
+from expander_sae.activations.texts.files import fingerprint, in_part
 from expander_sae.errors import ExpanderError
 
 COMMIT = "a" * 40

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from expander_sae.activations.texts import Document, TokenisedDocument, batches_by_length, tokenise
-from expander_sae.activations.texts.batches import WINDOW
+from expander_sae.activations.texts.tokens import WINDOW
 from expander_sae.errors import ExpanderError
 
 BOS = 999

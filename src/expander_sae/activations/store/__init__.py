@@ -4,11 +4,9 @@ Several hookpoints of one harvest are sibling folders, one store each.
 """
 
 from expander_sae.activations.store.batches import Batches
-from expander_sae.activations.store.disk import bytes_needed, check_disk
-from expander_sae.activations.store.errors import Float16Overflow, StoreError
 from expander_sae.activations.store.manifest import Norms
 from expander_sae.activations.store.reader import Store
-from expander_sae.activations.store.shards import Tokens
+from expander_sae.activations.store.shards import Float16Overflow, StoreError, Tokens, bytes_needed, check_disk
 from expander_sae.activations.store.writer import ResumePoint, StoreWriter
 
 __all__ = [

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from expander_sae.activations.store.errors import StoreError
-from expander_sae.activations.store.shards import ShardFormat, shard_name
+from expander_sae.activations.store.shards import ShardFormat, StoreError, shard_name
 from expander_sae.files import SealedFolder, checksum
 
 STORE = SealedFolder(
@@ -81,7 +80,7 @@ class Norms:
     mean: float
     mean_square: float
     median: float
-    """Of all tokens of the first shard; fixed from then on, so that a flag never changes."""
+    """The median over all tokens of the first shard; fixed from then on, so that a flag never changes."""
     massive: int
     """Tokens with a norm above four times the median."""
 

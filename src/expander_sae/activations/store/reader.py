@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import torch
 
-from expander_sae.activations.store.errors import StoreError
 from expander_sae.activations.store.manifest import (
     MASSIVE_MULTIPLE,
     STORE,
@@ -21,7 +20,7 @@ from expander_sae.activations.store.manifest import (
     Shard,
     read_manifest,
 )
-from expander_sae.activations.store.shards import Tokens, read_tokens
+from expander_sae.activations.store.shards import StoreError, Tokens, read_tokens
 
 
 class Store:

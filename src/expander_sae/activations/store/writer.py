@@ -20,9 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expander_sae.activations.store.disk import TOKENS_PER_SHARD
-from expander_sae.activations.store.errors import StoreError
-from expander_sae.activations.store.incoming import Integers, as_tokens
+from expander_sae.activations.store.lock import FolderLock, make_folder, open_manifest
 from expander_sae.activations.store.manifest import (
     DTYPES,
     MASSIVE_MULTIPLE,
@@ -31,9 +29,17 @@ from expander_sae.activations.store.manifest import (
     Resume,
     Shard,
 )
-from expander_sae.activations.store.opening import FolderLock, make_folder, open_manifest
 from expander_sae.activations.store.reader import Store
-from expander_sae.activations.store.shards import FIELDS, Tokens, read_tokens, shard_name
+from expander_sae.activations.store.shards import (
+    FIELDS,
+    TOKENS_PER_SHARD,
+    Integers,
+    StoreError,
+    Tokens,
+    as_tokens,
+    read_tokens,
+    shard_name,
+)
 from expander_sae.files import check_json, to_bytes
 
 

@@ -1,9 +1,15 @@
 """Texts: documents from any source, cut into pieces of tokens, padded into batches."""
 
-from expander_sae.activations.texts.batches import Batch, batches_by_length
-from expander_sae.activations.texts.document import Document, Part
+from expander_sae.activations.texts.files import Document, Part
 from expander_sae.activations.texts.sources import documents, pinned
-from expander_sae.activations.texts.tokens import Pieces, TokenisedDocument, Tokenizer, tokenise
+from expander_sae.activations.texts.tokens import (
+    Batch,
+    Pieces,
+    TokenisedDocument,
+    Tokenizer,
+    batches_by_length,
+    tokenise,
+)
 
 __all__ = [
     "Batch",

@@ -1,20 +1,48 @@
-"""Documents from plain text, JSON lines and Parquet files, read piece by piece so that a file may be of any size."""
+"""A document and its part of a text; the documents of plain text, JSON lines and Parquet files of any size."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from expander_sae.activations.optional import require
-from expander_sae.activations.texts.document import Document
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, require
+
+Part = Literal["train", "held-out", "all"]
 
 BLANK_LINE_AFTER = 8_000
 """A text file is cut at its first blank line after so many characters: long files have many documents."""
 LINE_AFTER = 16_000
 """Without a blank line it is cut at the end of a line after so many."""
+
+HELD_OUT_ONE_IN = 20
+"""Every twentieth document is held out, chosen by its text alone, so a source may grow or change its order."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and where it came from."""
+
+    text: str
+    source_id: str
+    """The place inside the source: a file and line, a row, or the name of what a docstring describes."""
+
+
+def fingerprint(text: str) -> bytes:
+    """Equal for texts that differ only in letter case, punctuation or white space; 32 bytes."""
+    return hashlib.sha256("".join(re.findall(r"\w+", text.casefold())).encode(errors="surrogatepass")).digest()
+
+
+def in_part(text: str, part: Part) -> bool:
+    """Whether a document with this text belongs to the part."""
+    if part == "all":
+        return True
+    held_out = int.from_bytes(fingerprint(text)[:8], "big") % HELD_OUT_ONE_IN == 0
+    return held_out == (part == "held-out")
 
 
 def text_files(folder: Path) -> list[Path]:

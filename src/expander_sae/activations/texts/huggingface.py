@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from expander_sae.activations.optional import require
-from expander_sae.activations.texts.document import Document
-from expander_sae.activations.texts.files import check_column, text_of
-from expander_sae.errors import ExpanderError
+from expander_sae.activations.texts.files import Document, check_column, text_of
+from expander_sae.errors import ExpanderError, require
 
 
 def is_dataset_folder(folder: Path) -> bool:

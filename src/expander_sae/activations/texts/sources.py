@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from expander_sae.activations.texts.document import Document, Part, in_part
-from expander_sae.activations.texts.files import READERS, read_file, text_files
+from expander_sae.activations.texts.files import READERS, Document, Part, in_part, read_file, text_files
 from expander_sae.activations.texts.huggingface import hub_dataset, is_dataset_folder, local_dataset, pinned_dataset
 from expander_sae.activations.texts.python_prose import python_prose
 from expander_sae.errors import ExpanderError

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from expander_sae.activations.hookpoints import Hookpoint, read_activations
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.optional import require
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, require
 from expander_sae.evaluation.quality.probes import Probe, ProbeTask
 from expander_sae.evaluation.text import TOKENS_PER_BATCH
 from expander_sae.files import checksum, replace_file

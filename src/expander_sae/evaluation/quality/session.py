@@ -13,6 +13,7 @@ import numpy as np
 
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.evaluation.autoencoders import Subjects, check_width
 from expander_sae.evaluation.bootstrap import Bootstrap
 from expander_sae.evaluation.quality.firings import draw, firing_often, firings_of, raw_coordinates
 from expander_sae.evaluation.quality.held_out import HeldOut
@@ -36,7 +37,6 @@ from expander_sae.evaluation.quality.sequences import SAE_PROBES, Sequences, sae
 from expander_sae.evaluation.quality.stability import columns_found_again, firings_found_again
 from expander_sae.evaluation.results import Interval
 from expander_sae.evaluation.setting import Setting
-from expander_sae.evaluation.subjects import Subjects, check_width
 from expander_sae.files import checksum, to_bytes, write_json
 from expander_sae.version import __version__
 

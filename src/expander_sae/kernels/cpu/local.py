@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import int64
 
+from expander_sae.kernels.cpu import greedy
 from expander_sae.kernels.cpu.columns import (
     Columns,
     Flags,
@@ -22,20 +23,7 @@ from expander_sae.kernels.cpu.columns import (
     inlined,
     subtract_column,
 )
-from expander_sae.kernels.cpu.greedy import (
-    Codes,
-    Limits,
-    Scratch,
-    begin,
-    copy_token,
-    finish,
-    is_explained,
-    make_scratch,
-    move_residual,
-    row_length,
-    take_feature,
-    write_codes,
-)
+from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
 from expander_sae.kernels.cpu.select import aligned, fill_tile
 from expander_sae.kernels.cpu.vectors import correlate_tile, raise_maxima
 from expander_sae.kernels.threads import over_tiles
@@ -143,15 +131,15 @@ def orthogonal_matching_pursuit(
 ) -> int:
     """Leave codes in scratch.chosen and scratch.codes; returns how many are in use."""
     # No literal zeros: numba would compile the steps once more for them.
-    norm, count, picks = begin(x, scratch), int64(0), int64(0)
-    copy_token(x, search.seen)
+    norm, count, picks = greedy.begin(x, scratch), int64(0), int64(0)
+    greedy.copy_token(x, search.seen)
     while count < scratch.codes.size and picks < scratch.picked.size:
         feature = _best_open_feature(correlations, limits.rounding * norm, limits.signed, scratch.closed, search.maxima)
-        if feature < 0 or is_explained(norm, limits.tolerance, scratch.residual):
+        if feature < 0 or greedy.is_explained(norm, limits.tolerance, scratch.residual):
             break
-        before, count = count, take_feature(feature, picks, x, columns, limits, scratch, count)
+        before, count = count, greedy.take_feature(feature, picks, x, columns, limits, scratch, count)
         picks += 1
-        move_residual(columns, scratch, before + 1)
+        greedy.move_residual(columns, scratch, before + 1)
         for position in range(before + 1):
             if scratch.codes[position] != scratch.fitted[position]:
                 scratch.fitted[position] = scratch.codes[position]
@@ -159,7 +147,7 @@ def orthogonal_matching_pursuit(
         for position in range(count, before + 1):
             # Its correlation was neglected while the column was in use.
             correlations[scratch.chosen[position]] = column_times(columns, scratch.chosen[position], scratch.residual)
-    finish(picks, limits, scratch, count)
+    greedy.finish(picks, limits, scratch, count)
     return count
 
 
@@ -181,8 +169,8 @@ def matching_pursuit(
     x: Floats, correlations: Floats, columns: Columns, lists: Lists, limits: Limits, scratch: Scratch, search: Search
 ) -> int:
     """Leave codes in scratch.chosen and scratch.codes; returns how many are in use."""
-    norm, count = begin(x, scratch), 0
-    copy_token(x, search.seen)
+    norm, count = greedy.begin(x, scratch), 0
+    greedy.copy_token(x, search.seen)
     for _ in range(scratch.codes.size):
         feature = _best_feature(correlations, limits.signed, search.maxima)
         step = correlations[feature]
@@ -194,7 +182,7 @@ def matching_pursuit(
             step = max(correlations[feature], -scratch.codes[position])
         if abs(step) <= limits.rounding * norm or (step < 0 and position < 0 and not limits.signed):
             break
-        if is_explained(norm, limits.tolerance, scratch.residual):
+        if greedy.is_explained(norm, limits.tolerance, scratch.residual):
             break
         if position < 0:
             for candidate in range(count):
@@ -224,7 +212,7 @@ def _orthogonal(
     """Fill the values and indices [batch, k] of `out` for the tokens of x."""
     for token in range(x.shape[0]):
         count = orthogonal_matching_pursuit(x[token], correlations[token], columns, lists, limits, scratch, search)
-        write_codes(scratch, count, out[0][token], out[1][token])
+        greedy.write_codes(scratch, count, out[0][token], out[1][token])
 
 
 @compiled
@@ -241,7 +229,7 @@ def _plain(
     """Fill the values and indices [batch, k] of `out` for the tokens of x."""
     for token in range(x.shape[0]):
         count = matching_pursuit(x[token], correlations[token], columns, lists, limits, scratch, search)
-        write_codes(scratch, count, out[0][token], out[1][token])
+        greedy.write_codes(scratch, count, out[0][token], out[1][token])
 
 
 def pursue_locally(x: Floats, columns: Columns, lists: Lists, limits: Limits, out: Codes, orthogonal: bool) -> None:
@@ -252,9 +240,9 @@ def pursue_locally(x: Floats, columns: Columns, lists: Lists, limits: Limits, ou
     pursue_tokens = _orthogonal if orthogonal else _plain
 
     def work(start: int, stop: int) -> None:
-        correlations = aligned((LANES, row_length(features)), x.dtype)[:, :features]
+        correlations = aligned((LANES, greedy.row_length(features)), x.dtype)[:, :features]
         tile, block = aligned((width, LANES), x.dtype), aligned((LANES, LANES), x.dtype)
-        scratch = Scratch(*(array[0] for array in make_scratch(1, width, features, out[0].shape[1], x.dtype)))
+        scratch = Scratch(*(array[0] for array in greedy.make_scratch(1, width, features, out[0].shape[1], x.dtype)))
         search = Search(np.empty(width, x.dtype), np.empty(SEARCH_LANES, x.dtype))
         for first in range(start, stop, LANES):
             last = min(first + LANES, stop)

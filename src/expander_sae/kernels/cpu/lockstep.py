@@ -13,20 +13,9 @@ import numpy as np
 from numba import int64, uint64
 from numpy.typing import DTypeLike
 
+from expander_sae.kernels.cpu import greedy
 from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, compiled, inlined
-from expander_sae.kernels.cpu.greedy import (
-    Codes,
-    Limits,
-    Scratch,
-    begin,
-    finish,
-    is_explained,
-    make_scratch,
-    move_residual,
-    scratch_of,
-    take_feature,
-    write_codes,
-)
+from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
 from expander_sae.kernels.cpu.select import aligned
 from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit
 from expander_sae.kernels.threads import over_tiles
@@ -70,7 +59,7 @@ def _load(x: Floats, token: int, lane: int, lanes: Lanes, batch: Scratch) -> Non
         lanes.token[lane] = -1
         return
     lanes.token[lane], lanes.in_use[lane], lanes.picks[lane] = token, 0, 0
-    lanes.norm[lane] = begin(x[token], scratch_of(batch, lane))
+    lanes.norm[lane] = greedy.begin(x[token], greedy.scratch_of(batch, lane))
 
 
 @inlined
@@ -102,12 +91,12 @@ def _find_best(columns: Columns, bias: Floats, limits: Limits, lanes: Lanes, clo
 def _step(x: Floats, columns: Columns, limits: Limits, lane: int, lanes: Lanes, scratch: Scratch) -> bool:
     """Let a lane's token take the feature found for it; returns whether it is done."""
     before = lanes.in_use[lane]
-    if lanes.found[lane] < 0 or is_explained(lanes.norm[lane], limits.tolerance, scratch.residual):
+    if lanes.found[lane] < 0 or greedy.is_explained(lanes.norm[lane], limits.tolerance, scratch.residual):
         return True
-    count = take_feature(lanes.found[lane], lanes.picks[lane], x, columns, limits, scratch, before)
+    count = greedy.take_feature(lanes.found[lane], lanes.picks[lane], x, columns, limits, scratch, before)
     lanes.picks[lane] += 1
     lanes.in_use[lane] = count
-    move_residual(columns, scratch, before + 1)
+    greedy.move_residual(columns, scratch, before + 1)
     for position in range(before + 1):
         scratch.fitted[position] = scratch.codes[position]
     return count == scratch.codes.size or lanes.picks[lane] == scratch.picked.size
@@ -126,10 +115,10 @@ def _orthogonal(
         _show_residuals(batch.residual, lanes.tile)
         _find_best(columns, bias, limits, lanes, batch.closed)
         for lane in range(LANES):
-            token, scratch = lanes.token[lane], scratch_of(batch, lane)
+            token, scratch = lanes.token[lane], greedy.scratch_of(batch, lane)
             if token >= 0 and _step(x[token], columns, limits, lane, lanes, scratch):
-                finish(lanes.picks[lane], limits, scratch, lanes.in_use[lane])
-                write_codes(scratch, lanes.in_use[lane], out[0][token], out[1][token])
+                greedy.finish(lanes.picks[lane], limits, scratch, lanes.in_use[lane])
+                greedy.write_codes(scratch, lanes.in_use[lane], out[0][token], out[1][token])
                 _load(x, waiting, lane, lanes, batch)
                 waiting += 1
                 busy -= lanes.token[lane] < 0
@@ -141,7 +130,8 @@ def pursue_in_lockstep(x: Floats, columns: Columns, limits: Limits, out: Codes) 
     no_bias = np.zeros(features, x.dtype)
 
     def work(start: int, stop: int) -> None:
-        lanes, batch = _make_lanes(width, x.dtype), make_scratch(LANES, width, features, out[0].shape[1], x.dtype)
+        lanes = _make_lanes(width, x.dtype)
+        batch = greedy.make_scratch(LANES, width, features, out[0].shape[1], x.dtype)
         _orthogonal(x[start:stop], columns, no_bias, limits, (out[0][start:stop], out[1][start:stop]), lanes, batch)
 
     over_tiles(work, x.shape[0], LANES)

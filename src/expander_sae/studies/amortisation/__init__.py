@@ -1,108 +1,94 @@
-"""What a study of amortisation is asked for, and the dictionaries that are trained for it."""
+"""Amortisation: how much of what small dictionaries lose is lost by reading codes off one product."""
+
+from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
 
-from expander_sae.checks import at_least
-from expander_sae.coders import OMP, Coder, CoordinateDescent, MatchingPursuit, TopK
-from expander_sae.errors import ExpanderError
-from expander_sae.studies.data import ComparisonConfig
-from expander_sae.training import TrainConfig, width_matched
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.reporting.report import Report
+from expander_sae.studies.amortisation.config import MLP, AmortisationConfig, Plan
+from expander_sae.studies.amortisation.report import DENSE, report_of
+from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
+from expander_sae.studies.data import Data, open_data
+from expander_sae.studies.encoders import MLPCodes, read_encoder, train_encoder, write_encoder
+from expander_sae.studies.study import Listener, Stages, Study, begun
 
-LoopName = Literal["topk", "omp"]
-LOOPS: tuple[LoopName, ...] = ("topk", "omp")
-"""What dictionaries are trained with."""
-MLP = "mlp"
-CODERS = ("topk", MLP, "mp", "omp", "lasso")
-"""What they are measured under."""
-LASSO_GAP = 1e-2
-"""How exactly the lasso is solved; it only chooses features, which are then fitted."""
+NETWORKS = "networks"
+"""The folder of the MLP encoders."""
+HELD_OUT = 1024
+"""Planted tokens to measure on; the lasso takes its time."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A dictionary and what it was trained with."""
-
-    name: str
-    loop: LoopName
-    config: TrainConfig
-
-    @property
-    def coders(self) -> tuple[str, ...]:
-        """What it is measured under: columns learned under a pursuit have unit norm and no encoder for TopK."""
-        return CODERS if self.loop == "topk" else CODERS[1:]
+def run(config: AmortisationConfig, listener: Listener) -> Report:
+    """Do what an earlier run in the same folder has not done yet, and say whose the loss is."""
+    return report_of(compared(config, listener))
 
 
-@dataclass(frozen=True)
-class AmortisationConfig(ComparisonConfig):
-    """Measure how much of what small dictionaries lose is the encoder's.
+def compared(config: AmortisationConfig, listener: Listener) -> Comparison[AmortisationConfig]:
+    """Every dictionary as it was trained, under all coders."""
+    with begun(config, listener, "a study of amortisation") as stages:
+        data = open_data(config, HELD_OUT)
+        base = config.base(data)
+        plans = config.plans(base, data.width)
+    train_in_one_pass([each.config for each in plans], config.out / TRAINED, data, stages)
+    learned = _train_networks(config, plans, data, stages)
+    places = [(each, coder) for each in plans for coder in each.coders]
+    dense = [each for each in plans if (each.name, each.loop) == (DENSE, "topk")]
+    references = {each.config.seed: _name(each, "topk") for each in dense}
+    contenders = [_contender(config, each, coder, references[each.config.seed]) for each, coder in places]
+    measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    records = [
+        record.with_counts(network_values=learned[each.config.name] if coder == MLP else 0)
+        for record, (each, coder) in zip(measured, places, strict=True)
+    ]
+    return Comparison(config, data, base, records, scope, stages.rounded)
 
-    One pass trains expander dictionaries, dense ones of as few values, and the dense one, with TopK and with orthogonal
-    matching pursuit; each is measured under TopK, an MLP encoder trained for it, two pursuits and the lasso at equal
-    k. Writes a table, the numbers and pictures; run it again to go on where it was stopped.
-    """
 
-    degrees: tuple[int, ...] = (2, 4, 8)
-    """Learned values per column of the expander dictionaries."""
-    construction: str = "learned"
-    """Their supports: learned from data, or by a recipe, as `expander train` takes it."""
-    penalty: float = 0.1
-    """Of the lasso, as a share of what makes the codes of a token zero."""
-    hidden: int = 256
-    """Hidden units of the MLP encoders, beside which they have a linear path."""
-    mlp_tokens: int | None = None
-    """Tokens that every MLP encoder learns from; by default as many as the dictionaries."""
-    n: int | None = None
-    """Features; by default 4 for every coordinate of an activation."""
-    k: int = 8
-    """Active features per token, under every coder."""
-    batch: int = 256
-    """Tokens per training step."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Everything is trained once with each."""
-    out: Path = Path("runs/amortisation")
-    """The folder for everything that is made; a second run goes on there."""
+def _train_networks(config: AmortisationConfig, plans: list[Plan], data: Data, stages: Stages) -> dict[str, int]:
+    """An MLP encoder for every dictionary that an earlier run left without; how many values each of them learned."""
+    (config.out / NETWORKS).mkdir(exist_ok=True)
+    tokens = config.mlp_tokens or plans[0].config.tokens
+    missing = [each for each in plans if not _network(config, each).exists()]
+    what = f"{len(plans)} MLP encoders, {tokens:,} tokens each"
+    with stages.stage("networks", what, total=tokens * len(missing) or None, found=not missing) as stage:
+        for number, each in enumerate(missing):
+            settings, sae = dataclasses.replace(each.config, tokens=tokens), _load(config, each)
+            write_encoder(_network(config, each), train_encoder(sae, data.source, settings, config.hidden))
+            stage.proceeds((number + 1) * tokens)
+        stage.outcome = f"in {config.out / NETWORKS}"
+        return {
+            each.config.name: read_encoder(_network(config, each), _load(config, each), config.hidden).learned_values
+            for each in plans
+        }
 
-    lists: ClassVar[dict[str, int]] = {"degrees": 1, "seeds": 0}
-    per_coordinate: ClassVar[int] = 4
-    planted_passes: ClassVar[int] = 4
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.coder("lasso")  # refuses a penalty that cannot be
-        at_least("hidden", self.hidden, 1)
-        if self.mlp_tokens is not None and self.mlp_tokens < self.batch:
-            raise ExpanderError(f"mlp_tokens must be at least one batch of {self.batch}, not {self.mlp_tokens}.")
+def _contender(config: AmortisationConfig, plan: Plan, coder: str, reference: str) -> Contender:
+    labels: dict[str, str | int] = {
+        "name": plan.name, "trained_with": plan.loop, "coder": coder, "seed": plan.config.seed,
+    }  # fmt: skip
+    return Contender(_name(plan, coder), labels, partial(_under, config, plan, coder), reference)
 
-    def coder(self, name: str) -> Coder:
-        """One of CODERS that need no training, with as many features per token as the others."""
-        if name == "lasso":
-            return CoordinateDescent(self.penalty, gap=LASSO_GAP, k=self.k, refit=True)
-        return {"topk": TopK, "mp": MatchingPursuit, "omp": OMP}[name](k=self.k)
 
-    def plans(self, base: TrainConfig, m: int) -> list[Plan]:
-        """Expander dictionaries, dense ones of as few values, and the dense one, with every seed and both loops."""
-        if max(self.degrees) >= m:
-            raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
-        return [
-            plan
-            for seed in self.seeds
-            for loop in LOOPS
-            for plan in self._with(dataclasses.replace(base, seed=seed), loop, m)
-        ]
+def _name(plan: Plan, coder: str) -> str:
+    return f"{plan.config.name}-under-{coder}"
 
-    def _with(self, dense: TrainConfig, loop: LoopName, m: int) -> list[Plan]:
-        sparse = [
-            dataclasses.replace(dense, d=d, coder=loop, construction=self.construction) for d in sorted(self.degrees)
-        ]
-        columns = dict.fromkeys(width_matched(each, m).n for each in sparse)
-        full = {n: dataclasses.replace(dense, n=n, coder=loop) for n in (dense.n, *columns)}
-        if loop == "omp":  # fast on expander columns; these hold all m coordinates, as any recipe gives them
-            full = {n: dataclasses.replace(each, d=m, construction="uniform") for n, each in full.items()}
-        return [
-            Plan("dense", loop, full[dense.n]),
-            *(Plan(f"expander d={each.d}", loop, each) for each in sparse),
-            *(Plan(f"dense n={n}", loop, full[n]) for n in columns if n < dense.n),
-        ]
+
+def _network(config: AmortisationConfig, plan: Plan) -> Path:
+    return config.out / NETWORKS / f"{plan.config.name}.safetensors"
+
+
+def _load(config: AmortisationConfig, plan: Plan) -> SparseAutoencoder:
+    return SparseAutoencoder.load(config.out / TRAINED / plan.config.name)
+
+
+def _under(config: AmortisationConfig, plan: Plan, coder: str) -> SparseAutoencoder:
+    """As it was trained, under a coder."""
+    sae = _load(config, plan)
+    if coder != MLP:
+        return sae.with_coder(config.coder(coder))
+    return sae.with_coder(MLPCodes(read_encoder(_network(config, plan), sae, config.hidden), config.k))
+
+
+STUDY = Study(AmortisationConfig, run)

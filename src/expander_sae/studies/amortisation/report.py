@@ -9,7 +9,7 @@ from expander_sae.reporting.charts import Axis, Picture
 from expander_sae.reporting.dot_charts import Dot, DotGroup, dot_chart
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Percent, Table
-from expander_sae.studies.amortisation import CODERS, LASSO_GAP, MLP, AmortisationConfig
+from expander_sae.studies.amortisation.config import CODERS, LASSO_GAP, MLP, AmortisationConfig
 from expander_sae.studies.compare import Comparison, Record, optional_columns, over_seeds, was_asked
 from expander_sae.studies.study import notes_of
 

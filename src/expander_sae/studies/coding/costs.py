@@ -15,7 +15,7 @@ from torch import Tensor
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.kernels.columns import SparseColumns
-from expander_sae.studies.coding import KNOWN_CODES, MLP, NEITHER, TOPK
+from expander_sae.studies.coding.config import KNOWN_CODES, MLP, NEITHER, TOPK
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder
+from expander_sae.coders.base import code_in_chunks
 from expander_sae.coders.fista import SAFETY, largest_eigenvalue
 from expander_sae.coders.lasso import largest_penalty
-from expander_sae.coders.tokens import code_in_chunks
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
-from expander_sae.studies.coding import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
+from expander_sae.studies.coding.config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.studies.coding.world import Tokens
 from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest
 from expander_sae.supports import Support

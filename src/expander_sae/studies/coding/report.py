@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
-from expander_sae.certificates.words import count
+from expander_sae.certificates.statements import count
 from expander_sae.reporting.charts import Axis, Picture, Point, point_chart, short
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.studies.coding import (
+from expander_sae.studies.coding.config import (
     CODERS,
     LEARNING_GAP,
     MLP,

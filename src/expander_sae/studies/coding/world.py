@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.studies.coding import DENSE, CodingConfig
+from expander_sae.studies.coding.config import DENSE, CodingConfig
 from expander_sae.supports import Support
 
 USED = 0.1

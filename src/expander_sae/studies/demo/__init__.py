@@ -1,90 +1,135 @@
-"""What the demo is asked for: a model, a layer, and the dictionaries to compare."""
+"""The demo: a real model, four dictionaries of one of its layers, and what each of them keeps of the model."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from functools import partial
 from pathlib import Path
 
-from expander_sae.activations.models import SMOLLM2
-from expander_sae.checks import at_least
+from expander_sae.activations.harvest import TextConfig, harvest, plan_harvest
+from expander_sae.activations.models import SMOLLM2, LanguageModel, load_language_model
+from expander_sae.activations.smollm2 import smollm2_folder
+from expander_sae.activations.store import Store
+from expander_sae.activations.store.manifest import STORE
+from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
-from expander_sae.training import TrainConfig, width_matched
-from expander_sae.training.config import check_width
+from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_features, spread_over_frequency
+from expander_sae.reporting.dashboard import Shown, write_dashboard
+from expander_sae.reporting.page import check_installed
+from expander_sae.reporting.report import Report
+from expander_sae.studies.compare import EVALUATIONS, Contender, measure, train_in_one_pass
+from expander_sae.studies.data import StoreData
+from expander_sae.studies.demo.config import ACTIVATIONS, DASHBOARD, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo.report import Compared, DemoResult, SampleFeature, report_of
+from expander_sae.studies.study import Listener, Stages, begun
+from expander_sae.training import read_metrics
+from expander_sae.training.metrics import METRICS
 
-ACTIVATIONS, DICTIONARIES = "acts", "dictionaries"
-"""The store and the trained dictionaries in the folder of the demo."""
-DENSE = "dense"
-"""The name of the dense dictionary, which the others are compared with."""
-_ROWS_OF_METRICS = 60  # points of a curve
+_TOKENS_PER_SHARD = 16_384  # what a killed harvest loses at most: half a minute
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """Take apart a layer of a real language model with expander and dense dictionaries, and write a report about them.
+def run(config: DemoConfig, listener: Listener) -> Report:
+    """Do what an earlier run in the same folder has not done yet, and say what came of all of it."""
+    return report_of(demonstrated(config, listener))
 
-    Everything lands in one folder; run it again to go on where it was stopped.
-    """
 
-    model: str = SMOLLM2
-    """smollm2, the folder of a model, or a name on the Hugging Face hub."""
-    hookpoint: str = "layers.12"
-    """The module whose output the dictionaries take apart."""
-    text: str = "python"
-    """The text: `python` (no download), a .txt, .jsonl or .parquet file, a folder of them, or a data set's name."""
-    context: int = 256
-    """Tokens that the model sees at once, at most."""
-    harvest_tokens: int = 100_000
-    """Tokens whose activations are kept."""
-    train_tokens: int = 200_000
-    """Tokens to train on; more than were harvested means several passes."""
-    evaluation_tokens: int = 6_000
-    """Tokens of held-out text on which the model's loss is measured."""
-    degrees: tuple[int, ...] = (7, 2)
-    """Learned values per column of the expander dictionaries; features are shown of the first."""
-    n: int = 4608
-    """Features."""
-    k: int = 16
-    """Active features per token."""
-    batch: int = 1024
-    """Tokens per training step."""
-    features: int = 8
-    """Features to show, from rare to frequent."""
-    contexts: int = 5
-    """Contexts to show of each."""
-    out: Path = Path("runs/demo")
-    """The folder for everything that is made, report.html included; a second run goes on there."""
+def demonstrated(config: DemoConfig, listener: Listener) -> DemoResult:
+    """Every dictionary as it was trained and measured, and some features of the first."""
+    check_installed()
+    with begun(config, listener, "a demo") as stages:
+        language_model = _load(config, stages)
+        _check_plan(config, language_model)
+    _harvest(config, language_model, stages)
+    data = StoreData(str(config.out / ACTIVATIONS), None, config.evaluation_tokens, language_model)
+    plans, folder = config.train_configs(data.width), config.out / DICTIONARIES
+    train_in_one_pass(list(plans.values()), folder, data, stages)
+    contenders = [
+        Contender(plan.name, {"dictionary": name}, partial(SparseAutoencoder.load, folder / plan.name),
+                  plans[DENSE].name)
+        for name, plan in plans.items()
+    ]  # fmt: skip
+    records, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    compared = {
+        name: Compared(plan, record, read_metrics(folder / plan.name / METRICS),
+                       describe(folder / plan.name).bytes_on_disk)
+        for (name, plan), record in zip(plans.items(), records, strict=True)
+    }  # fmt: skip
+    shown = folder / next(iter(plans.values())).name
+    first = SparseAutoencoder.load(shown)
+    database = _features(shown, first, data.source, language_model, stages)
+    samples = _samples(config, database)
+    _dashboard(Shown(database, first), shown / DASHBOARD, stages)
+    return DemoResult(config, language_model, data.source, compared, scope, first, samples, stages.rounded)
 
-    def __post_init__(self) -> None:
-        for name in ("harvest_tokens", "train_tokens", "evaluation_tokens", "batch", "features", "contexts"):
-            at_least(name, getattr(self, name), 1)
-        if not self.degrees or len(set(self.degrees)) < len(self.degrees):
-            raise ExpanderError(f"degrees must be different numbers, at least one, not {self.degrees}.")
-        self._train_config(None)  # which checks n and k
 
-    @property
-    def first(self) -> str:
-        """The name of the expander dictionary that features are shown of."""
-        return _name(self.degrees[0])
+def _load(config: DemoConfig, stages: Stages) -> LanguageModel:
+    """The model; fetched first if it is the default one and not here yet."""
+    with stages.stage("model", config.model) as stage:
+        try:
+            language_model = load_language_model(config.model, fetch=True)
+        except ExpanderError as error:
+            if config.model == SMOLLM2 and smollm2_folder() is None:
+                sentence = str(error).rstrip(".")
+                raise ExpanderError(
+                    f"{sentence}; `expander study planted` shows what coders do without any model."
+                ) from error
+            raise
+        stage.outcome = f"{language_model.parameters / 1e6:,.0f} M parameters, width {language_model.width}"
+    return language_model
 
-    def train_configs(self, m: int) -> dict[str, TrainConfig]:
-        """The dictionaries for activations of width m, by the names that they have in the report."""
-        expanders = {_name(d): self._train_config(d) for d in self.degrees}
-        matched = width_matched(expanders[self.first], m)
-        for config in expanders.values():
-            check_width(config, m)
-        return {**expanders, DENSE: self._train_config(None), f"dense n={matched.n}": matched}
 
-    def _train_config(self, d: int | None) -> TrainConfig:
-        steps = -(-self.train_tokens // self.batch)
-        return TrainConfig(
-            n=self.n,
-            d=d,
-            k=self.k,
-            tokens=self.train_tokens,
-            batch=self.batch,
-            checkpoint_every=max(self.batch, self.train_tokens // 5),
-            log_every=max(1, steps // _ROWS_OF_METRICS),
+def _check_plan(config: DemoConfig, language_model: LanguageModel) -> None:
+    """Refuse what cannot be harvested or trained before minutes are spent."""
+    plan = plan_harvest(language_model, [config.hookpoint], config.harvest_tokens, config.out / ACTIVATIONS)
+    if len(plan.hookpoints) > 1:
+        raise ExpanderError(
+            f"The demo takes one hookpoint apart, but {config.hookpoint!r} matches {len(plan.hookpoints)}; name one, "
+            f"such as {next(iter(plan.hookpoints))}."
         )
+    config.train_configs(next(iter(plan.width.values())))
 
 
-def _name(d: int) -> str:
-    """The name of an expander dictionary in the report."""
-    return f"expander d={d}"
+def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) -> None:
+    """Fill the store, or what an earlier run left missing of it."""
+    path, tokens = config.out / ACTIVATIONS, config.harvest_tokens
+    found = STORE.is_at(path) and Store.open(path).complete
+    what = f"activations of {tokens:,} tokens at {config.hookpoint}"
+    with stages.stage("harvest", what, total=tokens, found=found) as stage:
+        if not found:
+            text = TextConfig(text=config.text, context=config.context)
+            harvest(
+                language_model, [config.hookpoint], tokens=tokens, out=path, text=text,
+                tokens_per_shard=_TOKENS_PER_SHARD, report=stage.proceeds,
+            )  # fmt: skip
+        store = Store.open(path)
+        stage.outcome = f"{store.tokens:,} tokens of {store.documents:,} documents"
+
+
+def _features(
+    folder: Path, sae: SparseAutoencoder, store: Store, language_model: LanguageModel, stages: Stages
+) -> FeatureDatabase:
+    """Where every feature fires."""
+    with stages.stage("features", f"where features of {folder.name} fire", total=store.tokens) as stage:
+        database = collect_features(
+            sae, store, out=folder / "features", language_model=language_model,
+            config=FeaturesConfig(tokens=store.tokens),
+            report=lambda what, done, total: stage.proceeds(done * store.tokens // total),
+        )  # fmt: skip
+        stage.outcome = f"{database.info.n - database.info.dead:,} of {database.info.n:,} do"
+    return database
+
+
+def _samples(config: DemoConfig, database: FeatureDatabase) -> list[SampleFeature]:
+    """Features from rare to frequent, and where they fire most strongly; the others are on the dashboard."""
+    fired = database.features().column("fired").to_numpy()
+    return [
+        SampleFeature(feature, int(fired[feature]), database.contexts(feature)[: config.contexts])
+        for feature in spread_over_frequency(fired, config.features)
+    ]
+
+
+def _dashboard(shown: Shown, folder: Path, stages: Stages) -> None:
+    """A page with every feature, which opens from the disk."""
+    n = shown.database.info.n
+    with stages.stage("dashboard", "a page with every feature", total=n) as stage:
+        page = write_dashboard([shown], folder, lambda what, done, total: stage.proceeds(done))
+        stage.outcome = str(page)

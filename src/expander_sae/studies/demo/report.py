@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from rich.filesize import decimal
 
@@ -16,14 +17,13 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import ExpanderDictionary
-from expander_sae.evaluation.contexts import Context
 from expander_sae.evaluation.results import Interval, Scope
 from expander_sae.reporting.charts import Axis, Picture, Point, Series, line_chart, point_chart
 from expander_sae.reporting.highlights import FeatureCard, highlighted
 from expander_sae.reporting.report import Features, Report
 from expander_sae.reporting.tables import Cell, Percent, Table
 from expander_sae.studies.compare import Record, was_asked
-from expander_sae.studies.demo import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
 from expander_sae.studies.study import notes_of, settings_of
 from expander_sae.training import TrainConfig
 
@@ -55,7 +55,7 @@ class SampleFeature:
 
     feature: int
     firings: int
-    contexts: list[Context]
+    contexts: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _card(sample: SampleFeature, result: DemoResult) -> FeatureCard:
         feature=sample.feature,
         frequency=f"Fires on {sample.firings / tokens:.2%} of {tokens:,} tokens.",
         touches=_touched(result.sae, sample.feature),
-        contexts=highlighted(result.language_model.tokenizer, sample.contexts),
+        contexts=highlighted(sample.contexts),
     )
 
 
@@ -199,22 +199,21 @@ def _touched(sae: SparseAutoencoder, feature: int) -> str:
 
 def _made(result: DemoResult) -> dict[str, str]:
     """What the numbers were made with, beside the settings."""
-    config, store, scope = result.config, result.store, result.scope
+    store, scope = result.store, result.scope
     left = " and ".join(f"{count:,} {kind}" for kind, count in scope.passed_through.items())
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "numpy"))
     return {
-        "Model": f"{config.model}, revision {(result.language_model.revision or 'not known')[:12]}",
-        "Activations": (
-            f"{store.tokens:,} tokens of {store.documents:,} documents at {config.hookpoint}, width {store.width}"
+        "revision": (result.language_model.revision or "not known")[:12],
+        "activations": f"{store.tokens:,} tokens of {store.documents:,} documents, width {store.width}",
+        "training": (
+            f"all dictionaries on the same batches; {store.norms.massive:,} massive tokens of the store left out"
         ),
-        "Text": f"{config.text}; one document in twenty is held out for the evaluation",
-        "Training": (
-            f"{config.train_tokens:,} tokens in batches of {config.batch:,}, k={config.k}, all dictionaries on the "
-            f"same batches; {store.norms.massive:,} massive tokens of the store left out"
+        "evaluation": (
+            f"{scope.tokens:,} tokens of {scope.documents:,} documents, one in twenty of the text, none trained on; "
+            f"passed through unchanged: {left}"
         ),
-        "Evaluation": f"{scope.tokens:,} tokens of {scope.documents:,} documents; passed through unchanged: {left}",
-        "Machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "Versions": f"Python {platform.python_version()}, {versions}",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "versions": f"Python {platform.python_version()}, {versions}",
     }
 
 

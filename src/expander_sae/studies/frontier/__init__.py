@@ -1,70 +1,78 @@
-"""What a frontier is asked for, and the dictionaries that are trained for it."""
+"""The frontier: what a dictionary keeps of the activations over how many values it learns and how many bytes it takes,
+for expander dictionaries of every degree and for everything that an engineer would do to a dense one instead."""
 
-import dataclasses
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from __future__ import annotations
 
-from expander_sae.checks import share
-from expander_sae.errors import ExpanderError
-from expander_sae.studies.data import ComparisonConfig, Data
-from expander_sae.training import TrainConfig, width_matched
+from collections.abc import Sequence
+from functools import partial
 
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.reporting.report import Report
+from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
+from expander_sae.studies.data import open_data
+from expander_sae.studies.frontier.config import FrontierConfig
+from expander_sae.studies.frontier.contestants import (
+    CODERS,
+    REFERENCE,
+    CoderName,
+    Contestant,
+    cell_name,
+    contestants,
+    cost_of,
+)
+from expander_sae.studies.frontier.report import report_of
+from expander_sae.studies.study import Listener, Stages, Study, begun
 
-@dataclass(frozen=True)
-class FrontierConfig(ComparisonConfig):
-    """Train expander dictionaries of every degree in one pass, and compare them with smaller dense ones.
-
-    At equal learned values and at equal bytes: dense dictionaries of fewer columns, of low rank, pruned, in 8, 4 and 2
-    bits, and product-quantised. Writes a table, the numbers and pictures; run it again to go on where it was stopped.
-    """
-
-    degrees: tuple[int, ...] = (1, 2, 4, 7, 16, 32, 64)
-    """Learned values per column of the expander dictionaries; the dense one is always there."""
-    fine_tune: float = 0.25
-    """Share of those tokens that pruned and low-rank dictionaries are trained on once more."""
-    sub_vectors: tuple[int, ...] = (4, 16, 64)
-    """Coordinates that product quantisation replaces by one index."""
-    out: Path = Path("runs/frontier")
-    """The folder for everything that is made; a second run goes on there."""
-
-    lists: ClassVar[dict[str, int]] = {"degrees": 1, "seeds": 0, "sub_vectors": 1}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        share("fine_tune", self.fine_tune, "the tokens")
-
-    def trained(self, data: Data) -> dict[int, "SeedConfigs"]:
-        """What is trained with every seed on these activations."""
-        m = data.width
-        if max(self.degrees) >= m:
-            raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
-        base = self.base(data)
-        return {seed: SeedConfigs.of(dataclasses.replace(base, seed=seed), self.degrees, m) for seed in self.seeds}
+CONTESTANTS = "contestants"
+"""The folder of everything that is compared, in as few bytes as its form has."""
 
 
-@dataclass(frozen=True)
-class SeedConfigs:
-    """The dictionaries that are trained with one seed, all in one pass with those of the other seeds."""
+def run(config: FrontierConfig, listener: Listener) -> Report:
+    """Do what an earlier run in the same folder has not done yet, and say who wins where."""
+    return report_of(compared(config, listener))
 
-    dense: TrainConfig
-    expanders: list[TrainConfig]
-    """One for every degree."""
-    matched: list[TrainConfig]
-    """Dense ones of fewer columns with as many learned values, coded by TopK."""
-    matched_pursuit: list[TrainConfig]
-    """The same coded by pursuit, which is fast on expander columns; theirs hold all m coordinates."""
 
-    @classmethod
-    def of(cls, dense: TrainConfig, degrees: tuple[int, ...], m: int) -> "SeedConfigs":
-        """For these degrees."""
-        expanders = [dataclasses.replace(dense, d=d) for d in degrees]
-        # Two small degrees may round to the same number of columns.
-        columns = dict.fromkeys(width_matched(config, m).n for config in expanders)
-        matched = [dataclasses.replace(dense, n=n) for n in columns if n < dense.n]
-        return cls(dense, expanders, matched, [dataclasses.replace(each, d=m) for each in matched])
+def compared(config: FrontierConfig, listener: Listener) -> Comparison[FrontierConfig]:
+    """Every dictionary under its coders, as it was measured."""
+    with begun(config, listener, "a frontier") as stages:
+        data = open_data(config)
+        plans = config.trained(data)
+    trained = config.out / TRAINED
+    train_in_one_pass([each for plan in plans.values() for each in plan.all], trained, data, stages)
+    found = contestants(config, plans, lambda each: SparseAutoencoder.load(trained / each.name), data.source)
+    _make(config, found, stages)
+    cells = [(each, coder) for each in found for coder in each.coders]
+    references = {each.seed: cell_name(each, each.coders[0]) for each in found if each.name == REFERENCE}
+    contenders = [_contender(config, each, coder, references[each.seed]) for each, coder in cells]
+    measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    records = []
+    for record, (each, _) in zip(measured, cells, strict=True):
+        learned_values, size = cost_of(each.path_in(config.out / CONTESTANTS))
+        records.append(record.with_counts(learned_values=learned_values, bytes_on_disk=size))
+    return Comparison(config, data, config.base(data), records, scope, stages.rounded)
 
-    @property
-    def all(self) -> list[TrainConfig]:
-        """Every one of them."""
-        return [self.dense, *self.expanders, *self.matched, *self.matched_pursuit]
+
+def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -> None:
+    """Cut, round and train once more what is not on disk yet."""
+    folder = config.out / CONTESTANTS
+    missing = [each for each in found if not each.is_in(folder)]
+    what = "dense dictionaries cut and rounded, some of them trained once more"
+    with stages.stage("compress", what, found=not missing) as stage:
+        for each in missing:
+            each.write_to(folder)
+        stage.outcome = f"{len(found)} dictionaries to compare"
+
+
+def _contender(config: FrontierConfig, contestant: Contestant, coder: CoderName, reference: str) -> Contender:
+    labels: dict[str, str | int] = {
+        "family": contestant.family, "name": contestant.name, "coder": coder, "seed": contestant.seed,
+    }  # fmt: skip
+    return Contender(cell_name(contestant, coder), labels, partial(_load, config, contestant, coder), reference)
+
+
+def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> SparseAutoencoder:
+    sae = SparseAutoencoder.load(contestant.path_in(config.out / CONTESTANTS))
+    return sae.with_coder(CODERS[coder](k=config.k))  # type: ignore[call-arg]  # each of them takes it
+
+
+STUDY = Study(FrontierConfig, run)

@@ -176,7 +176,7 @@ def nearest(x: Float[Tensor, "n s"], centroids: Float[Tensor, "count s"]) -> Int
 
 
 def fine_tuned(sae: SparseAutoencoder, config: TrainConfig, source: Store | Tensor) -> SparseAutoencoder:
-    """The same autoencoder after the steps that the config asks for: rates, revival and order of tokens as usual.
+    """What the autoencoder becomes by the steps that the config asks for: rates, revival and order of tokens as usual.
 
     Learned rows would need what the data say of every coordinate, so the config must name a recipe: rows stay.
     """

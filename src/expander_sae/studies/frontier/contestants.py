@@ -15,8 +15,17 @@ from torch import Tensor
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import Quantised, SparseAutoencoder, describe, is_autoencoder
 from expander_sae.coders import OMP, Coder, TopK
-from expander_sae.studies.frontier import FrontierConfig, SeedConfigs, compressing
-from expander_sae.studies.frontier.compressing import fine_tuned
+from expander_sae.studies.frontier.compressing import (
+    PACKED,
+    fine_tuned,
+    low_rank,
+    multiplied,
+    product_quantised,
+    pruned,
+    two_bits,
+    written_dense,
+)
+from expander_sae.studies.frontier.config import FrontierConfig, SeedConfigs
 from expander_sae.training import TrainConfig
 
 EXPANDER, FEWER, LOW_RANK, PRUNED, ROUNDED, PRODUCTS = FAMILIES = (
@@ -53,8 +62,14 @@ class Contestant:
         return is_autoencoder(self.path_in(folder))
 
     def write_to(self, folder: Path) -> None:
-        """Make it and put it on disk, in as few bytes as its form has."""
-        self.make().save(self.path_in(folder), dtype=torch.float16, values=self.values)
+        """Make it and put it on disk, in as few bytes as its form has.
+
+        How fast it was trained is left out: the digits of a speed are of another number on every run, and bytes count.
+        """
+        sae = self.make()
+        metrics = {name: value for name, value in sae.provenance["metrics"].items() if name != "tokens_per_second"}
+        sae.provenance = {**sae.provenance, "metrics": metrics}
+        sae.save(self.path_in(folder), dtype=torch.float16, values=self.values)
 
 
 def cell_name(contestant: Contestant, coder: CoderName) -> str:
@@ -69,7 +84,7 @@ def _slug(words: str) -> str:
 def cost_of(folder: Path) -> tuple[int, int]:
     """(learned values, bytes on disk) of the autoencoder in a folder, biases and description included."""
     described = describe(folder)
-    form = described.provenance.get(compressing.PACKED)
+    form = described.provenance.get(PACKED)
     if form is None:
         return described.learned_values, described.bytes_on_disk
     biases = described.m + described.n * described.latent_bias
@@ -100,14 +115,14 @@ def _dense(
         return trained(plan.dense)
 
     def of(length: int) -> Callable[[], SparseAutoencoder]:
-        return lambda: compressing.product_quantised(dense(), length)
+        return lambda: product_quantised(dense(), length)
 
     both = tuple(CODERS)
     return [
         Contestant(ROUNDED, REFERENCE, seed, both, None, dense),
         Contestant(ROUNDED, "dense int8", seed, both, "int8", dense),
         Contestant(ROUNDED, "dense int4", seed, both, "int4", dense),
-        Contestant(ROUNDED, "dense 2 bits", seed, both, None, lambda: compressing.two_bits(dense())),
+        Contestant(ROUNDED, "dense 2 bits", seed, both, None, lambda: two_bits(dense())),
         *(
             Contestant(PRODUCTS, f"dense PQ {length}", seed, both, None, of(length))
             for length in config.sub_vectors
@@ -122,7 +137,7 @@ def _lines(plan: SeedConfigs, trained: Callable[[TrainConfig], SparseAutoencoder
         return lambda: trained(config)
 
     def without_rows(config: TrainConfig) -> Callable[[], SparseAutoencoder]:
-        return lambda: compressing.written_dense(trained(config))
+        return lambda: written_dense(trained(config))
 
     return [
         *(
@@ -154,14 +169,12 @@ def _tuned(
     def prune(d: int, coder: CoderName) -> Callable[[], SparseAutoencoder]:
         # Any recipe will do: rows are there already, and those of a recipe stay.
         tuning = dataclasses.replace(once_more, d=d, coder=coder, construction="uniform")
-        return lambda: fine_tuned(compressing.pruned(trained(plan.dense), d, tuning.make_coder()), tuning, source)
+        return lambda: fine_tuned(pruned(trained(plan.dense), d, tuning.make_coder()), tuning, source)
 
     def factorise(rank: int) -> Callable[[], SparseAutoencoder]:
         # Dead columns cannot learn on their own where all share their factors.
         tuning = dataclasses.replace(once_more, auxk=0.0)
-        return lambda: compressing.multiplied(
-            fine_tuned(compressing.low_rank(trained(plan.dense), rank), tuning, source)
-        )
+        return lambda: multiplied(fine_tuned(low_rank(trained(plan.dense), rank), tuning, source))
 
     degrees = [each.d for each in plan.expanders if each.d is not None]
     return [

@@ -14,7 +14,7 @@ from expander_sae.reporting.charts import Axis, Family, Picture, Point, family_c
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Percent, Table
 from expander_sae.studies.compare import Comparison, Record, optional_columns, over_seeds, was_asked
-from expander_sae.studies.frontier import FrontierConfig
+from expander_sae.studies.frontier.config import FrontierConfig
 from expander_sae.studies.frontier.contestants import EXPANDER, FAMILIES, PRODUCTS, REFERENCE, ROUNDED
 from expander_sae.studies.study import notes_of
 

@@ -1,103 +1,182 @@
-"""What a study of recovery is asked for: sizes, dictionaries, coders, and the codes that are planted."""
+"""Recovery: how many of how many features can be active before a coder no longer finds exactly them."""
 
-from dataclasses import dataclass
-from itertools import pairwise
+from __future__ import annotations
+
+import copy
 from pathlib import Path
-from typing import Literal
 
-from expander_sae.checks import at_least, different
-from expander_sae.errors import ExpanderError
-from expander_sae.supports import constructions
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
-DENSE = "dense"
-"""The dictionary without a support: Gaussian columns of all m coordinates."""
-VOTING = "voting"
-"""The coder that needs coordinates which few features touch."""
-CODERS = ("topk", "mp", "omp", "lasso", VOTING)
-"""The coders that can be compared, in the order of the pictures."""
-STEPS_OF_MP = 4
-"""Steps of matching pursuit for every active feature, since it may take a column several times."""
-SMALLEST, LARGEST = 0.5, 1.5
-"""The ends of uniform coefficients."""
-ITERATIONS = 300
-"""Iterations of the lasso, at most."""
-Shape = Literal["flat", "uniform", "gaussian"]
+from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
+from expander_sae.coders.base import largest
+from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.files import write_json
+from expander_sae.reporting.report import Report
+from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
+from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
+from expander_sae.studies.recovery.theory import Certificates, certificates_of
+from expander_sae.studies.study import Listener, Stage, Study, begun, damaged, read_cell
+from expander_sae.supports import Support
+from expander_sae.supports.construction import SupportError
+
+CELLS, THEORY = "cells", "theory"
+"""The folder of cells in that of the study, and the name of the cell of a dictionary's certificates."""
 
 
-@dataclass(frozen=True)
-class RecoveryConfig:
-    """Plant random sparse codes, look for them, and draw where recovery ends, beside what theory says.
+def run(config: RecoveryConfig, listener: Listener) -> Report:
+    """Decode what an earlier run in the same folder has not, and say what came of it."""
+    return report_of(decoded(config, listener))
 
-    A heat map over k/m and n/m for every dictionary and coder, with the share of tokens whose features are found
-    exactly, the line of one half, proved certificates and predicted thresholds. Run it again to go on where it was
-    stopped.
-    """
 
-    m: int = 256
-    """Width of an activation."""
-    d: int = 7
-    """Learned values per column of the expander dictionaries."""
-    n_over_m: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-    """Features for every coordinate."""
-    k_over_m: tuple[float, ...] = (
-        0.008, 0.012, 0.016, 0.024, 0.032, 0.048, 0.07, 0.1, 0.14, 0.18, 0.22, 0.27, 0.33, 0.4,
-    )  # fmt: skip
-    """Active features for every coordinate."""
-    dictionaries: tuple[str, ...] = ("uniform", "lines", "clustered", DENSE)
-    """Constructions of supports (see `xs.Support.make`), and `dense` for Gaussian columns of all m coordinates."""
-    coders: tuple[Literal["topk", "mp", "omp", "lasso", "voting"], ...] = ("topk", "mp", "omp", "lasso", "voting")
-    """Coders that look for the active features; the k largest codes count as found."""
-    columns: Literal["flat", "gaussian"] = "flat"
-    """Values of expander columns: of equal size and random sign, or normally distributed."""
-    coefficients: Shape = "uniform"
-    """Sizes of the planted codes: all 1, between 0.5 and 1.5, or normally distributed."""
-    signed: bool = True
-    """Plant codes of either sign; otherwise all are positive, and the coders know it."""
-    tokens: int = 32
-    """Activations in every cell of a picture."""
-    sets: int = 100
-    """Random sets of features for every k on which the exact recovery condition is decided."""
-    penalty: float = 0.01
-    """Penalty of the lasso, as a share of the one at which a token's codes become zero."""
-    agree: int | None = None
-    """Equal votes that the voting decoder needs: by default one more than two columns share, which is safe, or 2 where
-    columns are Gaussian."""
-    seed: int = 0
-    """Seed of the supports, the columns and the codes."""
-    out: Path = Path("runs/recovery")
-    """The folder for everything that is made; a second run goes on there."""
+def decoded(config: RecoveryConfig, listener: Listener) -> RecoveryResult:
+    """Every dictionary under every coder."""
+    with begun(config, listener, "a study of recovery") as stages:
+        (config.out / CELLS).mkdir(parents=True, exist_ok=True)
+    result = RecoveryResult(config, [], {}, {}, stages.seconds)
+    missing = [(name, n) for name, n in _sizes(config) if _missing(config, name, n)]
+    strips = sum(coder != THEORY for each in missing for coder in _missing(config, *each))
+    what = f"{len(config.dictionaries)} dictionaries of {len(config.features)} sizes under their coders"
+    total = strips * len(config.active) * config.tokens
+    with stages.stage("decode", what, total=total or None, found=not missing) as stage, torch.no_grad():
+        for name, n in missing:
+            _fill(config, name, n, stage, total)
+        for name, n in _sizes(config):
+            _read(result, name, n)
+        stage.outcome = f"{sum(len(strip.recovered) for strip in result.strips):,} cells of {config.tokens} tokens"
+    return result
 
-    def __post_init__(self) -> None:
-        different("dictionaries", self.dictionaries, (*constructions(), DENSE))
-        different("coders", self.coders, CODERS)
-        for name in ("m", "d", "tokens", "sets"):
-            at_least(name, getattr(self, name), 1)
-        if self.d > self.m:
-            raise ExpanderError(f"d must be at most m = {self.m}, not {self.d}.")
-        if not 0 < self.penalty <= 1:
-            raise ExpanderError(f"penalty must be above 0 and at most 1, not {self.penalty}.")
-        if self.agree is not None:
-            at_least("agree", self.agree, 2)
-        for name in ("n_over_m", "k_over_m"):
-            shares = getattr(self, name)
-            if not shares or shares[0] <= 0 or not all(low < high for low, high in pairwise(shares)):
-                raise ExpanderError(f"{name} must be ascending numbers above 0, at least one, not {shares}.")
-        if self.active[-1] > self.features[0]:
-            raise ExpanderError(
-                f"k_over_m goes up to k = {self.active[-1]}, but the smallest dictionary has only {self.features[0]} "
-                "features."
-            )
 
-    @property
-    def features(self) -> list[int]:
-        """Every n, ascending; ratios that round to the same one count once."""
-        return list(dict.fromkeys(max(1, round(ratio * self.m)) for ratio in self.n_over_m))
+def _sizes(config: RecoveryConfig) -> list[tuple[str, int]]:
+    return [(name, n) for name in config.dictionaries for n in config.features]
 
-    @property
-    def active(self) -> list[int]:
-        """Every k, ascending; shares that round to the same one count once."""
-        return list(dict.fromkeys(max(1, round(share * self.m)) for share in self.k_over_m))
 
-    def coders_of(self, dictionary: str) -> list[str]:
-        """The coders that make sense there: votes need coordinates that few features touch."""
-        return [coder for coder in self.coders if not (coder == VOTING and dictionary == DENSE)]
+def _file(config: RecoveryConfig, name: str, n: int, cell: str) -> Path:
+    return config.out / CELLS / f"{name}-n{n}-{cell}.json"
+
+
+def _missing(config: RecoveryConfig, name: str, n: int) -> list[str]:
+    """The cells of a dictionary that are not on disk; none if it is known not to exist."""
+    theory = _file(config, name, n, THEORY)
+    if theory.exists() and "absent" in read_cell(theory):
+        return []
+    cells = [THEORY, *config.coders_of(name)]
+    return [cell for cell in cells if not _file(config, name, n, cell).exists()]
+
+
+def _fill(config: RecoveryConfig, name: str, n: int, stage: Stage, total: int) -> None:
+    """Put a dictionary's missing cells on disk, one after the other."""
+    missing = _missing(config, name, n)
+    try:
+        dictionary = make_dictionary(config, name, n)
+    except SupportError as error:
+        write_json(_file(config, name, n, THEORY), {"absent": str(error)})
+        return
+    certificates = certificates_of(config, dictionary)
+    if THEORY in missing:
+        write_json(_file(config, name, n, THEORY), vars(certificates))
+    for coder in missing:
+        if coder != THEORY:
+            recovered = _strip(config, dictionary, coder, certificates)
+            write_json(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
+            stage.proceeds(total - _left(config))
+
+
+def _strip(config: RecoveryConfig, dictionary: Dictionary, coder: str, certificates: Certificates) -> list[int]:
+    """Tokens recovered at every k, up to the first of none: cells that fail take longest, and teach nothing."""
+    recovered = list[int]()
+    if coder == "lasso":  # solved to a gap far above the rounding of float32, which takes half the time
+        dictionary = copy.deepcopy(dictionary).float()
+    for k in config.active:
+        recovered.append(exact_tokens(config, dictionary, k, coder_of(config, coder, k, certificates)))
+        if recovered[-1] == 0:
+            break
+    return recovered
+
+
+def _left(config: RecoveryConfig) -> int:
+    """Tokens still to be decoded."""
+    cells = sum(cell != THEORY for each in _sizes(config) for cell in _missing(config, *each))
+    return cells * len(config.active) * config.tokens
+
+
+def _read(result: RecoveryResult, name: str, n: int) -> None:
+    """Add the cells of a dictionary to the result, as they are on disk."""
+    config = result.config
+    theory = _file(config, name, n, THEORY)
+    try:
+        content = read_cell(theory)
+        if "absent" in content:
+            result.absent[name, n] = content["absent"]
+            return
+        known = Certificates(**content)
+        if not 0 < len(known.condition) <= len(config.active):
+            raise damaged(theory)
+        result.certificates[name, n] = known
+    except TypeError as error:
+        raise damaged(theory) from error
+    for coder in config.coders_of(name):
+        path = _file(config, name, n, coder)
+        cells = read_cell(path)
+        if cells.get("active") != config.active or not 0 < len(cells.get("recovered", [])) <= len(config.active):
+            raise damaged(path)
+        result.strips.append(Strip(name, n, coder, cells["recovered"]))
+
+
+def make_dictionary(config: RecoveryConfig, name: str, n: int) -> Dictionary:
+    """Unit columns in double precision: rounding plays no part in what is found."""
+    generator = torch.Generator().manual_seed(config.seed)
+    if name == DENSE:
+        return DenseDictionary(config.m, n, dtype=torch.float64, generator=generator)
+    support = Support.make(name, m=config.m, n=n, d=config.d, seed=config.seed)
+    flat = config.columns == "flat"
+    values = None if flat else torch.randn(n, config.d, generator=generator, dtype=torch.float64)
+    dictionary = ExpanderDictionary(support, values, dtype=torch.float64, generator=generator)
+    dictionary.normalise_columns()
+    return dictionary
+
+
+def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificates) -> Coder:
+    """The coder that looks for k features; it may give back more, of which the largest count."""
+    signed = config.signed
+    match name:
+        case "topk":
+            return TopK(k, signed=signed)
+        case "mp":
+            return MatchingPursuit(min(STEPS_OF_MP * k, config.features[0]), signed=signed)
+        case "omp":
+            return OMP(k, signed=signed)
+        case "lasso":
+            return FISTA(config.penalty, k=k, iterations=ITERATIONS, signed=signed)
+    return VotingDecoder(k, agree=certificates.agree or 2, signed=signed)
+
+
+def planted_codes(config: RecoveryConfig, n: int, k: int) -> Codes:
+    """Random features and coefficients, the same for every dictionary and coder of this size."""
+    generator = torch.Generator().manual_seed((config.seed << 40) + (n << 16) + k)
+    indices = torch.rand(config.tokens, n, generator=generator).argsort(dim=1)[:, :k]
+    shape, double = (config.tokens, k), torch.float64
+    if config.coefficients == "gaussian":
+        sizes = torch.randn(shape, generator=generator, dtype=double).abs()
+    elif config.coefficients == "uniform":
+        sizes = SMALLEST + (LARGEST - SMALLEST) * torch.rand(shape, generator=generator, dtype=double)
+    else:
+        sizes = torch.ones(shape, dtype=double)
+    signs = 2 * torch.randint(0, 2, shape, generator=generator) - 1 if config.signed else 1
+    return Codes(sizes * signs, indices, n)
+
+
+def exact_tokens(config: RecoveryConfig, dictionary: Dictionary, k: int, coder: Coder) -> int:
+    """How many tokens have exactly the planted features as the k largest of their codes."""
+    planted = planted_codes(config, dictionary.n, k).to(dictionary.dtype)
+    found = largest(coder(dictionary, dictionary.synthesize(planted)), k)
+    return int((_used(found) == _used(planted)).all(dim=1).sum())
+
+
+def _used(codes: Codes) -> Bool[Tensor, "tokens n"]:
+    """Whether every token uses every feature."""
+    return codes.to_dense() != 0
+
+
+STUDY = Study(RecoveryConfig, run)

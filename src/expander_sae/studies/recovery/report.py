@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expander_sae.certificates.sampling import Rate
+from expander_sae.certificates.samples import Rate
 from expander_sae.evaluation.results import Interval, Kind
 from expander_sae.reporting.charts import Picture, Series
 from expander_sae.reporting.heat_maps import Grid, HeatMap, heat_maps
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
-from expander_sae.studies.recovery import ITERATIONS, STEPS_OF_MP, VOTING, RecoveryConfig
+from expander_sae.studies.recovery.config import ITERATIONS, STEPS_OF_MP, VOTING, RecoveryConfig
 from expander_sae.studies.recovery.theory import Certificates, l1_threshold, voting_threshold
 from expander_sae.studies.study import notes_of, settings_of
 

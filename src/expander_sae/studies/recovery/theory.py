@@ -10,12 +10,11 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, norm
 
 from expander_sae.certificates.coherence import coherence_of
-from expander_sae.certificates.samples import decide
-from expander_sae.certificates.sampling import random_sets
-from expander_sae.certificates.streaming import silent
-from expander_sae.certificates.subject import Columns, columns_of
+from expander_sae.certificates.matrix import Matrix, matrix_of
+from expander_sae.certificates.progress import silent
+from expander_sae.certificates.samples import decide, random_sets
 from expander_sae.dictionaries import Dictionary, ExpanderDictionary
-from expander_sae.studies.recovery import LARGEST, SMALLEST, RecoveryConfig
+from expander_sae.studies.recovery.config import LARGEST, SMALLEST, RecoveryConfig
 from expander_sae.supports.statistics import max_overlap
 
 _STEPS = 4000
@@ -41,7 +40,7 @@ class Certificates:
 
 def certificates_of(config: RecoveryConfig, dictionary: Dictionary) -> Certificates:
     """What the overlaps of the columns prove about a dictionary, and how many votes are safe."""
-    columns = columns_of(dictionary, 0.0)
+    columns = matrix_of(dictionary, 0.0)
     coherence = coherence_of(columns, config.m, silent)
     ratio = {"flat": 1.0, "uniform": SMALLEST / LARGEST, "gaussian": 0.0}[config.coefficients]
     agree = config.agree
@@ -72,7 +71,7 @@ def l1_threshold(m_over_n: float, *, signed: bool) -> float:
     return max(0.0, -float(minimize_scalar(lost, bounds=(0.0, 10.0), method="bounded").fun))
 
 
-def sets_with_condition(columns: Columns, sizes: Sequence[int], number: int, seed: int) -> list[int]:
+def sets_with_condition(columns: Matrix, sizes: Sequence[int], number: int, seed: int) -> list[int]:
     """How many of `number` random sets of each size satisfy Tropp's condition, up to the first size without any."""
     passed = list[int]()
     for k in sizes:

@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 
 from expander_sae.evaluation import Interval, Kind
 from expander_sae.studies.compare import Record
-from expander_sae.studies.scaling import Grid
+from expander_sae.studies.scaling.config import Grid
 
 Places = Float64[np.ndarray, "cells factors"]
 """Logarithms of what each cell is given, each factor over its geometric middle of the grid."""

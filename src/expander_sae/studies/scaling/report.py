@@ -13,7 +13,7 @@ from expander_sae.reporting.law_charts import Cloud, Fit, agreement_chart, apart
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
 from expander_sae.studies.compare import Comparison, Record
-from expander_sae.studies.scaling import FACTORS, Grid, ScalingConfig
+from expander_sae.studies.scaling.config import FACTORS, Grid, ScalingConfig
 from expander_sae.studies.scaling.law import (
     CORNER,
     DRAWS,

@@ -1,93 +1,107 @@
-"""What a study of supports is asked for, and the dictionaries that are trained for it."""
+"""Supports: what it matters where the values of a column are, beside how many there are."""
 
-import dataclasses
+from __future__ import annotations
+
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Literal
+from functools import partial
 
-from expander_sae.checks import at_least
-from expander_sae.errors import ExpanderError
-from expander_sae.studies.data import ComparisonConfig
-from expander_sae.supports import Support, SupportError, named
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.evaluation import Interval
+from expander_sae.reporting.report import Report
+from expander_sae.studies.compare import (
+    EVALUATIONS,
+    TRAINED,
+    Comparison,
+    Contender,
+    Record,
+    least_and_most,
+    measure,
+    over_seeds,
+    train_in_one_pass,
+)
+from expander_sae.studies.data import open_data
+from expander_sae.studies.study import Listener, Study, begun
+from expander_sae.studies.supports.config import CODERS, Recipe, SupportsConfig
+from expander_sae.studies.supports.report import report_of
+from expander_sae.supports import Support, distinct_supports, overlap_histogram, uncovered_rows
 from expander_sae.training import TrainConfig
 
-SPREAD = ("uniform", "balanced", "partitioned", "lines", "greedy", "cyclic")
-"""Constructions that spread the rows of a column over all coordinates."""
-CLUSTERED, DEGENERATE = "clustered", ("block", "banded", "shared")
-"""Constructions that provably lose uniqueness."""
-CoderName = Literal["topk", "omp"]
-CODERS: tuple[CoderName, ...] = ("topk", "omp")
-"""What dictionaries are trained and measured with."""
+HELD_OUT = 4096
+"""Planted tokens to measure on: a feature that is used evenly fires 85 times on them."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A support in the comparison: how it is made, whatever the seed."""
+class Shape:
+    """Exact numbers about a support."""
 
-    construction: str
-    """With its parameter behind a colon, if it has one, as `xs.TrainConfig` takes it."""
-    d: int
-    """Values per column."""
+    distinct: int
+    """Different sets of coordinates."""
+    overlaps: list[int]
+    """How many pairs of columns share 0, 1, ..., d coordinates."""
+    uncovered: int
+    """Coordinates that no column touches."""
+
+    @classmethod
+    def of(cls, support: Support) -> Shape:
+        """The numbers of this support."""
+        overlaps = overlap_histogram(support).tolist()
+        return cls(distinct_supports(support), overlaps, len(uncovered_rows(support)))
 
 
-@dataclass(frozen=True)
-class SupportsConfig(ComparisonConfig):
-    """Compare supports at equal d: rows that are spread, in clusters, all the same, in blocks or in bands.
+def run(config: SupportsConfig, listener: Listener) -> Report:
+    """Train and measure what an earlier run in the same folder has not, and say what came of it."""
+    comparison, shapes, absent = compared(config, listener)
+    pooled = dict[tuple[str, int], list[int]]()
+    for (recipe, _), shape in shapes.items():
+        before = pooled.get((recipe.construction, recipe.d), [0] * len(shape.overlaps))
+        pooled[recipe.construction, recipe.d] = [sum(both) for both in zip(before, shape.overlaps, strict=True)]
+    rows = over_seeds(comparison.records, ("construction", "d", "coder"), least_and_most)
+    return report_of(comparison, rows, pooled, absent)
 
-    One pass trains a dictionary on each, with TopK and with orthogonal matching pursuit, and on uniform supports of
-    other degrees. Measures FVU, features that never fire, and the supports themselves. Writes a table, the numbers and
-    pictures; run it again to go on where it was stopped.
-    """
 
-    d: int = 4
-    """Learned values per column, the same on every support."""
-    degrees: tuple[int, ...] = (1, 2, 8, 16)
-    """Other numbers of values per column, on uniform supports alone: what supports do is compared with what d does."""
-    clusters: tuple[int, ...] = (1, 2, 4, 8)
-    """Sizes of the clusters of clustered supports, as multiples of d; with 1 the columns of one share all rows."""
-    n: int | None = None
-    """Features; by default 4 for every coordinate, where all constructions exist on planted data."""
-    k: int = 8
-    """Active features per token."""
-    batch: int = 256
-    """Tokens per training step."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Everything is trained once with each."""
-    out: Path = Path("runs/supports")
-    """The folder for everything that is made; a second run goes on there."""
+def compared(
+    config: SupportsConfig, listener: Listener
+) -> tuple[Comparison[SupportsConfig], dict[tuple[Recipe, int], Shape], dict[str, str]]:
+    """Every dictionary as it was measured; the supports by recipe and seed; why some do not exist at this size."""
+    with begun(config, listener, "a study of supports") as stages:
+        data = open_data(config, HELD_OUT)
+        base = config.base(data)
+        recipes, absent = config.recipes(data.width)
+    plans = {
+        config.trained(base, recipe, coder, seed): recipe
+        for seed in config.seeds
+        for coder in CODERS
+        for recipe in recipes
+    }
+    train_in_one_pass(list(plans), config.out / TRAINED, data, stages)
+    contenders = [_contender(config, plan, recipe, next(iter(plans)).name) for plan, recipe in plans.items()]
+    measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
+    shapes = {
+        (recipe, seed): Shape.of(config.support(recipe, data.width, seed))
+        for recipe in recipes
+        for seed in config.seeds
+    }
+    records = [
+        _with_shape(record, shapes[recipe, plan.seed], base.n)
+        for record, (plan, recipe) in zip(measured, plans.items(), strict=True)
+    ]
+    return Comparison(config, data, base, records, scope, stages.rounded), shapes, absent
 
-    lists: ClassVar[dict[str, int]] = {"degrees": 1, "clusters": 1, "seeds": 0}
-    per_coordinate: ClassVar[int] = 4
-    planted_passes: ClassVar[int] = 4
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("d", self.d, 1)
+def _contender(config: SupportsConfig, plan: TrainConfig, recipe: Recipe, reference: str) -> Contender:
+    """A dictionary under the coder that it was trained with."""
+    labels: dict[str, str | int] = {
+        "construction": recipe.construction, "d": recipe.d, "coder": plan.coding, "seed": plan.seed,
+    }  # fmt: skip
+    load = partial(SparseAutoencoder.load, config.out / TRAINED / plan.name)
+    return Contender(plan.name, labels, load, reference)
 
-    def recipes(self, m: int) -> tuple[list[Recipe], dict[str, str]]:
-        """The supports that exist at this width, and of the constructions that do not why not."""
-        largest = max(self.degrees)
-        if largest > m:
-            raise ExpanderError(f"degrees must be at most the width of the activations, {m}, not {largest}.")
-        names = [*SPREAD, *(f"{CLUSTERED}:{size * self.d}" for size in sorted(self.clusters)), *DEGENERATE]
-        found, absent = list[Recipe](), dict[str, str]()
-        for name in names:
-            try:
-                for seed in self.seeds:
-                    self.support(Recipe(name, self.d), m, seed).rows  # noqa: B018  # greedy finds out while packing
-            except SupportError as error:
-                absent[name] = str(error)
-            else:
-                found.append(Recipe(name, self.d))
-        degrees = sorted(set(self.degrees) - {self.d})
-        return found + [Recipe("uniform", degree) for degree in degrees], absent
 
-    def support(self, recipe: Recipe, m: int, seed: int) -> Support:
-        """The support that a recipe gives with this seed."""
-        construction, parameters = named(recipe.construction)
-        n = self.n or self.per_coordinate * m
-        return Support.make(construction, m=m, n=n, d=recipe.d, seed=seed, **parameters)
+def _with_shape(record: Record, shape: Shape, features: int) -> Record:
+    """The record with what is known of the support itself."""
+    known = {"distinct": shape.distinct / features, "uncovered": float(shape.uncovered)}
+    measures = {**record.measures, **{name: Interval.bare(number) for name, number in known.items()}}
+    return Record(record.labels, measures, record.counts)
 
-    def trained(self, base: TrainConfig, recipe: Recipe, coder: CoderName, seed: int) -> TrainConfig:
-        """The dictionary that learns on this support with this coder."""
-        return dataclasses.replace(base, d=recipe.d, construction=recipe.construction, coder=coder, seed=seed)
+
+STUDY = Study(SupportsConfig, run)

@@ -10,7 +10,7 @@ from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Percent, Table
 from expander_sae.studies.compare import Comparison, Record
 from expander_sae.studies.study import notes_of
-from expander_sae.studies.supports import CLUSTERED, CODERS, DEGENERATE, SPREAD, SupportsConfig
+from expander_sae.studies.supports.config import CLUSTERED, CODERS, DEGENERATE, SPREAD, SupportsConfig
 
 Pairs = Mapping[tuple[str, int], Sequence[int]]
 """How many pairs of columns share 0, 1, ..., d coordinates, of all seeds together, by construction and d."""

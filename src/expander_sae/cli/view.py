@@ -1,0 +1,58 @@
+"""`expander view`: the dashboard with the language model behind it, on this machine alone."""
+
+import tempfile
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from expander_sae.cli.inputs import autoencoder_in, language_model_of
+from expander_sae.console import LiveLines, terminal
+
+
+@dataclass(frozen=True)
+class View:
+    """Show every feature of a dictionary in a browser, with the language model behind the page.
+
+    Type a text and see what fires; turn features up or down and read what the model then writes. The page is served to
+    this machine alone, under an address that holds a secret; it stops when the page is closed, or with Ctrl-C.
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """The folder of an autoencoder, of which `expander features` made a database."""
+    model: str | None = None
+    """smollm2, the folder of a model, or a name on the Hugging Face hub; that of the training by default."""
+    hookpoint: str | None = None
+    """Where in the model the dictionary belongs; where it was trained by default."""
+    port: int = 0
+    """The port to serve on; any free one by default."""
+    open: bool = True
+    """Open the page in a browser."""
+
+    def run(self) -> None:
+        """Load everything, write the page to a temporary folder, serve it."""
+        from expander_sae.evaluation import run_folders
+        from expander_sae.features import FeatureDatabase
+        from expander_sae.interventions.hooks import hookpoint_named
+        from expander_sae.reporting.dashboard import Shown, write_dashboard
+        from expander_sae.server import Live, serve
+
+        sae = autoencoder_in(self.run_folder)
+        ((name, folder),) = run_folders([self.run_folder]).items()
+        database = FeatureDatabase.open(folder)
+        database.check(sae)
+        language_model = language_model_of({name: sae}, self.model)
+        hookpoint = self.hookpoint or str(database.info.origin.get("hookpoint"))
+        hookpoint_named(language_model.model, hookpoint)
+        live = Live(database, sae.to(language_model.device), language_model, hookpoint)
+        live.check()
+        with tempfile.TemporaryDirectory() as temporary:
+            with LiveLines("features") as lines:
+                write_dashboard([Shown(database, sae)], Path(temporary) / "page", lines.update)
+            serve(live, Path(temporary) / "page", port=self.port, ready=self._ready)
+
+    def _ready(self, address: str) -> None:
+        terminal().print(f"{address}\nIt stops when the page is closed, or with Ctrl-C.", soft_wrap=True)
+        if self.open:
+            webbrowser.open(address)

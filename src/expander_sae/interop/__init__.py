@@ -1,0 +1,1 @@
+"""What others read and write, a file for each format."""

@@ -1,0 +1,219 @@
+"""Writing the dashboard: the page's own files, the packed columns of all features, and a shard for every few."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import ExpanderError
+from expander_sae.features import FeatureDatabase
+from expander_sae.files import replace_file
+from expander_sae.reporting.dashboard.measures import Measure
+
+PER_SHARD = 64
+"""Features whose pages are in one file."""
+NUMBERS = {
+    "fired": "i4", "density": "f4", "largest": "f4", "mean": "f4", "rank_mean": "f4", "token_r2": "f4", "purity": "f4",
+    "coherence": "f4", "column_entries": "i4",
+}  # fmt: skip
+"""Columns of the table that are numbers, and how the page keeps them."""
+STATUS = ("alive", "rare", "dead")
+PEAKS, WRITTEN = 6, 4
+"""Tokens that stand for a feature in the table: those it fires on most strongly, and those it makes likelier."""
+COLUMNS_AT_ONCE = 1024
+"""Columns of one dictionary that are compared with all of the other's together."""
+
+Report = Callable[[str, int, int], None]
+"""Called with what is done, how much of it, and of how much."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A dictionary as the dashboard is given it."""
+
+    database: FeatureDatabase
+    sae: SparseAutoencoder
+    measures: Sequence[Measure] = ()
+
+
+def page_files() -> Iterator[tuple[str, bytes]]:
+    """The files that are the same in every dashboard: the page, its style and its scripts."""
+    for file in sorted(files(__package__).joinpath("page").iterdir(), key=lambda each: each.name):
+        yield file.name, file.read_bytes()
+
+
+def write_dashboard(
+    shown: Sequence[Shown], out: Path, report: Report = lambda what, done, total: None, per_shard: int = PER_SHARD
+) -> Path:
+    """Write a dashboard of one dictionary, or of two side by side; gives back the page to open.
+
+    data.js is written last of the data and index.html last of all, so a killed command leaves no page that lies.
+    """
+    if not 1 <= len(shown) <= 2:
+        raise ExpanderError(f"A dashboard shows one dictionary or two side by side, not {len(shown)}.")
+    for each in shown:
+        each.database.check(each.sae)
+    if out.exists() and not out.is_dir():
+        raise ExpanderError(f"{out} is a file; a dashboard is a folder, name another.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "index.html").exists() and not (out / "pages").exists():
+        raise ExpanderError(f"{out} holds something that is no dashboard; name another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.html").unlink(missing_ok=True)
+    described = []
+    for number, each in enumerate(shown):
+        pages = "pages" if number == 0 else f"pages{number + 1}"
+        labels = _write_shards(each.database, out / pages, per_shard, report)
+        described.append(_described(each, number, pages, labels, per_shard))
+    if len(shown) == 2:
+        for mine, other in ((0, 1), (1, 0)):
+            found, cosines = matched(shown[mine].sae, shown[other].sae)
+            described[mine]["columns"] |= {"match": _packed(found, "i4"), "match_cosine": _packed(cosines, "f4")}
+            report("matching the two", mine + 1, 2)
+    content = json.dumps({"dictionaries": described}, allow_nan=False)
+    replace_file(out / "data.js", f"X.receive({content});\n".encode())
+    names = dict(page_files())
+    for name, data in names.items():
+        if name != "index.html":
+            replace_file(out / name, data)
+    replace_file(out / "index.html", names["index.html"])
+    return out / "index.html"
+
+
+def matched(one: SparseAutoencoder, other: SparseAutoencoder) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """For every column of one dictionary the column of the other that points most nearly the same way; -1 for none."""
+    if one.m != other.m:
+        raise ExpanderError(f"The two dictionaries are of width {one.m} and {other.m}; they cannot be compared.")
+    scale = other.dictionary.inverse_norms(torch.float32)
+    lengths = one.dictionary.inverse_norms(torch.float32)
+    found, cosines = [], []
+    with torch.no_grad():
+        for start in range(0, one.n, COLUMNS_AT_ONCE):
+            some = torch.arange(start, min(one.n, start + COLUMNS_AT_ONCE))
+            columns = one.dictionary.columns(some).to_dense(one.m).float() * lengths[some, None]
+            best = (other.dictionary.correlate(columns).float() * scale).max(dim=1)
+            found.append(torch.where(best.values > 0, best.indices, -1).int())
+            cosines.append(best.values)
+    return torch.cat(found).numpy(), torch.cat(cosines).numpy()
+
+
+def _write_shards(database: FeatureDatabase, folder: Path, per_shard: int, report: Report) -> list[str]:
+    """Write the pages of all features; gives back what stands for each in the table."""
+    folder.mkdir(exist_ok=True)
+    labels, n = list[str](), database.info.n
+    for number, start in enumerate(range(0, n, per_shard)):
+        stop = min(n, start + per_shard)
+        rows = database.features().slice(start, stop - start).to_pylist()
+        contexts: dict[int, list[dict[str, Any]]] = {}
+        for context in database.contexts_of(start, stop).to_pylist():
+            contexts.setdefault(context["feature"], []).append(context)
+        pages = [_page(row, contexts.get(row["feature"], [])) for row in rows]
+        labels += [_label(page) for page in pages]
+        script = f'X.shard("{folder.name}", {number}, "{_squeezed(pages)}");\n'
+        replace_file(folder / f"{number:05d}.js", script.encode())
+        report("writing pages", stop, n)
+    for path in folder.glob("*.js"):
+        if path.stem.isdigit() and int(path.stem) * per_shard >= n:
+            path.unlink()  # of a larger dictionary that was shown here before
+    return labels
+
+
+def _page(row: Mapping[str, Any], contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page of a feature shows; nan, which JSON has not, is null."""
+    kept = [{name: value for name, value in context.items() if name not in ("feature", "token_ids", "rank")}
+            | ({} if context["tokens"] is not None else {"token_ids": context["token_ids"]})
+            for context in contexts]  # fmt: skip
+    return _plain({**row, "contexts": kept})
+
+
+def _plain(value: Any) -> Any:
+    """The same with numbers rounded to what is looked at, and null for what is no number."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _label(page: Mapping[str, Any]) -> str:
+    """The commonest tokens among the strongest contexts, then those that the feature makes likelier."""
+    strongest = [context for context in page["contexts"] if context["group"] == "strongest" and context["tokens"]]
+    peaks = Counter(context["tokens"][context["peak"]] for context in strongest)
+    written = (page["top_tokens"] or [])[:WRITTEN]
+    return " ".join(token for token, _ in peaks.most_common(PEAKS)) + ("\x01" + " ".join(written) if written else "")
+
+
+def _described(shown: Shown, number: int, pages: str, labels: Sequence[str], per_shard: int) -> dict[str, Any]:
+    """What data.js says of a dictionary."""
+    info, table = shown.database.info, shown.database.features()
+    columns = {name: _packed(_numbers(table, name), kind) for name, kind in NUMBERS.items()
+               if table.column(name).null_count < len(table)}  # fmt: skip
+    status = table.column("status").to_pylist()
+    columns["status"] = _packed(np.array([STATUS.index(each) for each in status]), "u1")
+    listed = max((len(rows or []) for rows in table.column("rows").to_pylist()), default=0)
+    rows = np.full((info.n, max(1, listed)), -1)
+    for place, touched in enumerate(table.column("rows").to_pylist()):
+        rows[place, : len(touched or [])] = touched or []
+    columns["rows"] = _packed(rows.ravel(), "i4")
+    return {
+        "name": info.name,
+        "number": number,
+        "n": info.n,
+        "pages": pages,
+        "per_shard": per_shard,
+        "listed": max(1, listed),
+        "counts": {each: status.count(each) for each in STATUS},
+        "facts": _facts(shown),
+        "measures": [_plain(asdict(measure)) for measure in shown.measures],
+        "columns": columns,
+        "labels": _squeezed(list(labels)),
+    }
+
+
+def _facts(shown: Shown) -> list[tuple[str, str]]:
+    """What the overview says the dictionary is."""
+    info, sae = shown.database.info, shown.sae
+    dense, origin = sae.m * sae.n, info.origin
+    return [
+        ("features", f"{sae.n:,} of width {sae.m}"),
+        ("learned values", f"{sae.learned_values:,} ({dense / sae.learned_values:.1f} times fewer than dense columns)"),
+        ("coder", info.coder),
+        ("model", str(origin.get("model") or "")),
+        ("hookpoint", str(origin.get("hookpoint") or "")),
+        ("text", Path(str(origin.get("text") or "")).name),
+        ("tokens looked at", f"{info.tokens:,} of {info.documents:,} documents, {info.massive:,} massive left out"),
+    ]
+
+
+def _numbers(table: Any, name: str) -> NDArray[Any]:
+    """A column as an array; null becomes nan."""
+    column = table.column(name).to_numpy()
+    return np.asarray(column, dtype=np.float64 if column.dtype.kind in "fO" else column.dtype)
+
+
+def _packed(values: NDArray[Any], kind: str) -> dict[str, str]:
+    """An array as the page unpacks it."""
+    data = np.ascontiguousarray(values.astype(f"<{kind}")).tobytes()
+    return {"kind": kind, "data": _base64(data)}
+
+
+def _squeezed(content: Any) -> str:
+    """JSON, packed."""
+    return _base64(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+
+
+def _base64(data: bytes) -> str:
+    """Gzipped, without the time of day in it, so that the same features give the same files."""
+    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()

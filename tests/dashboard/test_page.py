@@ -1,0 +1,228 @@
+"""The dashboard in a real browser: every view, from a disk and from a static host."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from expander_sae.reporting.dashboard import Shown
+from tests.dashboard.planted import DEAD, HOSTILE, N
+
+
+def features_of(page: Page) -> list[int]:
+    """The features of the rows that the table shows, from above."""
+    rows = page.locator(".grid-row").evaluate_all(
+        "rows => rows.map(row => [Number(row.getAttribute('aria-rowindex')), Number(row.children[0].textContent)])"
+    )
+    return [feature for _, feature in sorted(rows)]
+
+
+def test_the_overview_says_what_there_is(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.locator("h1")).to_have_text("<i>0</i>")
+    expect(page.locator("main")).to_contain_text(f"{N} of width 16")
+    expect(page.locator("main")).to_contain_text("<b>none</b>")
+    expect(page.locator("tr", has_text="FVU")).to_contain_text("0.200 to 0.300")
+    page.get_by_role("link", name="dead").click()
+    expect(page.locator("#count")).to_contain_text("for “dead”")
+    expect(page.locator(".grid-row").first).to_be_visible()
+    assert DEAD in features_of(page)
+
+
+def test_the_table_sorts_by_any_column_both_ways(page: Page, address: str, one: Shown) -> None:
+    page.goto(f"{address}#/table")
+    expect(page.locator(".grid-row").first).to_be_visible()
+    largest = one.database.largest.tolist()
+    for turn in (-1, 1):
+        page.get_by_role("button", name=re.compile("^largest")).click()
+        expect(page.locator('[aria-sort="descending"]' if turn < 0 else '[aria-sort="ascending"]')).to_contain_text(
+            "largest"
+        )
+        shown = features_of(page)
+        alive = [feature for feature in range(N) if largest[feature] > 0]
+        assert shown == sorted(alive, key=lambda feature: turn * largest[feature])[: len(shown)]
+
+
+def test_the_table_draws_what_is_seen_and_no_more(page: Page, address: str) -> None:
+    page.goto(f"{address}#/table?sort=feature&dir=1")
+    expect(page.locator(".grid-row").first).to_be_visible()
+    assert features_of(page)[:3] == [0, 1, 2]
+    assert len(features_of(page)) < N / 2
+    page.locator(".grid").evaluate("grid => { grid.scrollTop = grid.scrollHeight; }")
+    expect(page.get_by_role("link", name=str(N - 1), exact=True)).to_be_visible()
+    assert len(features_of(page)) < N / 2
+
+
+def test_search_by_token_number_and_condition(page: Page, address: str, one: Shown) -> None:
+    page.goto(address)
+    search = page.locator("#search")
+    search.press_sequentially("WATER")
+    expect(page.locator("#count")).to_contain_text("for “WATER”")
+    for feature in features_of(page):
+        strongest = [each for each in one.database.contexts(feature) if each["group"] == "strongest"]
+        assert any(each["tokens"][each["peak"]] == " water" for each in strongest)
+    found = len(features_of(page))
+    assert 0 < found < N
+    search.fill("17")
+    expect(page.locator("#count")).to_contain_text("for “17”")
+    assert features_of(page)[0] == 17
+    fired = one.database.features().column("fired").to_pylist()
+    search.fill("fired>=200")
+    expect(page.locator("#count")).to_contain_text(f"{sum(count >= 200 for count in fired)} of {N}")
+    search.fill("water fired>=1000000")
+    expect(page.locator("#count")).to_contain_text(f"0 of {N}")
+    expect(page.locator(".nothing")).to_be_visible()
+    search.fill('"<script>alert"')
+    expect(page.locator(".grid-row").first).to_contain_text("<script>")
+    assert page.url.endswith("q=%22%3Cscript%3Ealert%22")
+
+
+def test_a_condition_on_what_was_not_measured_is_told(page: Page, address: str, one: Shown) -> None:
+    name = next(each for each in ("purity", "token_r2", "coherence")
+                if one.database.features().column(each).null_count == N)  # fmt: skip
+    page.goto(f"{address}#/table?q={name}>0.5")
+    expect(page.locator("#count")).to_contain_text("This dictionary's database has no")
+
+
+def test_a_page_of_a_feature_shows_its_contexts_by_quantile(page: Page, address: str, one: Shown) -> None:
+    feature = one.database.features().column("fired").to_pylist().index(
+        max(one.database.features().column("fired").to_pylist())
+    )  # fmt: skip
+    page.goto(f"{address}#/feature/{feature}")
+    expect(page.locator("h1")).to_have_text(f"<i>0</i> · feature {feature}")
+    contexts = one.database.contexts(feature)
+    strongest = [each for each in contexts if each["group"] == "strongest"]
+    expect(page.locator(".context")).to_have_count(len(strongest))
+    peak = page.locator(".context").first.locator(".peak")
+    assert float(peak.get_attribute("title") or "") == pytest.approx(strongest[0]["activation"], rel=0.01)
+    page.get_by_role("tab", name="weakest quarter").click()
+    expect(page.get_by_role("tab", name="weakest quarter")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".context")).to_have_count(sum(each["group"] == "q1" for each in contexts))
+    assert page.url.endswith(f"#/feature/{feature}?tab=q1")
+    page.reload()  # every state is a link
+    expect(page.get_by_role("tab", name="weakest quarter")).to_have_attribute("aria-selected", "true")
+
+
+def test_dead_and_missing_features_are_told(page: Page, address: str) -> None:
+    page.goto(f"{address}#/feature/{DEAD}")
+    expect(page.locator(".warn")).to_have_text("This feature fired on no token of the text.")
+    for wrong in (N, -1, "x", "1.5"):
+        page.goto(f"{address}#/feature/{wrong}")
+        expect(page.locator(".warn")).to_contain_text("There is no feature")
+
+
+def test_one_walks_along_the_graph_and_the_lists(page: Page, address: str, one: Shown) -> None:
+    page.goto(f"{address}#/feature/0")
+    link = page.locator("svg.graph a").first
+    other = int((link.text_content() or "").split()[0])
+    touched = [set(one.database.feature(each)["rows"]) for each in (0, other)]
+    assert touched[0] & touched[1]
+    link.click()
+    expect(page.locator("h1")).to_contain_text(f"feature {other}")
+    near = page.locator("section", has_text="Nearest columns").locator("a").first
+    nearest = one.database.feature(other)["nearest"][0]
+    assert near.text_content() == str(nearest)
+    near.click()
+    expect(page.locator("h1")).to_contain_text(f"feature {nearest}")
+    page.go_back()
+    expect(page.locator("h1")).to_contain_text(f"feature {other}")
+
+
+def test_everything_can_be_done_with_keys(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.locator("h1")).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_be_hidden()
+    page.keyboard.press("/")
+    page.keyboard.type("water")
+    expect(page.locator("#count")).to_contain_text("for “water”")
+    listed = features_of(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#search")).not_to_be_focused()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    expect(page.locator(".grid-row.chosen a")).to_have_text(str(listed[0]))
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_contain_text(f"feature {listed[0]}")
+    page.keyboard.press("j")  # along the list that was searched
+    expect(page.locator("h1")).to_contain_text(f"feature {listed[1]}")
+    page.keyboard.press("t")
+    expect(page.locator("#count")).to_contain_text("for “water”")
+    page.keyboard.press("r")
+    expect(page.locator("h1")).to_contain_text("feature")
+    page.keyboard.press("o")
+    expect(page.locator("h1")).to_have_text("<i>0</i>")
+
+
+def test_light_and_dark(page: Page, address: str) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    page.goto(address)
+    expect(page.locator("h1")).to_be_visible()
+    light = page.evaluate(paper)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(paper)
+    assert light != dark
+    page.locator("#theme").click()
+    assert page.evaluate(paper) == light
+    page.reload()
+    expect(page.locator("h1")).to_be_visible()
+    assert page.evaluate(paper) == light
+    page.locator("#theme").click()
+    assert page.evaluate(paper) == dark
+
+
+@pytest.mark.parametrize("view", ["", "#/table", "#/feature/0"])
+def test_nothing_is_wider_than_a_phone(page: Page, address: str, view: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}{view}")
+    expect(page.locator("h1, .grid-row").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(page.locator("#search")).to_be_visible()
+
+
+def test_text_never_becomes_markup(page: Page, address: str, one: Shown) -> None:
+    """A dialog or an error of a script would fail the test; see the fixture."""
+    peaks = dict[str, int]()
+    for feature in range(N):
+        for each in one.database.contexts(feature):
+            if each["group"] == "strongest":
+                peaks.setdefault(each["tokens"][each["peak"]], feature)
+    assert set(HOSTILE) <= set(peaks)
+    page.goto(f"{address}#/table")
+    expect(page.locator(".grid-row").first).to_be_visible()
+    scripts = page.locator("body script").count()
+    for text, feature in peaks.items():
+        page.goto(f"{address}#/feature/{feature}")
+        expect(page.locator("h1")).to_contain_text(f"feature {feature}")
+        seen = page.locator(".peak").all_text_contents()
+        if "<" in text or not text.isascii():
+            assert text in seen
+    assert page.locator("body script").count() == scripts
+    assert page.locator("main img, main b, main script").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_two_dictionaries_stand_side_by_side(page: Page, pair: str) -> None:
+    page.goto(pair)
+    expect(page.locator("h1")).to_have_text(["<i>0</i>", "<i>1</i>"])
+    page.goto(f"{pair}#/feature/3")
+    expect(page.locator("h1").first).to_have_text("<i>0</i> · feature 3")
+    expect(page.locator("h1").nth(1)).to_contain_text("<i>1</i> · feature")
+    expect(page.locator("article").nth(1)).to_contain_text("nearest column there, cosine 0.")
+    page.locator("article").nth(1).locator("svg.graph a").first.click()
+    expect(page.locator("h1").first).to_contain_text("<i>1</i>")
+    page.goto(f"{pair}#/table")
+    page.get_by_role("link", name="<i>1</i>", exact=True).click()
+    expect(page.get_by_role("link", name="<i>1</i>", exact=True)).to_have_attribute("aria-current", "page")
+
+
+def test_a_missing_file_is_told_in_a_sentence(page: Page, address: str) -> None:
+    page.route("**/pages/00001.js", lambda route: route.abort())
+    page.goto(f"{address}#/feature/40")
+    expect(page.locator(".warn")).to_contain_text("pages/1 of this page is missing; write the dashboard again.")

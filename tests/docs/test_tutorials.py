@@ -1,0 +1,55 @@
+"""The tutorials do what they say: every block of look.md and steer.md is run, in order, with smaller numbers."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expander_sae import server
+from expander_sae.cli.main import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```(python)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALLER = {"600000": "1500", "500000": "1000", "20_000": "300", "4608": "96", "--k 16": "--k 4", "omp16": "omp4",
+           "expander train": "expander train --no-progress --tokens 1024 --batch 128"}  # fmt: skip
+"""What stands in the tutorials, and what is run: fewer tokens, fewer features."""
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    """The blocks of a tutorial with their language, none for commands."""
+    text = (DOCS / name).read_text()
+    for large, small in SMALLER.items():
+        text = text.replace(large, small)
+    return BLOCK.findall(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["look.md", "steer.md"])
+def test_a_tutorial_runs(name: str, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`expander view` gets as far as serving, which would not end."""
+    served = list[Any]()
+    monkeypatch.setattr(server, "serve", lambda live, folder, **_: served.append(live))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for language, block in blocks(name):
+        if language:
+            exec(compile(block, name, "exec"), names)
+            continue
+        for command in block.splitlines():
+            program, *arguments = shlex.split(command, comments=True)
+            assert program == "expander"
+            main(arguments)
+    assert len(served) == (name == "look.md")
+
+
+def test_the_documented_columns_are_those_of_the_database() -> None:
+    from expander_sae.features.schema import CONTEXTS, FEATURES
+
+    text = (DOCS / "look.md").read_text()
+    for columns in (FEATURES, CONTEXTS):
+        for name, column in columns.items():
+            assert f"| `{name}` | `{column.type}` | {column.about} |" in text
