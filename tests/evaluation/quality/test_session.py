@@ -156,7 +156,7 @@ def test_last_tokens_are_read_without_padding(language_model: LanguageModel, tmp
 def test_labelled_texts_are_probed(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(tmp_path)
     monkeypatch.setattr("expander_sae.evaluation.quality.sequences._installed", lambda: tmp_path)
-    plan = dataclasses.replace(PLAN, sequences=1, sequence_texts=40)
+    plan = dataclasses.replace(PLAN, sequences=1, sequence_texts=60)
     one, *_, raw, chance = runs.session(plan).qualities()
     for found in (one, raw):
         (probe,) = [probe for probe in found.probes if probe.suite == "sae-probes"]
