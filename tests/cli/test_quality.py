@@ -28,6 +28,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Pa
     return folder / "run"
 
 
+@pytest.fixture
+def sparse(run: Path) -> Path:
+    """The folder of the sparse one."""
+    (found,) = run.glob("learned-*")
+    return found
+
+
 SMALL = ["--features", "8", "--effects", "2", "--shown", "2"]
 
 
@@ -43,16 +50,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_tables_are_printed_without_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_are_printed_without_a_folder(run: Path, sparse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["quality", str(run), *SMALL])
     printed = output(capsys)
-    for part in ("Readability:", "learned-d4-n32-omp3", "dense-n32-topk3", "raw coordinates", "random contexts",
+    for part in ("Readability:", sparse.name, "dense-n32-topk3", "raw coordinates", "random contexts",
                  "By rank of pick:", "95 % over features and documents", "Patterns, losses, effects"):  # fmt: skip
         assert part in printed
 
 
 def test_a_folder_holds_everything_and_is_gone_on_with(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     main(["quality", str(run), "--out", str(out), *SMALL])
@@ -61,7 +68,7 @@ def test_a_folder_holds_everything_and_is_gone_on_with(
     assert {"quality.json", "quality.csv", "quality.md", "quality.html", "quality_measures.svg", "quality_ranks.svg",
             "held_out.safetensors", "measured"} <= names  # fmt: skip
     page = (out / "quality.html").read_text()
-    for part in ("How readable the features are", "Drawn at random", "fires on", "learned-d4-n32-omp3"):
+    for part in ("How readable the features are", "Drawn at random", "fires on", sparse.name):
         assert part in page
     report = Report.read(out / "quality.json")
     assert [row["dictionary"] for row in report.rows][-2:] == ["raw coordinates", "random contexts"]
@@ -71,7 +78,9 @@ def test_a_folder_holds_everything_and_is_gone_on_with(
     assert kept == again
 
 
-def test_labels_a_coder_and_another_seed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_a_coder_and_another_seed(
+    run: Path, sparse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = write_prose(tmp_path, documents=60)
     labelled = [
         {"text": document.text, "spans": [[4, 9, "river"], [18, 24, "bridge"]]}
@@ -79,9 +88,8 @@ def test_labels_a_coder_and_another_seed(run: Path, tmp_path: Path, capsys: pyte
     ]  # fmt: skip
     path = tmp_path / "labelled.jsonl"
     path.write_text("\n".join(map(json.dumps, labelled)))
-    sparse, dense = run / "learned-d4-n32-omp3", run / "dense-n32-topk3"
     main(["quality", str(sparse), "--labels", str(path), "--text", str(path), "--part", "all", "--coder", "topk:2",
-          "--again", str(dense), "--out", str(tmp_path / "out"), "--no-ranks", *SMALL])  # fmt: skip
+          "--again", str(run / "dense-n32-topk3"), "--out", str(tmp_path / "out"), "--no-ranks", *SMALL])  # fmt: skip
     printed = output(capsys)
     for part in ("topk:2", "Patterns, losses, effects and stability", "again"):
         assert part in printed

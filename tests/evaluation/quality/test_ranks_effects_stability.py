@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.sparse import csc_array
 
-from expander_sae import FISTA, OMP, DenseDictionary, SparseAutoencoder, TopK
+from expander_sae import FISTA, OMP, BatchTopK, Candidates, DenseDictionary, SparseAutoencoder, TopK
 from expander_sae.activations.models import LanguageModel
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.quality import HeldOut
@@ -24,7 +24,7 @@ def autoencoder(coder: object, m: int = 8, n: int = 24, seed: int = 0) -> Sparse
     return SparseAutoencoder(dictionary, coder)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("coder", [TopK(5), OMP(5), FISTA(0.05)])
+@pytest.mark.parametrize("coder", [TopK(5), BatchTopK(5), Candidates(5, 8), OMP(5), FISTA(0.05)])
 def test_every_firing_has_one_rank(coder: object) -> None:
     sae, x = autoencoder(coder), torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
     firings = firings_of(sae, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def draw(
     return Measured(np.sort(features), firing, len(found), firings.shape[1])
 
 
-def firing_often(firings: csc_array, document: NDArray[np.int64]) -> NDArray[np.int64]:
+def firing_often(firings: csc_array, document: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
     """The features that fire on 30 or more tokens in 10 or more documents."""
     counts = np.diff(firings.indptr)
     documents = int(document.max()) + 1 if len(document) else 0

@@ -22,8 +22,8 @@ DEPTH = 4
 SHAPES = [shape for size in range(1, DEPTH + 1) for shape in combinations(range(DEPTH), size)]
 """Which tokens a pattern fixes, as steps back from the current one; general ones first."""
 PRECISION, LIFT = 0.5, 2.0
-"""A pattern is kept if the feature fires on more than this share of its tokens, one silent one added to them, and on
-more than this many times its share of all tokens: a feature that is on half the time is foretold by nothing."""
+"""A pattern is kept if the feature fires on more than this share of its tokens, one silent one added to them, and more
+than so many times as often as on all tokens: a feature that is on half the time is foretold by nothing."""
 
 
 @dataclass(frozen=True)

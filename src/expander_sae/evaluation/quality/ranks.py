@@ -13,7 +13,7 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import OneShotCoder
+from expander_sae.coders import BatchTopK, Candidates, TopK
 from expander_sae.evaluation.quality.firings import firings_of
 
 
@@ -39,7 +39,7 @@ def by_rank(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], firings: csc_a
     a token is its first.
     """
     edges = _edges(firings)
-    asks = isinstance(getattr(sae.coder, "k", None), int) and not isinstance(sae.coder, OneShotCoder)
+    asks = isinstance(getattr(sae.coder, "k", None), int) and not isinstance(sae.coder, TopK | BatchTopK)
     bands = _by_asking(sae, x, firings, edges) if asks else _by_strength(firings, edges)
     return [
         Band(first + 1, last, _only(firings, bands == number))
@@ -64,7 +64,8 @@ def _by_asking(
     pattern = _pattern(firings)
     among = pattern.copy()
     for edge in edges[:-1]:
-        first = firings_of(sae.with_coder(replace(coder, k=edge)), x)
+        same = {"candidates": coder.width} if isinstance(coder, Candidates) else {}
+        first = firings_of(sae.with_coder(replace(coder, k=edge, **same)), x)
         among = among + pattern.multiply(_pattern(first))
     among = csc_array(among)
     among.sort_indices()

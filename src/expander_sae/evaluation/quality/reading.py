@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ CONTEXTS = 10
 GROUPS_AT_ONCE = 16
 """Features whose contexts' predictions are made together: the output embedding is read once for all of them."""
 
-Tokens = NDArray[np.int64]
+Tokens = NDArray[np.signedinteger[Any]]
 """Numbers of tokens, or one number for every token."""
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
