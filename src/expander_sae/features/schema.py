@@ -58,9 +58,7 @@ FEATURES: Mapping[str, Column] = {
     "smallest": Column("float32", "smallest magnitude of an activation where it fires"),
     "rank_mean": Column("float32", "mean rank of its pick among those of a token, 0 for the first"),
     "histogram": Column("list<int64>", f"firings by magnitude, in {BINS} bins of equal width from 0 to largest"),
-    "token_r2": Column(
-        "float32", "share of its variance that the token explains, learned on half of the documents"
-    ),
+    "token_r2": Column("float32", "share of its variance that the token explains, learned on half of the documents"),
     "purity": Column("float32", "share of the commonest token among its ten strongest contexts, letter case apart"),
     "top_tokens": Column("list<string>", "tokens that it makes likelier, through the model's unembedding"),
     "top_token_logits": Column("list<float32>", "what an activation of 1 adds to their logits, before the last norm"),
