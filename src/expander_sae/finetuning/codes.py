@@ -34,7 +34,8 @@ def differentiable_residual(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"]
     """What the codes leave unexplained of the scaled activations, as `sae.residual` says, with the codes' derivative.
 
     One-shot codes have theirs. The codes z of OMP and of Candidates are the least squares on the columns W that they
-    chose and kept, so that G dz = dW^T r + W^T dr, where G = W^T W, r is the residual and dr its change at fixed z. For a squared error
+    chose and kept, so that G dz = dW^T r + W^T dr, where G = W^T W, r is the residual and dr its change at fixed z. For
+    a squared error
     this makes no difference, as r is orthogonal to W, and little with k far below m, as most of a gradient is too.
     """
     codes, residual = sae.residual(x)
