@@ -255,7 +255,9 @@ def test_a_text_that_has_changed_is_refused(language_model: LanguageModel, text:
         live(language_model, text).load_state_dict(state)
 
 
-SETTINGS = TrainConfig(n=32, d=4, k=3, tokens=32 * 60, batch=32, checkpoint_every=32 * 7, log_every=5)
+SETTINGS = TrainConfig(
+    n=32, d=4, k=3, objective="fidelity", tokens=32 * 60, batch=32, checkpoint_every=32 * 7, log_every=5
+)
 
 
 class Mortal(LiveActivations):

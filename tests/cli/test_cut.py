@@ -15,7 +15,7 @@ def test_it_writes_a_smaller_dictionary_and_refuses_what_it_cannot_do(
 ) -> None:
     harvest(tmp_path / "acts")
     store = xs.Store.open(tmp_path / "acts")
-    config = xs.TrainConfig(n=20, d=3, k=2, tokens=256, batch=64)
+    config = xs.TrainConfig(n=20, d=3, k=2, objective="fidelity", tokens=256, batch=64)
     train(store, config, out=tmp_path / "run", progress=False)
     cut = ["cut", str(tmp_path / "run"), str(tmp_path / "acts"), "--d"]
     main([*cut, "2", "--out", str(tmp_path / "small")])

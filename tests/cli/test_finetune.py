@@ -22,7 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Pa
     main(["harvest", str(tiny_model_folder), "--out", str(folder / "acts"), "--hookpoint", "layers.1",
           "--tokens", "2000", "--text", prose.text, "--context", "32", "--bos"])  # fmt: skip
     main(["train", str(folder / "acts"), "--out", str(folder / "run"), "--n", "32", "--d", "4", "--k", "3",
-          "--tokens", "1280", "--batch", "64", "--also", "dense", "--no-progress"])  # fmt: skip
+          "--tokens", "1280", "--batch", "64", "--objective", "fidelity",
+          "--also", "dense", "--no-progress"])  # fmt: skip
     return folder / "run"
 
 

@@ -36,14 +36,15 @@ def arguments(store: Path, out: Path, *more: str) -> list[str]:
 
 def test_several_dictionaries_in_one_pass(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    main(arguments(store, out, "--also", "dense", "matched", "8"))
+    several = ["--objective", "fidelity", "--also", "dense", "matched", "8"]
+    main(arguments(store, out, *several))
     names = {"learned-d4-n64-omp4", "dense-n64-topk4", "dense-n8-topk4", "learned-d8-n64-omp4"}
     assert {path.name for path in out.iterdir()} == names | {"checkpoint"}
     printed = capsys.readouterr().out
     for name in names:
         assert SparseAutoencoder.load(out / name).provenance["tokens"] == 640
         assert name in printed
-    main(arguments(store, out, "--also", "dense", "matched", "8", "--resume"))
+    main(arguments(store, out, *several, "--resume"))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from expander_sae.coders import (
     SSMP,
     BasisPursuit,
     BatchTopK,
+    Candidates,
     Coder,
     CoordinateDescent,
     MatchingPursuit,
@@ -49,6 +50,7 @@ def gap(dtype: torch.dtype) -> float:
 CASES = [
     Case("topk", lambda signed, _: TopK(K, signed=signed), norm=None),
     Case("batch-topk", lambda signed, _: BatchTopK(K, signed=signed, threshold=0.5), norm=None),
+    Case("candidates", lambda signed, _: Candidates(K, 6, signed=signed)),
     Case("matching-pursuit", lambda signed, _: MatchingPursuit(K, signed=signed)),
     Case("omp", lambda signed, _: OMP(K, signed=signed)),
     Case("niht", lambda signed, _: NIHT(K, signed=signed)),
@@ -169,7 +171,9 @@ def test_bad_activations_are_refused(case, family):
 
 
 @pytest.mark.parametrize(
-    "coder", [TopK(41), BatchTopK(41), NIHT(41), HTP(41), FISTA(0.1, k=41), SSMP(41), VotingDecoder(41)], ids=repr
+    "coder",
+    [TopK(41), BatchTopK(41), Candidates(41), NIHT(41), HTP(41), FISTA(0.1, k=41), SSMP(41), VotingDecoder(41)],
+    ids=repr,
 )
 def test_more_features_than_there_are_is_refused(coder):
     dictionary = make_dictionary("dense")
@@ -181,6 +185,8 @@ def test_more_features_than_there_are_is_refused(coder):
     ("make", "sentence"),
     [
         (lambda: BatchTopK(0), "k must be at least 1"),
+        (lambda: Candidates(0), "k must be at least 1"),
+        (lambda: Candidates(4, 3), "candidates must be at least k = 4, not 3"),
         (lambda: BatchTopK(3, threshold=-1.0), "threshold must be at least 0"),
         (lambda: NIHT(3, iterations=0), "iterations must be at least 1"),
         (lambda: HTP(3, tolerance=-1.0), "tolerance must be at least 0"),

@@ -37,7 +37,7 @@ def x() -> Float[Tensor, "tokens m"]:
 
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
-    return TrainConfig(n=N, k=K, tokens=4096, batch=256)
+    return TrainConfig(n=N, k=K, objective="fidelity", tokens=4096, batch=256)
 
 
 @pytest.fixture(scope="module")

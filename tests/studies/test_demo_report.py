@@ -38,7 +38,7 @@ def result(first: Interval | None, matched: Interval | None, matched_values: int
 
     def compared(d: int | None, n: int, found: Evaluation) -> Compared:
         record = Record({}, measures_of(found), {"learned_values": found.learned_values})
-        return Compared(TrainConfig(n=n, d=d, k=4), record, [], 0)
+        return Compared(TrainConfig(n=n, d=d, k=4, objective="fidelity"), record, [], 0)
 
     return SimpleNamespace(
         config=DemoConfig(train_tokens=3000),

@@ -16,7 +16,11 @@ from tests.training.planted import config, planted
 def trained() -> tuple[xs.SparseAutoencoder, torch.Tensor]:
     """A dictionary with 4 values per column on average, and what it was trained on."""
     x = planted(4096)[1]
-    run = train(x, config(construction="learned", coder=None, d=4, tokens=64 * 100, move_every=4), progress=False)
+    run = train(
+        x,
+        config(construction="learned", coder="omp", d=4, tokens=64 * 100, move_every=4),
+        progress=False,
+    )
     return run.sae, x
 
 

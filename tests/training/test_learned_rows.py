@@ -28,7 +28,7 @@ from tests.training.planted import N, config, planted, same_tensors
 
 
 def learned(**changes: Any) -> xs.TrainConfig:
-    return config(**({"construction": "learned", "coder": None, "move_every": 4} | changes))
+    return config(**({"construction": "learned", "coder": None, "objective": "fidelity", "move_every": 4} | changes))
 
 
 @settings(deadline=None, max_examples=50)
@@ -201,8 +201,8 @@ def test_dead_columns_begin_anew(coder: str) -> None:
     assert moving.metrics[-1]["fvu"] < still.metrics[-1]["fvu"]
 
 
-def test_defaults_are_pursuit_on_learned_rows() -> None:
-    sparse, dense = xs.TrainConfig(n=64, d=4, k=2), xs.TrainConfig(n=64, k=2)
+def test_fidelity_is_pursuit_on_learned_rows() -> None:
+    sparse, dense = xs.TrainConfig(n=64, d=4, k=2, objective="fidelity"), xs.TrainConfig(n=64, k=2)
     assert (sparse.coding, sparse.learns_rows, sparse.unit_columns) == ("omp", True, True)
     assert (dense.coding, dense.learns_rows, dense.unit_columns) == ("topk", False, False)
     assert sparse.name == "learned-d4-n64-omp2"

@@ -18,7 +18,7 @@ from tests.training.planted import config, planted, same_tensors
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[xs.SparseAutoencoder, str]:
     """A dictionary with columns of different lengths, coded by pursuit, and its folder."""
     folder = tmp_path_factory.mktemp("first")
-    run = train(planted(4096)[1], again(None, coder=None, tokens=64 * 60), out=folder, progress=False)
+    run = train(planted(4096)[1], again(None, coder="omp", tokens=64 * 60), out=folder, progress=False)
     return run.sae, str(folder)
 
 

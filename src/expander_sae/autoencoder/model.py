@@ -23,7 +23,7 @@ from expander_sae.autoencoder.config import (
 )
 from expander_sae.autoencoder.dictionaries import record_of
 from expander_sae.autoencoder.tensors import convert, read, write
-from expander_sae.coders import Coder, OneShotCoder
+from expander_sae.coders import Candidates, Coder, OneShotCoder
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
@@ -37,7 +37,8 @@ class SparseAutoencoder(nn.Module):
     """Writes activations as `W codes + pre_bias`, on activations scaled to a mean norm of sqrt(m).
 
     A one-shot coder (TopK, BatchTopK) reads codes off the encoder: the dictionary itself when `tied`, else a second set
-    of values on the same support, plus the latent bias if there is one. Any other coder works on the dictionary alone.
+    of values on the same support, plus the latent bias if there is one; Candidates reads off it which features may fire
+    and fits them to the dictionary. Any other coder works on the dictionary alone.
     """
 
     pre_bias: nn.Parameter
@@ -118,6 +119,8 @@ class SparseAutoencoder(nn.Module):
         return torch.addcmul(-self.pre_bias, x.to(torch.promote_types(x.dtype, self.pre_bias.dtype)), self.scale)
 
     def _encode(self, centred: Float[Tensor, "*batch m"]) -> Codes:
+        if isinstance(self.coder, Candidates):
+            return self.coder(self.dictionary, centred, self.latent_bias, self.encoder)
         if isinstance(self.coder, OneShotCoder):
             return self.coder(self.encoder, centred, self.latent_bias)
         return self.coder(self.dictionary, centred)

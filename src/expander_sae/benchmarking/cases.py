@@ -195,7 +195,7 @@ def trainer_steps(repeats: int) -> list[Result]:
         "one-shot": _trainer_step(
             TrainConfig(n=TRAINER.n, d=TRAINER.d, k=TRAINER.k, coder="topk", construction="uniform")
         ),
-        "pursuit": _trainer_step(TrainConfig(n=TRAINER.n, d=TRAINER.d, k=TRAINER.k)),
+        "pursuit": _trainer_step(TrainConfig(n=TRAINER.n, d=TRAINER.d, k=TRAINER.k, objective="fidelity")),
         "dense": _trainer_step(TrainConfig(n=TRAINER.n, k=TRAINER.k)),
     }
     times = interleaved(steps, repeats)

@@ -6,11 +6,8 @@ from pathlib import Path
 import tyro
 
 from expander_sae.activations.texts.files import Part
-from expander_sae.cli.inputs import language_model_of
-from expander_sae.coders import Coder
-from expander_sae.coders.named import coder_named
+from expander_sae.cli.inputs import coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
-from expander_sae.errors import ExpanderError
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Eval:
 
         for path in self.out:
             check_writable(path)
-        coder, saes, console = self._coder(), load_runs(self.runs), terminal()
+        coder, saes, console = coder_asked_for(self.coder, self.signed), load_runs(self.runs), terminal()
         reference = default_reference(saes) if self.reference is None else self.reference
         check_reference(saes, reference)
         text = text_for(
@@ -75,11 +72,3 @@ class Eval:
         for path in self.out:
             write(evaluations, path)
             console.print(f"Written to {path}.")
-
-    def _coder(self) -> Coder | None:
-        """The coder that was asked for."""
-        if self.coder is not None:
-            return coder_named(self.coder, self.signed)
-        if self.signed:
-            raise ExpanderError("--signed belongs to the coder that --coder names; give one.")
-        return None

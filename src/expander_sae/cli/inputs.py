@@ -1,10 +1,12 @@
-"""What several commands are given: the folder of one autoencoder, and the language model that autoencoders run in."""
+"""What several commands are given: a folder of one autoencoder, the language model that it runs in, another coder."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import Coder
+from expander_sae.coders.named import coder_named
 from expander_sae.console import waiting
 from expander_sae.errors import ExpanderError
 
@@ -33,6 +35,15 @@ def language_model_of(
         name = name_of(origin)
     with waiting(f"loading {name}"):
         return load_language_model(name, device=device)
+
+
+def coder_asked_for(name: str | None, signed: bool) -> Coder | None:
+    """The coder of this name; None if each autoencoder is to keep its own."""
+    if name is not None:
+        return coder_named(name, signed)
+    if signed:
+        raise ExpanderError("--signed belongs to the coder that --coder names; give one.")
+    return None
 
 
 def hookpoint_of(sae: SparseAutoencoder, name: str | None) -> str:

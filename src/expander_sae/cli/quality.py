@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from expander_sae.activations.texts.files import Part
-from expander_sae.cli.inputs import autoencoder_in, language_model_of
-from expander_sae.coders.named import coder_named
+from expander_sae.cli.inputs import autoencoder_in, coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.quality.measure import QualityConfig
@@ -110,11 +109,11 @@ class Quality:
         saes = load_runs(self.runs)
         if len(self.again) > len(saes):
             raise ExpanderError(
-                f"There are {len(self.again)} other seeds for {len(saes)} dictionaries; give one for each."
+                f"There are {len(self.again)} other seeds for {len(saes)} dictionaries; give one for each at most."
             )
         again = dict(zip(saes, map(autoencoder_in, self.again), strict=False))
-        if self.coder is not None:
-            coder = coder_named(self.coder, self.signed)
+        coder = coder_asked_for(self.coder, self.signed)
+        if coder is not None:
             saes, again = ({name: sae.with_coder(coder) for name, sae in each.items()} for each in (saes, again))
         text = text_for(
             saes, text=self.text, part=self.part, column=self.column, context=self.context, bos=self.bos

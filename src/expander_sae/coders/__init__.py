@@ -2,6 +2,7 @@
 
 from expander_sae.coders.base import Coder, OneShotCoder
 from expander_sae.coders.basis_pursuit import BasisPursuit
+from expander_sae.coders.candidates import Candidates
 from expander_sae.coders.coordinate_descent import CoordinateDescent
 from expander_sae.coders.fista import FISTA
 from expander_sae.coders.pursuit import OMP, MatchingPursuit
@@ -18,6 +19,7 @@ __all__ = [
     "SSMP",
     "BasisPursuit",
     "BatchTopK",
+    "Candidates",
     "Coder",
     "CoordinateDescent",
     "MatchingPursuit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from expander_sae.coders.base import Coder
 from expander_sae.coders.basis_pursuit import BasisPursuit
+from expander_sae.coders.candidates import Candidates
 from expander_sae.coders.coordinate_descent import CoordinateDescent
 from expander_sae.coders.fista import FISTA
 from expander_sae.coders.lasso import LassoCoder
@@ -17,6 +18,7 @@ from expander_sae.errors import ExpanderError
 CODERS: dict[str, type[Coder]] = {
     "topk": TopK,
     "batch_topk": BatchTopK,
+    "candidates": Candidates,
     "mp": MatchingPursuit,
     "omp": OMP,
     "niht": NIHT,

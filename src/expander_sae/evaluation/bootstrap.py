@@ -64,7 +64,7 @@ class Bootstrap:
         nan if there is none left.
         """
         found = np.array([[float(numerator.sum()), float(denominator.sum())] for numerator, denominator in pairs])
-        value = _mean_of_defined(_ratios(found[:, :1], found[:, 1:]))[0] if len(pairs) else float("nan")
+        value = float(_mean_of_defined(_ratios(found[:, :1], found[:, 1:]))[0]) if len(pairs) else float("nan")
         if not self._draws or not pairs:
             return Interval(value, float("nan"), float("nan"), Kind.DOCUMENTS)
         resampled = np.stack([_ratios(self._resampled(one), self._resampled(other)) for one, other in pairs])

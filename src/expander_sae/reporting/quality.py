@@ -24,19 +24,29 @@ from expander_sae.reporting.tables import Cell, Percent, Table
 NAME = "quality"
 """What the files of the report are called."""
 HEADINGS = {
-    "token_r2": Cell("token", terse="R2"),
+    "token_r2": Cell("token R2"),
     "purity": Cell("purity"),
-    "coherence_of_predictions": Cell("coherence", terse="predictions"),
-    "coherence_strongest": Cell("coherence", terse="strongest"),
-    "coherence_any": Cell("coherence", terse="any"),
-    "probe_1": Cell("probe", terse="1 feature"),
-    "probe_8": Cell("probe", terse="8"),
+    "coherence_of_predictions": Cell("predictions", "coherence", "coherence"),
+    "coherence_strongest": Cell("strongest", "coherence", "coherence"),
+    "coherence_any": Cell("any", "coherence", "coherence"),
+    "probe_1": Cell("probe 1"),
+    "probe_8": Cell("probe 8"),
 }
 """The main measures, as the first table calls them."""
-FURTHER = (
-    "pattern_precision", "pattern_recall", "pattern_f1", "probe_loss", "effect_spread", "effect_size", "text_probe_1",
-    "text_probe_8", "text_probe_auc", "text_probe_loss", "columns_found_again", "firings_found_again",
-)  # fmt: skip
+FURTHER = {
+    "pattern_precision": Cell("precision", "of patterns", "patterns"),
+    "pattern_recall": Cell("recall", "of patterns", "patterns"),
+    "pattern_f1": Cell("F1", "of patterns", "patterns"),
+    "probe_loss": Cell("loss", "of probes", "probes"),
+    "effect_spread": Cell("spread", "of effects", "effects"),
+    "effect_size": Cell("size", "of effects", "effects"),
+    "text_probe_1": Cell("texts 1"),
+    "text_probe_8": Cell("texts 8"),
+    "text_probe_auc": Cell("texts AUC"),
+    "text_probe_loss": Cell("texts loss"),
+    "columns_found_again": Cell("columns", "found again", "again"),
+    "firings_found_again": Cell("firings", "found again", "again"),
+}
 """Measures of the second table, those of which there are any."""
 PICTURED = ("token_r2", "purity", "coherence_of_predictions", "coherence_strongest", "probe_8")
 """Measures that have a panel of the picture."""
@@ -138,7 +148,7 @@ def _further_tables(qualities: Sequence[Quality]) -> dict[str, Table]:
         return _measure(name)
 
     measured: dict[str | Cell, Callable[[Quality], Any]] = {
-        MEASURES[name]: column(name) for name in FURTHER if _any_has(qualities, name)
+        heading: column(name) for name, heading in FURTHER.items() if _any_has(qualities, name)
     }
     if measured:
         tables["Patterns, losses, effects and stability"] = Table.of(qualities, {"dictionary": _name, **measured})

@@ -64,6 +64,7 @@ class ActivationsConfig:
         return TrainConfig(
             n=n,
             k=k,
+            objective="fidelity",  # what the measured recipes of all studies are about
             tokens=tokens,
             batch=self.batch,
             checkpoint_every=max(self.batch, tokens // _CHECKPOINTS),

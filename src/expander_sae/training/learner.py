@@ -16,14 +16,17 @@ from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import Schedule, TrainConfig
-from expander_sae.training.dead_features import FiringRecord
-from expander_sae.training.losses import batch_statistics, losses_of
+from expander_sae.training.dead_features import Balance, FiringRecord
+from expander_sae.training.losses import Losses, batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
+from expander_sae.training.pruning import ColumnPruning
 from expander_sae.training.rows import ColumnMoves
 from expander_sae.training.start import Sample
 
 THRESHOLD_MEMORY = 0.99
 """How much of the batch_topk threshold stays at every step."""
+DEGREE_EXPONENT = 0.4
+"""How fast the learning rate falls with the values per column."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam remembers of every parameter."""
 
@@ -45,7 +48,7 @@ def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:
     d=7, 0.006 for 64, 0.002 for dense (576), and with d=7 0.02 for n=1152, 0.01 for 4608 and 18432.
     """
     at_seven = 0.01 if one_shot else 0.06
-    return at_seven * (7 / d) ** 0.4 * (4608 / n) ** 0.25
+    return at_seven * (7 / d) ** DEGREE_EXPONENT * (4608 / n) ** 0.25
 
 
 class Descent:
@@ -55,9 +58,12 @@ class Descent:
         self.module, self.schedule, self.peak = module, schedule, peak
         self.adam = torch.optim.Adam(module.parameters(), lr=peak, betas=schedule.betas, fused=True)
 
-    def begin(self, tokens: int) -> float:
-        """Forget the last gradients; gives back the rate of the step that begins after this many tokens."""
-        rate = rate_at(self.schedule, self.peak, tokens)
+    def begin(self, tokens: int, factor: float = 1.0) -> float:
+        """Forget the last gradients; gives back the rate of the step that begins after this many tokens.
+
+        The factor is what a learner makes of the schedule's rate.
+        """
+        rate = factor * rate_at(self.schedule, self.peak, tokens)
         for options in self.adam.param_groups:
             options["lr"] = rate
         self.adam.zero_grad()
@@ -93,7 +99,8 @@ class Descent:
 class Trainee:
     """A dictionary that learns to reconstruct, one step per batch.
 
-    What it makes small is `losses.losses_of`; how its columns change beside the gradient's steps is `rows`.
+    What it makes small is `losses.losses_of`; how its columns change beside the gradient's steps is `rows`, or
+    `pruning` with the readable objective.
     """
 
     def __init__(
@@ -114,22 +121,27 @@ class Trainee:
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
-        self.moves: ColumnMoves | None = None
+        self.balance: Balance | None = None
+        if config.readable and config.balance_rate:
+            self.balance = Balance(sae.n, config.k, config.balance_rate, sae.pre_bias.device)
+        self.moves: ColumnMoves | ColumnPruning | None = None
         if config.learns_rows:
             if sample is None:
                 raise ExpanderError("Learned rows need a sample of the tokens; give one, or name a construction.")
-            self.moves = ColumnMoves(config, sae, sample.spread, self.group)
+            change = ColumnPruning if config.readable else ColumnMoves
+            self.moves = change(config, sae, sample.spread, self.group)
 
     def step(self, x: Float[Tensor, "tokens m"]) -> Numbers:
         """Learn from a batch, or from this process's share of it."""
         x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
-        batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens)
+        batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens, self._rate_factor())
         dead = self.record.dead.nonzero()[:, 0]
-        losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
+        selection = None if self.balance is None else self.balance.selection
+        losses = losses_of(self.config, self.sae, x, batch, dead, self.group, selection)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = self._descend(rate)
-        self._remember(losses.codes, batch.tokens)
-        self._move_columns(losses.codes, losses.residual)
+        self._remember(losses.fired, batch.tokens)
+        self._move_columns(losses, x)
         return {
             "fvu": Mean(losses.squares, losses.variation),
             "auxk": Mean(self.group.add_up(losses.auxk.clone()), 1),
@@ -139,11 +151,17 @@ class Trainee:
             "grad_norm": Mean(norm, 1),
         }
 
+    def _rate_factor(self) -> float:
+        """Steps in proportion to entries: columns that are still long have smaller ones."""
+        if not isinstance(self.moves, ColumnPruning):
+            return 1.0
+        return (self.config.degree / self.moves.mean_degree) ** DEGREE_EXPONENT
+
     def _descend(self, rate: float) -> Float[Tensor, ""]:
         """Let the optimizer and whatever goes with its steps change the parameters; gives back the gradient's norm."""
         norm = self.descent.step(self.group)
-        if self.sae.latent_bias is not None and self.config.lift:
-            self.sae.latent_bias.data.add_(self.record.dead.to(norm.dtype), alpha=self.config.lift * rate)
+        if self.sae.latent_bias is not None and self.config.lift_rate:
+            self.sae.latent_bias.data.add_(self.record.dead.to(norm.dtype), alpha=self.config.lift_rate * rate)
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
         if self.average:
@@ -154,7 +172,9 @@ class Trainee:
     def _remember(self, codes: Codes, tokens: int) -> None:
         """Who fired, and for batch_topk how small the smallest code was."""
         self.tokens += tokens
-        self.record.update(codes, tokens, self.group)
+        fired = self.record.update(codes, tokens, self.group)
+        if self.balance is not None:
+            self.balance.update(fired, tokens)
         if self.config.coding == "batch_topk":
             sizes = codes.values.abs()
             smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
@@ -163,15 +183,17 @@ class Trainee:
                 self.threshold.copy_(smallest)
             self.threshold.lerp_(smallest, 1 - THRESHOLD_MEMORY)
 
-    def _move_columns(self, codes: Codes, residual: Float[Tensor, "tokens m"]) -> None:
-        """Let learned rows move, when it is time."""
+    def _move_columns(self, losses: Losses, x: Float[Tensor, "tokens m"]) -> None:
+        """Let learned rows change, when it is time."""
         step = self.tokens // self.config.batch - 1
-        if self.moves is None or not self.moves.observe(step, codes, residual):
+        if self.moves is None or not self.moves.observe(step, losses, x):
             return
         averages = dict(zip(self.sae.parameters(), self.average, strict=False))
         dead: Int[Tensor, " dead"] = self.record.dead.nonzero()[:, 0]
-        self.moves.move(step, dead, self.descent.adam, averages)
-        self.record.silent_for[dead] = 0
+        anew = self.moves.move(step, dead, self.descent.adam, averages)
+        self.record.silent_for[anew] = 0
+        if self.balance is not None:
+            self.balance.forget(anew)
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
 
@@ -183,6 +205,9 @@ class Trainee:
             parameter.copy_(average)
         if self.config.unit_columns:
             sae.dictionary.normalise_columns()
+        if self.balance is not None and sae.latent_bias is not None:
+            # Amplitudes come from the refit, so from here on the bias only says who may fire.
+            sae.latent_bias.add_(self.balance.selection)
         if isinstance(sae.coder, BatchTopK):
             sae.coder = dataclasses.replace(sae.coder, threshold=float(self.threshold))
         return sae
@@ -192,6 +217,7 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= self.descent.state_dict()
         state |= {} if self.moves is None else self.moves.state_dict()
+        state |= {} if self.balance is None else self.balance.state_dict()
         if self.config.start is not None and isinstance(self.sae.dictionary, ExpanderDictionary):
             state["rows"] = self.sae.dictionary.rows
         names = [name for name, _ in self.sae.named_parameters()]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from expander_sae import kernels
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import TopK
+from expander_sae.coders.candidates import fitted
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.training.config import TrainConfig
@@ -24,6 +25,8 @@ MULTI = 4
 """How many times more features multi_topk looks at."""
 MULTI_WEIGHT = 1 / 8
 """What its loss counts."""
+REFIT_CANDIDATES = 3
+"""Candidates of the refit in the loop, in halves of k."""
 
 
 class BatchStatistics(NamedTuple):
@@ -59,6 +62,8 @@ class Losses(NamedTuple):
     """The loss of the dead features, of this process; zero without any."""
     codes: Codes
     residual: Float[Tensor, "tokens m"]
+    fired: Codes
+    """The codes that say which features live: those of one product where `codes` are refitted."""
 
 
 def losses_of(
@@ -68,24 +73,62 @@ def losses_of(
     batch: BatchStatistics,
     dead: Int[Tensor, " dead"],
     group: Group,
+    selection: Float[Tensor, " n"] | None = None,
 ) -> Losses:
-    """The fraction of variance unexplained, plus what revives the dead features, plus the loss of wider codes."""
+    """The fraction of variance unexplained, plus what revives the dead features, plus the loss of wider codes.
+
+    With the readable objective it is that of one-shot codes and that under refitted amplitudes, in their shares;
+    `selection` is added to the bias where it is decided which features may fire.
+    """
     x = x.to(sae.pre_bias.dtype)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        codes, residual = sae.residual(x)
     variation = batch.variation.to(x.dtype) * sae.scale.to(x.dtype) ** 2
-    unexplained = fvu(residual, variation)
+    if config.readable:
+        codes, residual, fired, left_by_fired = _readable(config, sae, x, selection)
+        unexplained = fvu(residual, variation)
+        share = config.refit_share
+        minimised = share * unexplained + (1 - share) * fvu(left_by_fired, variation)
+    else:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            codes, residual = sae.residual(x)
+        fired, minimised = codes, fvu(residual, variation)
+        unexplained = minimised
     squares = group.add_up((unexplained * variation).detach())
     left = residual.detach()
     auxk = x.new_zeros(())
     if config.auxk_weight and len(dead) > 0:
         around_mean = squares - group.add_up(left.sum(dim=0)).square().sum() / batch.tokens
         auxk = auxk_loss(sae, left, dead, config.revived_together(sae.m), around_mean)
-    total = unexplained + config.auxk_weight * auxk
+    total = minimised + config.auxk_weight * auxk
     if config.multi_topk:
         wider = sae.with_coder(TopK(MULTI * config.k, config.signed))
         total = total + MULTI_WEIGHT * fvu(wider.residual(x)[1], variation)
-    return Losses(total, squares, variation, auxk.detach(), codes.detach(), left)
+    return Losses(total, squares, variation, auxk.detach(), codes.detach(), left, fired.detach())
+
+
+def _readable(
+    config: TrainConfig, sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], selection: Float[Tensor, " n"] | None
+) -> tuple[Codes, Float[Tensor, "tokens m"], Codes, Float[Tensor, "tokens m"]]:
+    """Refitted codes and what they leave, one-shot codes and what they leave; one product serves both.
+
+    No gradient flows through refitted amplitudes, which are least squares among the candidates and so minimal already.
+    """
+    centred = torch.addcmul(-sae.pre_bias, x, sae.scale)
+    bias = sae.latent_bias if selection is None or sae.latent_bias is None else sae.latent_bias + selection
+    with torch.no_grad():
+        width = min(REFIT_CANDIDATES * config.k // 2, sae.n)
+        likely = sae.dictionary.select(centred, width, bias, config.signed)
+    indices = likely.indices[:, : config.k]
+    values = sae.dictionary.correlate_at(centred, indices)
+    if sae.latent_bias is not None:
+        values = values + nn.functional.embedding(indices, sae.latent_bias[:, None])[..., 0]
+    fired = Codes(values if config.signed else values.relu(), indices, sae.n)
+    refitted = Codes(*fitted(sae.dictionary, centred.detach(), likely.indices, config.k, config.signed), sae.n)
+    return refitted, _left(sae, centred, refitted), fired, _left(sae, centred, fired)
+
+
+def _left(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"], codes: Codes) -> Float[Tensor, "tokens m"]:
+    """What codes leave of the scaled and centred activations."""
+    return sae.dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
 
 
 def fvu(residual: Float[Tensor, "tokens m"], variation: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ residuals of a window of tokens are held, and the changes of some columns at a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.supports import NO_ROW
 from expander_sae.training.config import TrainConfig
+from expander_sae.training.losses import Losses
 
 WINDOW = 8192
 """Tokens, about, whose codes and residuals a move looks at."""
@@ -54,8 +55,9 @@ class ColumnMoves:
         self.indices: Int[Tensor, "steps tokens k"] = torch.zeros_like(self.codes, dtype=torch.int64)
         self.energy: Float[Tensor, " n"] = like.new_zeros(sae.n)
 
-    def observe(self, step: int, codes: Codes, residual: Float[Tensor, "tokens m"]) -> bool:
+    def observe(self, step: int, losses: Losses, x: Float[Tensor, "tokens m"]) -> bool:
         """Remember step number `step` (from 0) if the next move will look at it; gives back whether that is due now."""
+        codes, residual = losses.codes, losses.residual
         last = (step + 1) % self.config.move_every == 0
         slot = step % self.config.move_every - (self.config.move_every - len(self.residual))
         if slot < 0 or (step + 1) * self.config.batch > self.config.move_until * self.config.tokens:
@@ -71,8 +73,8 @@ class ColumnMoves:
         dead: Int[Tensor, " dead"],
         optimizer: torch.optim.Optimizer,
         averages: Mapping[nn.Parameter, Tensor],
-    ) -> None:
-        """Move the columns that fired, and begin the dead ones anew; the moments of new entries start from zero."""
+    ) -> Int[Tensor, " anew"]:
+        """Move the columns that fired, and begin the dead ones anew, which are given back."""
         residual = self.residual.flatten(0, 1)
         codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.n)
         main, width = self.dictionaries[0], self.sae.m
@@ -90,8 +92,9 @@ class ColumnMoves:
             kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
         moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
         moved.source[torch.isin(features, dead)] = -1
-        self._place(features, moved.rows, moved.values, moved.source, optimizer, averages)
-        self._reset_bias(dead, optimizer)
+        place_columns(self.dictionaries, features, moved, optimizer, averages)
+        reset_bias(self.sae, dead, optimizer)
+        return dead
 
     def _new_columns(
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
@@ -109,36 +112,6 @@ class ColumnMoves:
             nn.functional.pad(values * main.norms().median(), beyond),
         )
 
-    def _place(
-        self,
-        features: Int[Tensor, " f"],
-        rows: Int[Tensor, "f d"],
-        values: Float[Tensor, "f d"],
-        source: Int[Tensor, "f d"],
-        optimizer: torch.optim.Optimizer,
-        averages: Mapping[nn.Parameter, Tensor],
-    ) -> None:
-        for dictionary in self.dictionaries:
-            parameter, state = dictionary.values, optimizer.state[dictionary.values]
-            squares, there = state["exp_avg_sq"][features], dictionary.rows[features] >= 0
-            usual = squares.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
-            fresh = [
-                (state["exp_avg"], torch.zeros_like(values)),
-                (state["exp_avg_sq"], usual.expand_as(values)),
-            ]
-            fresh += [(averages[parameter], values)] if parameter in averages else []
-            for tensor, new in fresh:
-                tensor[features] = _relocated(tensor[features], source, new) * (rows >= 0)
-            own = values if dictionary is self.dictionaries[0] else _relocated(parameter[features], source, values)
-            dictionary.place(features, rows, own)
-
-    def _reset_bias(self, dead: Int[Tensor, " dead"], optimizer: torch.optim.Optimizer) -> None:
-        """Let features that begin anew have the bias of an ordinary one."""
-        bias = self.sae.latent_bias
-        if bias is not None:
-            bias[dead] = bias.median()
-            optimizer.state[bias]["exp_avg"][dead] = 0.0
-
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next move depends on."""
         state = {"moves/residual": self.residual, "moves/codes": self.codes, "moves/indices": self.indices}
@@ -149,6 +122,41 @@ class ColumnMoves:
         """Put all columns where a checkpoint has them."""
         for dictionary in self.dictionaries:
             dictionary.place(torch.arange(dictionary.n, device=dictionary.device), rows)
+
+
+def place_columns(
+    dictionaries: Sequence[ExpanderDictionary],
+    features: Int[Tensor, " f"],
+    moved: Moved,
+    optimizer: torch.optim.Optimizer,
+    averages: Mapping[nn.Parameter, Tensor],
+) -> None:
+    """Put columns where they moved to, and what the optimizer remembers of their entries with them.
+
+    The first dictionary takes the moved values, the others theirs; new entries have no momentum and a usual square.
+    """
+    for dictionary in dictionaries:
+        parameter, state = dictionary.values, optimizer.state[dictionary.values]
+        squares, there = state["exp_avg_sq"][features], dictionary.rows[features] >= 0
+        usual = squares.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
+        fresh = [
+            (state["exp_avg"], torch.zeros_like(moved.values)),
+            (state["exp_avg_sq"], usual.expand_as(moved.values)),
+        ]
+        fresh += [(averages[parameter], moved.values)] if parameter in averages else []
+        for tensor, new in fresh:
+            tensor[features] = _relocated(tensor[features], moved.source, new) * (moved.rows >= 0)
+        first = dictionary is dictionaries[0]
+        own = moved.values if first else _relocated(parameter[features], moved.source, moved.values)
+        dictionary.place(features, moved.rows, own)
+
+
+def reset_bias(sae: SparseAutoencoder, dead: Int[Tensor, " dead"], optimizer: torch.optim.Optimizer) -> None:
+    """Let features that begin anew have the bias of an ordinary one."""
+    bias = sae.latent_bias
+    if bias is not None:
+        bias[dead] = bias.median()
+        optimizer.state[bias]["exp_avg"][dead] = 0.0
 
 
 def _relocated(old: Float[Tensor, "f d"], source: Int[Tensor, "f d"], new: Float[Tensor, "f d"]) -> Tensor:
@@ -255,18 +263,24 @@ def afforded(
 
 
 def moved_columns(
-    rows: Int[Tensor, "f d"], values: Float[Tensor, "f d"], wanted: Wanted, kept: Bool[Tensor, "f d"], width: int
+    rows: Int[Tensor, "f d"],
+    values: Float[Tensor, "f d"],
+    wanted: Wanted,
+    kept: Bool[Tensor, "f d"],
+    width: int,
+    keep_norms: bool = True,
 ) -> Moved:
-    """The columns with the wanted entries that are kept; every column keeps its norm."""
+    """The columns with the wanted entries that are kept; every column keeps its norm, unless it may not."""
     new_rows, order = torch.where(kept, wanted.rows, width).sort(dim=1, stable=True)
     moved = (wanted.values * kept).gather(1, order)
     old_rows = torch.where(rows < 0, width, rows).long()
     slot = torch.searchsorted(old_rows, new_rows).clamp_max(rows.shape[1] - 1)
     there = new_rows < width
     stays = (old_rows.gather(1, slot) == new_rows) & there
-    # A column that grew would be taken more often and, being its own encoder, overshoot and be moved back: it diverges.
-    norms = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
-    moved = moved * torch.where(norms > 0, torch.linalg.vector_norm(values, dim=1, keepdim=True) / norms, 1.0)
+    if keep_norms:
+        # One that grew would be taken more often and, being its own encoder, overshoot and be moved back: it diverges.
+        norms = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+        moved = moved * torch.where(norms > 0, torch.linalg.vector_norm(values, dim=1, keepdim=True) / norms, 1.0)
     return Moved(torch.where(there, new_rows, NO_ROW).to(torch.int32), moved, torch.where(stays, slot, -1))
 
 
@@ -288,15 +302,19 @@ def _changes(
 
 
 def high_loss_tokens(
-    residual: Float[Tensor, "tokens m"], count: int, generator: torch.Generator
+    residual: Float[Tensor, "tokens m"],
+    count: int,
+    generator: torch.Generator,
+    tokens: Float[Tensor, "tokens m"] | None = None,
 ) -> Float[Tensor, "count m"]:
-    """Residuals drawn in proportion to their squared norms, distinct as long as there are enough."""
+    """Residuals drawn in proportion to their squared norms, distinct as long as there are enough; or their tokens."""
     norms = torch.linalg.vector_norm(residual, dim=1).cpu()
     order = norms.argsort(stable=True)  # the same whichever process had which token
     order = order[norms[order] > 0]
     if len(order) == 0:
         return residual.new_zeros(count, residual.shape[1])
+    given = residual if tokens is None else tokens
     drawn = torch.multinomial(
         norms[order].double().square(), count, replacement=len(order) < count, generator=generator
     )
-    return residual[order[drawn].to(residual.device)]
+    return given[order[drawn].to(given.device)]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import Coder, OneShotCoder
+from expander_sae.coders import Coder, OneShotCoder, TopK
 from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
@@ -80,7 +80,8 @@ def new_autoencoder(
     with torch.no_grad():
         if alike and not config.unit_columns:
             x = sample.tokens[: config.batch] / sample.scale + sample.mean.float()
-            _shrink_columns(sae, x * sae.scale - sae.pre_bias)
+            one_shot = sae.with_coder(TopK(config.k, config.signed)) if config.readable else sae
+            _shrink_columns(one_shot, x * sae.scale - sae.pre_bias)
     group.share(sae.parameters())
     group.share([sae.scale])
     return sae if coder is None else sae.with_coder(coder)
@@ -118,8 +119,9 @@ def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
         return DenseDictionary(m, config.n, dtype=dtype, device=device, generator=generator)
     if config.learns_rows:
         order = torch.randperm(len(sample.tokens), generator=generator).to(device)
-        rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, config.d)
-        room = (0, config.longest(m) - config.d)
+        first = config.longest(m) if config.readable else config.d  # to be pruned, or with room to grow
+        rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, first)
+        room = (0, config.longest(m) - first)
         support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
         return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
     construction, parameters = named(config.construction)

@@ -21,8 +21,9 @@ DEPTH = 4
 """Tokens that a pattern can look at, the current one included."""
 SHAPES = [shape for size in range(1, DEPTH + 1) for shape in combinations(range(DEPTH), size)]
 """Which tokens a pattern fixes, as steps back from the current one; general ones first."""
-PRECISION = 0.5
-"""A pattern is kept if the feature fires on more than this share of its tokens, one silent one added to them."""
+PRECISION, LIFT = 0.5, 2.0
+"""A pattern is kept if the feature fires on more than this share of its tokens, one silent one added to them, and on
+more than this many times its share of all tokens: a feature that is on half the time is foretold by nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Explainer:
         """The patterns of a feature that fires on these tokens so strongly."""
         fires = np.zeros(len(self._learn), dtype=bool)
         fires[tokens] = True
+        least = max(PRECISION, LIFT * float(fires[self._learn].mean()))
         open_, fits = self._learn.copy(), np.zeros(len(self._learn), dtype=bool)
         patterns = []
         for shape in SHAPES:
@@ -79,7 +81,7 @@ class Explainer:
             kept = np.flatnonzero(hits)
             if not len(kept):
                 break
-            kept = kept[hits[kept] > PRECISION * (np.bincount(key[open_], minlength=len(hits))[kept] + 1)]
+            kept = kept[hits[kept] > least * (np.bincount(key[open_], minlength=len(hits))[kept] + 1)]
             if not len(kept):
                 continue
             chosen = np.zeros(int(key.max()) + 1, dtype=bool)

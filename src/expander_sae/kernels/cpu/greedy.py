@@ -208,7 +208,7 @@ def _add_column(columns: Columns, feature: int, x: Floats, scratch: Scratch, cou
 
 
 @inlined
-def _solve_with_new_column(correlation: float, pivot: float, scratch: Scratch, count: int) -> bool:
+def solve_with_new_column(correlation: float, pivot: float, scratch: Scratch, count: int) -> bool:
     """The refitted codes in scratch.solved; returns whether all of them are positive."""
     step = correlation / pivot
     for position in range(count):
@@ -247,7 +247,7 @@ def _solve_afresh(scratch: Scratch, count: int) -> None:
 
 
 @inlined
-def _walk_to_non_negative(scratch: Scratch, count: int) -> int:
+def walk_to_non_negative(scratch: Scratch, count: int) -> int:
     """Lawson and Hanson: go towards the solution as far as codes stay non-negative, drop what reaches zero, solve anew.
 
     Returns how many columns are left; scratch.solved is then non-negative least squares on them.
@@ -282,10 +282,10 @@ def take_feature(
     pivot = _add_column(columns, feature, x, scratch, count)
     if pivot < limits.dependent:
         return count
-    positive = _solve_with_new_column(column_times(columns, feature, scratch.residual), pivot, scratch, count)
+    positive = solve_with_new_column(column_times(columns, feature, scratch.residual), pivot, scratch, count)
     left = count + 1
     if not (limits.signed or positive):
-        left = _walk_to_non_negative(scratch, left)
+        left = walk_to_non_negative(scratch, left)
     for position in range(left):
         scratch.codes[position] = scratch.solved[position]
     return left

@@ -80,6 +80,7 @@ class DemoConfig:
             n=self.n,
             d=d,
             k=self.k,
+            objective="fidelity",
             tokens=self.train_tokens,
             batch=self.batch,
             checkpoint_every=max(self.batch, self.train_tokens // 5),
