@@ -23,7 +23,7 @@ from expander_sae.server import Live, serve
 from tests.activations.prose import write_prose
 from tests.dashboard.planted import database
 
-PATIENCE = 15_000
+PATIENCE = 300_000
 """Milliseconds that the browser is waited for on a busy machine; no test is about them."""
 expect.set_options(timeout=PATIENCE)
 

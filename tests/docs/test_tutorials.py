@@ -14,7 +14,7 @@ from expander_sae.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SMALLER = {"600000": "1500", "500000": "1000", "20_000": "300", "4608": "96", "--k 16": "--k 4", "omp16": "omp4",
+SMALLER = {"600000": "1500", "500000": "1000", "20_000": "300", "4608": "96", "--k 16": "--k 4",
            "expander train": "expander train --no-progress --tokens 1024 --batch 128"}  # fmt: skip
 """What stands in the tutorials, and what is run: fewer tokens, fewer features."""
 
