@@ -9,6 +9,7 @@ import pytest
 
 from expander_sae.activations.texts import documents
 from expander_sae.cli.main import main
+from expander_sae.reporting.dashboard import measures_in
 from expander_sae.reporting.report import Report
 from tests.activations.prose import write_prose
 from tests.evaluation.quality.judge_server import agreeable, judge_server
@@ -71,6 +72,8 @@ def test_a_folder_holds_everything_and_is_gone_on_with(
     for part in ("How readable the features are", "Drawn at random", "fires on", sparse.name):
         assert part in page
     report = Report.read(out / "quality.json")
+    shown = {measure.name for measure in measures_in(out / "quality.json", sparse.name)}
+    assert {"token R²", "purity", "probe, 8 features"} <= shown
     assert [row["dictionary"] for row in report.rows][-2:] == ["raw coordinates", "random contexts"]
     kept = [(out / "measured" / f"{name}.json").stat().st_mtime_ns for name in ("dense-n32-topk3", "raw coordinates")]
     main(["quality", str(run), "--out", str(out), *SMALL])

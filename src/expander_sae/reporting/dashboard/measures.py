@@ -57,9 +57,8 @@ def _records(content: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(content, Mapping):
         if "name" in content:
             yield content
-        else:
-            for value in content.values():
-                yield from _records(value)
+        for value in content.values():
+            yield from _records(value)
     elif isinstance(content, Sequence) and not isinstance(content, str):
         for value in content:
             yield from _records(value)
