@@ -44,12 +44,3 @@ def test_a_tutorial_runs(name: str, smollm2: Path, tmp_path: Path, monkeypatch: 
             assert program == "expander"
             main(arguments)
     assert len(served) == (name == "look.md")
-
-
-def test_the_documented_columns_are_those_of_the_database() -> None:
-    from expander_sae.features.schema import CONTEXTS, FEATURES
-
-    text = (DOCS / "look.md").read_text()
-    for columns in (FEATURES, CONTEXTS):
-        for name, column in columns.items():
-            assert f"| `{name}` | `{column.type}` | {column.about} |" in text
