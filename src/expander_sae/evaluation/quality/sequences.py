@@ -140,7 +140,7 @@ class Sequences:
                 "texts": [task.texts for task in tasks],
             }
         )
-        if path is not None and tasks and path.exists():
+        if path is not None and path.exists():
             with safe_open(path, framework="pt") as file:
                 if (file.metadata() or {}).get("origin") == origin:
                     return cls(tasks, [file.get_tensor(task.name) for task in tasks])
@@ -149,7 +149,7 @@ class Sequences:
             report("reading labelled texts", number, len(tasks))
             found[task.name] = last_tokens(language_model, hookpoint, task.texts)
         report("reading labelled texts", len(tasks), len(tasks))
-        if path is not None and tasks:
+        if path is not None:
             replace_file(path, save(found, {"origin": origin}))
         return cls(tasks, list(found.values()))
 

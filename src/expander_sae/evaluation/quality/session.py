@@ -87,7 +87,9 @@ class Session:
         check_width({**saes, **self._again}, self.held_out.x.shape[1], str(setting.hookpoint))
         labels = {path.stem: labels_from_spans(path, self.held_out) for path in plan.labels}
         sequences = None if folder is None else folder / SEQUENCES
-        self._sequences = Sequences.read(language_model, setting.hookpoint, tasks, sequences, report)
+        self._sequences = (
+            Sequences.read(language_model, setting.hookpoint, tasks, sequences, report) if tasks else Sequences([], [])
+        )
         self.scene = Scene(
             self.held_out,
             {**labels, "text": labels_from_text(self.held_out)},
