@@ -210,7 +210,7 @@ def _of_contexts(held_out: HeldOut, strongest: Sequence[Contexts], drawn: Sequen
 
 
 def _probes(scene: Scene, firings: csc_array) -> tuple[list[ProbeResult], dict[str, Interval]]:
-    """A probe for every label, and the means over those that a user brings, or over those of the text if there are none."""
+    """A probe for every label, and the means over those that a user brings, or over those of the text."""
     document = scene.held_out.document
     task, bootstrap = ProbeTask(scene.halves.first, document), Bootstrap(int(document.max()) + 1)
     suites = {suite: task.probes(firings, labels) for suite, labels in scene.labels.items()}
