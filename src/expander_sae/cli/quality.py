@@ -60,7 +60,7 @@ class Quality:
     """A JSONL file of {"text": ..., "spans": [[begin, end, label], ...]} with labels for the documents of the text; may
     be given several times. Give it as --text too, with --part all."""
     sequences: int = 0
-    """Tasks of the package sae-probes (pip install --no-deps sae-probes): texts with a label each, short ones first."""
+    """Tasks of the package sae-probes (pip install --no-deps sae-probes) to draw: texts with a label each."""
     again: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """The folder of the same training from another seed, for the first run, then for the second, ...: which features
     are found again."""

@@ -24,11 +24,11 @@ from expander_sae.reporting.tables import Cell, Percent, Table
 NAME = "quality"
 """What the files of the report are called."""
 HEADINGS = {
-    "token_r2": Cell("token R2"),
+    "token_r2": Cell("R2", "of the token", "token"),
     "purity": Cell("purity"),
-    "coherence_of_predictions": Cell("predictions", "coherence", "coherence"),
-    "coherence_strongest": Cell("strongest", "coherence", "coherence"),
-    "coherence_any": Cell("any", "coherence", "coherence"),
+    "coherence_of_predictions": Cell("pred.", "coherence of predictions", "coh."),
+    "coherence_strongest": Cell("act.", "coherence of activations, strongest", "coh."),
+    "coherence_any": Cell("any", "coherence of activations, any", "coh."),
     "probe_1": Cell("probe 1"),
     "probe_8": Cell("probe 8"),
 }
@@ -116,7 +116,7 @@ def _main_table(qualities: Sequence[Quality]) -> Table:
         "dictionary": lambda each: Cell(each.name, each.coder, each.coder),
     }
     columns |= {heading: _measure(name) for name, heading in HEADINGS.items() if _any_has(qualities, name)}
-    columns[Cell("features", terse="of n")] = _features_cell
+    columns[Cell("features", "that fire often", "fire")] = _features_cell
     return Table.of(qualities, columns)
 
 
@@ -176,7 +176,7 @@ def _bands_table(bands: Sequence[tuple[str, BandResult]]) -> Table:
         "dictionary, ranks": lambda each: f"{each[0]}, {each[1].ranks}",
         "firings": lambda each: Percent(Interval.bare(each[1].firings)),
         "features": lambda each: each[1].eligible,
-        "at home": lambda each: each[1].at_home,
+        "home": lambda each: each[1].at_home,
     }
 
     def column(name: str) -> Callable[[tuple[str, BandResult]], Interval]:
@@ -242,7 +242,11 @@ def _ranks_picture(qualities: Sequence[Quality]) -> Picture | None:
             series.append(Series(each.name, [rank for rank, _ in points], [value for _, value in points]))
     if not series:
         return None
-    chart = line_chart(series, Axis("rank of pick", log=True), Axis("coherence of the strongest contexts"))
+    chart = line_chart(
+        series,
+        Axis("rank of pick", log=True, ticks=sorted({rank for line in series for rank in line.x})),
+        Axis("coherence of the strongest contexts"),
+    )
     return chart.titled(
         "Early picks mean more than late ones, if they do",
         "Contexts of a feature are taken from those of its firings that have these ranks.",

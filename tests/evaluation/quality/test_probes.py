@@ -30,11 +30,12 @@ def test_no_threshold_is_better_than_the_one_that_is_found(seed: int) -> None:
     generator = np.random.default_rng(seed)
     dense = generator.integers(0, 4, (30, 4)) * (generator.random((30, 4)) < 0.7)
     truth = generator.random(30) < 0.3
-    scores, thresholds = _Sorted.of(csc_array(dense.astype(np.float32))).best(truth)
+    ordered = _Sorted.of(csc_array(dense.astype(np.float32)))
+    scores = ordered.best(truth)
     for column, values in enumerate(dense.T):
         possible = [f1_of(values >= level, truth) for level in (1, 2, 3) if (values >= level).any()]
         assert scores[column] == pytest.approx(max(possible, default=0))
-        assert f1_of(values >= thresholds[column], truth) == pytest.approx(scores[column])
+        assert f1_of(values >= ordered.threshold(column, truth), truth) == pytest.approx(scores[column])
 
 
 def probe_of(dense: NDArray[np.float64], truth: NDArray[np.bool_]) -> Probe:

@@ -37,6 +37,8 @@ from expander_sae.evaluation.quality.results import BandResult, ProbeResult, Qua
 from expander_sae.evaluation.quality.showing import shown_features
 from expander_sae.evaluation.results import Interval
 
+OF_TEXT = "text"
+"""The suite of labels that the text tells by itself."""
 EFFECTS_EACH = 2
 """Firings of a feature that are taken away."""
 
@@ -208,13 +210,14 @@ def _of_contexts(held_out: HeldOut, strongest: Sequence[Contexts], drawn: Sequen
 
 
 def _probes(scene: Scene, firings: csc_array) -> tuple[list[ProbeResult], dict[str, Interval]]:
-    """A probe for every label, and the means over labels."""
+    """A probe for every label, and the means over those that a user brings, or over those of the text."""
     document = scene.held_out.document
     task, bootstrap = ProbeTask(scene.halves.first, document), Bootstrap(int(document.max()) + 1)
     suites = {suite: task.probes(firings, labels) for suite, labels in scene.labels.items()}
     found = {(suite, name): probe for suite, probes in suites.items() for name, probe in probes.items() if probe}
     results = [result_of(suite, probe, bootstrap) for (suite, _), probe in found.items()]
-    return results, means_of(list(found.values()), bootstrap)
+    brought = [probe for (suite, _), probe in found.items() if suite != OF_TEXT]
+    return results, means_of(brought or list(found.values()), bootstrap)
 
 
 def result_of(suite: str, probe: Probe, bootstrap: Bootstrap) -> ProbeResult:

@@ -92,10 +92,9 @@ class ProbeTask:
         seen, hidden = truth[self.learn], truth[~self.learn]
         if min(min(half.sum(), (~half).sum()) for half in (seen, hidden)) < LEAST_POSITIVES:
             return None
-        scores, thresholds = known.best(seen)
-        chosen = np.argsort(-scores, kind="stable")[:TOGETHER]
+        chosen = np.argsort(-known.best(seen), kind="stable")[:TOGETHER]
         best = int(chosen[0])
-        single = unseen[:, [best]].toarray()[:, 0] >= thresholds[best]
+        single = unseen[:, [best]].toarray()[:, 0] >= known.threshold(best, seen)
         together = _logistic(known.matrix[:, chosen].toarray(), seen, unseen[:, chosen].toarray())
         document, documents = self.document[~self.learn], int(self.document.max()) + 1
         loss, without, auc = _tried(known.matrix, seen, unseen, hidden)
@@ -120,35 +119,43 @@ class _Sorted:
     value: NDArray[np.float32]
     last: Mask
     """Whether a threshold may lie behind this firing: the next one of the feature is weaker, or of another."""
-    rank: NDArray[np.int64]
+    rank: NDArray[np.float32]
     """Firings of the feature down to this one."""
+    column: NDArray[np.int32]
 
     @classmethod
     def of(cls, matrix: csc_array) -> _Sorted:
         """Sort them once for all labels."""
-        column = np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
+        column = np.repeat(np.arange(matrix.shape[1], dtype=np.int32), np.diff(matrix.indptr))
         order = np.lexsort((-matrix.data, column))
         value = matrix.data[order]
         last = np.ones(len(order), dtype=bool)
         last[:-1] = (value[1:] != value[:-1]) | (column[1:] != column[:-1])
         rank = np.arange(len(order)) - matrix.indptr[column] + 1
-        return cls(matrix, matrix.indices[order], value, last, rank)
+        return cls(matrix, matrix.indices[order], value, last, rank.astype(np.float32), column)
 
-    def best(self, truth: Mask) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """For every feature its highest F1, and the weakest firing that still counts then."""
-        right = np.cumsum(truth[self.token])
-        starts = self.matrix.indptr[:-1]
-        before = np.concatenate([[0], right])[starts]
-        counts = np.diff(self.matrix.indptr)
-        f1 = 2 * (right - np.repeat(before, counts)) / (self.rank + truth.sum()) * self.last
-        best, threshold = np.zeros(len(counts)), np.full(len(counts), np.inf, dtype=np.float32)
-        firing = counts > 0
+    def best(self, truth: Mask) -> NDArray[np.float32]:
+        """For every feature its highest F1 at any threshold; 0 for a silent one."""
+        best, firing = np.zeros(self.matrix.shape[1], dtype=np.float32), np.diff(self.matrix.indptr) > 0
         if firing.any():
-            best[firing] = np.maximum.reduceat(f1, starts[firing])
-            at = np.flatnonzero(f1 == np.repeat(best, counts))
-            column = np.repeat(np.arange(len(counts)), counts)[at]
-            threshold[column[::-1]] = self.value[at[::-1]]  # the first one of each feature is written last
-        return best, threshold
+            best[firing] = np.maximum.reduceat(self._f1(truth, slice(None)), self.matrix.indptr[:-1][firing])
+        return best
+
+    def threshold(self, feature: int, truth: Mask) -> float:
+        """The weakest firing of a feature that counts where its F1 is highest; infinite if it never fires."""
+        place = slice(int(self.matrix.indptr[feature]), int(self.matrix.indptr[feature + 1]))
+        return float(self.value[place][self._f1(truth, place).argmax()]) if place.stop > place.start else float("inf")
+
+    def _f1(self, truth: Mask, place: slice) -> NDArray[np.float32]:
+        """F1 of the features of these firings if each of them were the weakest that counts."""
+        right = np.cumsum(truth[self.token[place]], dtype=np.int32)
+        column = self.column[place]
+        first = int(column[0]) if len(column) else 0
+        starts = self.matrix.indptr[first:-1] - self.matrix.indptr[first]
+        before = np.concatenate([[0], right]).astype(np.int32)[np.minimum(starts, len(right))]
+        right -= before[column - first]
+        f1: NDArray[np.float32] = 2 * right / (self.rank[place] + np.float32(truth.sum())) * self.last[place]
+        return f1
 
 
 def _logistic(x: NDArray[np.float32], truth: Mask, unseen: NDArray[np.float32]) -> Mask:

@@ -40,7 +40,7 @@ class SequenceTask:
 
 
 def sae_probes_tasks(wanted: int, texts: int, seed: int, folder: Path | None = None) -> list[SequenceTask]:
-    """At most so many of the tasks with two kinds of texts, as many texts of either kind, those with short texts first.
+    """At most so many of the tasks with two kinds of texts, drawn at random, with as many texts of either kind.
 
     The files are those of the installed package, which is not imported: it would want other libraries.
     """
@@ -48,8 +48,8 @@ def sae_probes_tasks(wanted: int, texts: int, seed: int, folder: Path | None = N
     found = [task for path in sorted(folder.glob("*.csv*")) if (task := _read(path, texts, seed)) is not None]
     if not found:
         raise ExpanderError(f"{folder} holds no texts of two kinds; install sae-probes 0.4 or later.")
-    found.sort(key=lambda task: (np.median([len(text) for text in task.texts]), task.name))
-    return found[:wanted]
+    chosen = np.random.default_rng(seed).permutation(len(found))[:wanted]
+    return [found[number] for number in sorted(chosen.tolist())]
 
 
 def _installed() -> Path:

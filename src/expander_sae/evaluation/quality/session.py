@@ -22,6 +22,7 @@ from expander_sae.evaluation.quality.judge.judging import Exhibit, costs_of, exh
 from expander_sae.evaluation.quality.keeping import keep, kept
 from expander_sae.evaluation.quality.labels import labels_from_spans, labels_from_text
 from expander_sae.evaluation.quality.measure import (
+    OF_TEXT,
     Insertion,
     QualityConfig,
     Report,
@@ -92,7 +93,7 @@ class Session:
         )
         self.scene = Scene(
             self.held_out,
-            {**labels, "text": labels_from_text(self.held_out)},
+            {**labels, OF_TEXT: labels_from_text(self.held_out)},
             Insertion(language_model, setting.hookpoint) if plan.config.effects else None,
             plan.config,
             report,
