@@ -38,7 +38,7 @@ class PlantedCodes(Coder):
 
     k: int
 
-    def __call__(self, dictionary: Dictionary, x: Float[Tensor, "tokens m"]) -> Codes:
+    def __call__(self, dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> Codes:
         # A bijection of the features for each pick keeps a token's features distinct.
         indices = (torch.rand(len(x), self.k).square() * (dictionary.n // self.k)).long() * self.k
         return Codes(torch.rand(len(x), self.k) + 0.1, indices + torch.arange(self.k), dictionary.n)
