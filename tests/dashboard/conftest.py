@@ -41,18 +41,6 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """An empty page; whatever goes wrong in its scripts fails the test."""
-    opened, wrong = browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
-    opened.set_default_timeout(PATIENCE)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    yield opened
-    opened.close()
-    assert not wrong
-
-
 @pytest.fixture(scope="session")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """A dictionary whose text is as hostile as texts can be."""
@@ -126,8 +114,9 @@ Serving = Callable[..., tuple[str, threading.Thread]]
 
 
 @pytest.fixture
-def serving() -> Serving:
+def serving() -> Iterator[Serving]:
     """Serves a folder with a model until its last page is closed; gives the address and the thread that ends then."""
+    threads = list[threading.Thread]()
 
     def start(live: Live, folder: Path) -> tuple[str, threading.Thread]:
         found, there = list[str](), threading.Event()
@@ -140,7 +129,22 @@ def serving() -> Serving:
             target=serve, args=(live, folder), kwargs={"port": 0, "ready": ready, "patience": 0.0}, daemon=True
         )
         thread.start()
+        threads.append(thread)
         assert there.wait(PATIENCE / 1000)
         return found[0], thread
 
-    return start
+    yield start
+    for thread in threads:
+        thread.join()  # no call of the model goes on into the next test
+
+
+@pytest.fixture
+def page(browser: Browser, serving: Serving) -> Iterator[Page]:
+    """An empty page; whatever goes wrong in its scripts fails the test. It closes before what it is served by ends."""
+    opened, wrong = browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
+    opened.set_default_timeout(PATIENCE)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    yield opened
+    opened.close()
+    assert not wrong
