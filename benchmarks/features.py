@@ -33,7 +33,7 @@ DOCUMENT = 1000
 
 
 @dataclass(frozen=True)
-class PlantedCodes:
+class PlantedCodes(Coder):
     """A coder that looks at nothing: features at random, rare and frequent ones."""
 
     k: int
@@ -65,7 +65,7 @@ class PlantedText:
 def main(n: int = 1_048_576, m: int = 2048, d: int = 16, k: int = 16, tokens: int = 10_000_000) -> None:
     """Make the database of n features in a temporary folder."""
     torch.manual_seed(0)
-    coder: Coder = PlantedCodes(k)
+    coder = PlantedCodes(k)
     sae = SparseAutoencoder(ExpanderDictionary(Support.make("uniform", m=m, n=n, d=d, seed=0)), coder)
     folder, start = Path(tempfile.mkdtemp()), time.process_time()
     print(f"the autoencoder is there: {_peak():,} MiB", flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from expander_sae.activations import sharing
+from expander_sae.activations import distributed
 from expander_sae.activations.harvest import harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.distribution import joined
@@ -21,7 +21,7 @@ from tests.activations.prose import write_prose
 def main() -> None:
     model, prose, out = map(Path, sys.argv[1:4])
     dying, after = map(int, sys.argv[4:])
-    compute, batches = sharing.activations_of, 0
+    compute, batches = distributed.activations_of, 0
 
     def mortal(*arguments):
         nonlocal batches
@@ -34,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     with joined() as group:
-        sharing.activations_of = mortal
+        distributed.activations_of = mortal
         try:
             harvest(
                 load_language_model(model, device="cpu"), ["layers.[01]"], tokens=600, out=out,

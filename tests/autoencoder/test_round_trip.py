@@ -17,6 +17,7 @@ from tests.uneven import uneven_support
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CODERS = (
     xs.TopK(k=3, signed=True),
+    xs.Candidates(k=2, candidates=5, signed=True),
     xs.BatchTopK(k=2),
     xs.BatchTopK(k=2, threshold=0.25),
     xs.MatchingPursuit(k=3, tolerance=0.1),

@@ -29,9 +29,8 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    commands = (
-        "info compress model harvest train finetune cut eval features quality dashboard view certify demo study bench"
-    )
+    commands = "info compress model harvest train finetune cut eval features quality dashboard view steer attribute"
+    commands += " certify demo study bench"
     for command in commands.split():
         assert f"• {command}" in printed
     assert set(commands.split()) == set(NAMES)

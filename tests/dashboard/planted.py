@@ -66,7 +66,7 @@ def database(folder: Path, seed: int) -> Shown:
     sae = SparseAutoencoder(ExpanderDictionary(Support.make("uniform", m=M, n=N, d=4, seed=seed), values), TopK(K))
     model: Any = SimpleNamespace(tokenizer=HostileTokenizer())
     found = collect_features(
-        sae, Store.open(folder / "acts"), out=folder / f"<i>{seed}</i>" / "features", language_model=model,
+        sae, Store.open(folder / "acts"), out=folder / f"<i>{seed}" / "features", language_model=model,
         config=FeaturesConfig(tokens=TOKENS, lens=0, around=6),
     )  # fmt: skip
     return Shown(found, sae, [Measure("FVU", "<b>what is left</b>", 0.25, 0.2, 0.3)])

@@ -21,10 +21,10 @@ TEXT = "The river and the bridge"
 
 
 def test_typing_shows_what_fires(page: Page, serving: Serving, live: Live, live_folder: Path) -> None:
+    tokens = live.encode({"text": TEXT})["tokens"]  # before the page asks: one call of the model at a time
     address, _ = serving(live, live_folder)
     page.goto(f"{address}#/live")
     page.fill("#typed", TEXT)
-    tokens = live.encode({"text": TEXT})["tokens"]
     expect(page.locator("#seen .token")).to_have_count(len(tokens))
     assert "".join(page.locator("#seen .token").all_text_contents()) == TEXT
     expect(page.locator("#fires tbody tr")).to_have_count(len(tokens[-1]["features"]))  # of the last token

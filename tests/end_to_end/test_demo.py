@@ -34,7 +34,8 @@ def test_from_the_model_to_the_report_and_again(smollm2: Path, tmp_path: Path) -
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "expander d=2" in page
     assert Store.open(out / "acts").tokens == 2000
-    loss = json.loads((out / "evaluation.json").read_text())["dense"]["language_model"]
+    dense = "dense-n256-topk16"
+    loss = json.loads((out / "evaluations" / f"{dense}.json").read_text())[dense]["language_model"]
     assert loss["retention_mean"]["value"] == 1
     assert loss["clean"]["value"] < loss["mean"]["value"]
 

@@ -33,7 +33,7 @@ def activations(language_model: LanguageModel, prose: TextConfig) -> TextActivat
     return TextActivations(language_model, HOOKPOINT, passage)
 
 
-@pytest.fixture(scope="session", params=["omp", "topk", "dense"])
+@pytest.fixture(scope="session", params=["omp", "readable", "topk", "dense"])
 def trained(
     request: pytest.FixtureRequest,
     activations: TextActivations,
@@ -42,7 +42,12 @@ def trained(
 ) -> SparseAutoencoder:
     """A dictionary that has something left to learn, and knows where it comes from."""
     x = torch.cat([part.x for part in activations.parts()])
-    shape = {"omp": {"d": 4, "objective": "fidelity"}, "topk": {"d": 4, "coder": "topk"}, "dense": {}}[request.param]
+    shape = {
+        "omp": {"d": 4, "objective": "fidelity"},
+        "readable": {"d": 4},
+        "topk": {"d": 4, "coder": "topk"},
+        "dense": {},
+    }[request.param]
     config = TrainConfig(n=32, k=2, tokens=64 * 8, batch=64, **shape)
     sae = train(x, config, progress=False).sae
     sae.provenance["activations"] = {

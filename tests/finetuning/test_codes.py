@@ -83,7 +83,7 @@ def test_for_a_squared_error_the_codes_might_as_well_be_fixed():
 
 
 def test_what_has_no_derivative_here_is_refused():
-    with pytest.raises(ExpanderError, match="codes of OMP, TopK, BatchTopK, not of MatchingPursuit; "):
+    with pytest.raises(ExpanderError, match="codes of OMP, Candidates, TopK, BatchTopK, not of MatchingPursuit; "):
         check_coder(autoencoder(False, MatchingPursuit(3)))
     with pytest.raises(ExpanderError, match="without encoder and latent bias"):
         check_coder(autoencoder(False, OMP(3), latent_bias=True))

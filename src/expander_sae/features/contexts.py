@@ -110,7 +110,8 @@ def _candidates(starts: Any, strength: Any, lottery: Any, document: Any, stronge
         for wanted in range(1, 6):
             chosen = 0
             for place in range(begin, end):
-                candidate = lottery[place]
+                # From the other end for contexts from all firings, so that they are not those of the quarters again.
+                candidate = lottery[place] if wanted < 5 else lottery[begin + end - 1 - place]
                 if chosen < drawn and (wanted == 5 or quarter[candidate] == wanted):
                     firing[found], owner[found], group[found] = candidate, feature, wanted
                     found += 1

@@ -33,7 +33,7 @@ class Readability:
     @classmethod
     def of(cls, text: Text, spelling: Spelling) -> Self:
         """Half of the documents are learned from, drawn at random; massive tokens are left out."""
-        first = Halves.of(text.document, seed=0).first
+        first = Halves.of(text.document.astype(np.int64), seed=0).first
         kinds, kind = np.unique(text.token_ids, return_inverse=True)
         numbers: dict[str, int] = {}
         folded = [numbers.setdefault(spelling.alone(int(each)).casefold(), len(numbers)) for each in kinds]
@@ -43,11 +43,11 @@ class Readability:
         """The columns `token_r2` and `purity`, for features that fire often enough to be measured."""
         entries = (block.value, block.place, block.starts)
         firings = csc_array(entries, shape=(self.text.tokens, block.count))
-        often = firing_often(firings, self.text.document)
+        often = firing_often(firings, self.text.document.astype(np.int64))
         explained, pure = np.full(block.count, np.nan), np.full(block.count, np.nan)
         for start in range(0, len(often), _COLUMNS_AT_ONCE):
             some = often[start : start + _COLUMNS_AT_ONCE]
-            explained[some] = token_r2(firings[:, some], self.text.token_ids, self.learn, self.test)
+            explained[some] = token_r2(firings[:, some], self.text.token_ids.astype(np.int64), self.learn, self.test)
         shown = (contexts.group == 0) & (contexts.rank < CONTEXTS)
         ends = np.cumsum(np.bincount(contexts.feature[shown], minlength=block.count))
         places = np.split(block.place[contexts.firing[shown]], ends[:-1])

@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import OMP, BatchTopK, TopK
+from expander_sae.coders import OMP, BatchTopK, Candidates, TopK
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.refit import solve_used
 
-CODERS = (OMP, TopK, BatchTopK)
+CODERS = (OMP, Candidates, TopK, BatchTopK)
 """Coders whose codes have a derivative here."""
 
 
@@ -26,17 +26,20 @@ def check_coder(sae: SparseAutoencoder) -> None:
         )
     if isinstance(sae.coder, OMP) and (sae.latent_bias is not None or not sae.tied):
         raise ExpanderError("OMP works on the dictionary alone; give an autoencoder without encoder and latent bias.")
+    if isinstance(sae.coder, Candidates) and not sae.tied:
+        raise ExpanderError("Nothing of an encoder under Candidates could be learned here; give a tied autoencoder.")
 
 
 def differentiable_residual(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens m"]:
     """What the codes leave unexplained of the scaled activations, as `sae.residual` says, with the codes' derivative.
 
-    One-shot codes have theirs. The codes z of OMP are the least squares on the columns W that it chose and kept, so
-    that G dz = dW^T r + W^T dr, where G = W^T W, r is the residual and dr its change at fixed z. For a squared error
+    One-shot codes have theirs. The codes z of OMP and of Candidates are the least squares on the columns W that they
+    chose and kept, so that G dz = dW^T r + W^T dr, where G = W^T W, r is the residual and dr its change at fixed z. For
+    a squared error
     this makes no difference, as r is orthogonal to W, and little with k far below m, as most of a gradient is too.
     """
     codes, residual = sae.residual(x)
-    if not isinstance(sae.coder, OMP):
+    if not isinstance(sae.coder, OMP | Candidates):
         return residual
     with torch.no_grad():
         gram = sae.dictionary.gram(codes.indices)

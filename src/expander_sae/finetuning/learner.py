@@ -21,7 +21,7 @@ from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import at_least
-from expander_sae.coders import OMP, OneShotCoder
+from expander_sae.coders import OMP, Candidates, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
@@ -91,6 +91,8 @@ class Finetuner:
     def __init__(self, config: FinetuneConfig, sae: SparseAutoencoder, model: PatchedModel, variation: float) -> None:
         """`variation` is the mean squared distance of activations from their mean."""
         self.config, self.sae, self.tokens = config, sae, 0
+        if isinstance(sae.coder, Candidates) and sae.latent_bias is not None:
+            sae.latent_bias.requires_grad_(False)  # it says who may fire, which has no derivative
         self.descent = Descent(sae, config, config.learning_rate or default_learning_rate(sae))
         self._model, self._variation = model, variation
         self._unit_columns = isinstance(sae.coder, OMP)

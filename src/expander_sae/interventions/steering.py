@@ -97,12 +97,16 @@ class _Streamer:
         if self.stopped:
             return  # `generate` looks at its stopping criteria one token later
         self._ids += ids.flatten().tolist()
-        text = self.text.rstrip("\ufffd")  # what is no whole character yet is told when it is
-        self.stopped = bool(self._listen(text[len(self._told) :]))
-        self._told = text
+        self._tell(self.text.rstrip("\ufffd"))  # what is no whole character yet is told when it is
 
     def end(self) -> None:
-        """Called when all is written."""
+        """Called when all is written, with half a character at the end perhaps."""
+        if len(self._told) < len(self.text):
+            self._tell(self.text)
+
+    def _tell(self, text: str) -> None:
+        self.stopped = bool(self._listen(text[len(self._told) :]))
+        self._told = text
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -79,10 +79,14 @@ class Descent:
         self.adam.step()
         return norm
 
+    def _learning(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that are not held fast, by name."""
+        return (each for each in self.module.named_parameters() if each[1].requires_grad)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Every parameter and what Adam remembers of it, themselves and not copies; there must have been a step."""
         state = {}
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self._learning():
             state[f"parameters/{name}"] = parameter.detach()
             for moment in MOMENTS:
                 state[f"{moment}/{name}"] = self.adam.state[parameter][moment]
@@ -90,7 +94,7 @@ class Descent:
 
     def make_moments(self, state: Mapping[str, Tensor]) -> None:
         """Give Adam the memory that it had in `state`, to be filled by copying over `state_dict`."""
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in self._learning():
             self.adam.state[parameter] = {
                 moment: torch.empty_like(state[f"{moment}/{name}"], device=parameter.device) for moment in MOMENTS
             }

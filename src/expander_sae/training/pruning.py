@@ -4,7 +4,7 @@ Every column starts with the largest coordinates of one token, as many as the lo
 all columns together lose entries, along a cubic from that many to d on average: an entry is worth its square times a
 power of its feature's energy, the running mean of its squared codes. Entries never come back and columns that lost
 some keep the smaller norm, since rescaled ones, being their own encoders, overshoot. Features that are dead while the
-columns are still long begin anew as tokens of high loss; later ones would not find their place and stay dead.
+columns are still long begin anew as tokens of high loss; later ones would not find their place, and have AuxK alone.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ PER_SHARD = 64
 """Features whose pages are in one file."""
 NUMBERS = {
     "fired": "i4", "density": "f4", "largest": "f4", "mean": "f4", "rank_mean": "f4", "token_r2": "f4", "purity": "f4",
-    "coherence": "f4", "column_entries": "i4",
+    "column_entries": "i4",
 }  # fmt: skip
 """Columns of the table that are numbers, and how the page keeps them."""
 STATUS = ("alive", "rare", "dead")

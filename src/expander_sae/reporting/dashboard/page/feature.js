@@ -92,7 +92,6 @@ X.scores = (given) => X.facts([
   ["mean rank of its pick", X.known(given.rank_mean) ? given.rank_mean.toFixed(1) : null],
   ["token R²", X.known(given.token_r2) ? given.token_r2.toFixed(3) : null],
   ["purity", X.known(given.purity) ? given.purity.toFixed(2) : null],
-  ["coherence", X.known(given.coherence) ? given.coherence.toFixed(3) : null],
 ]);
 
 // The tokens whose logits the feature raises and lowers most.

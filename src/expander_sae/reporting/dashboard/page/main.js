@@ -113,6 +113,7 @@ X.start = function () {
   document.getElementById("theme").addEventListener("click", X.turnTheme);
   window.addEventListener("hashchange", X.draw);
   document.addEventListener("keydown", X.onKey);
+  if (document.getElementById("search").value) X.onSearch(); // typed before the features were there
   X.draw();
   if (window.LIVE) X.stay();
 };

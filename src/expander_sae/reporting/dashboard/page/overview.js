@@ -51,8 +51,7 @@ X.overview = function (main) {
       X.measured(dictionary),
       X.densities(dictionary),
       X.spread(dictionary, "purity", "Purity"),
-      X.spread(dictionary, "token_r2", "Token R²"),
-      X.spread(dictionary, "coherence", "Coherence"))));
+      X.spread(dictionary, "token_r2", "Token R²"))));
   main.replaceChildren(
     X.el("div", { class: sides.length > 1 ? "side" : "" }, sides),
     X.el("p", { class: "quiet small" }, "Press r for a feature at random, and ? for all keys."));

@@ -13,8 +13,6 @@ X.COLUMNS = [
     about: "share of its variance that the token explains" },
   { name: "purity", title: "purity", width: "86px", digits: 2,
     about: "share of the commonest token among its strongest contexts" },
-  { name: "coherence", title: "coherence", width: "108px", digits: 2,
-    about: "how alike its strongest contexts are to the model" },
   { name: "column_entries", title: "values", width: "78px", about: "values of its column" },
 ];
 
@@ -82,7 +80,7 @@ X.Grid = class {
     Object.assign(this, { dictionary, list, columns, state, chosen: -1, drawn: new Map() });
     this.template = columns.map((column) => column.width).join(" ") + " minmax(260px, 1fr)";
     head.style.setProperty("grid-template-columns", this.template);
-    this.space = X.el("div", { style: { height: `${list.length * ROW}px`, position: "relative" } });
+    this.space = X.el("div", { class: "grid-space", style: { height: `${list.length * ROW}px` } });
     const about = { class: "grid", role: "grid", "aria-rowcount": list.length, tabindex: 0, "aria-label": "Features" };
     this.node = X.el("div", about, head, this.space);
     this.node.addEventListener("scroll", () => this.draw(), { passive: true });
