@@ -107,13 +107,15 @@ X.turnTheme = function () {
 
 X.start = function () {
   document.getElementById("brand").textContent = X.title();
-  document.getElementById("search").addEventListener("input", X.onSearch);
+  const search = document.getElementById("search"), typed = search.value; // perhaps before the data were there
+  search.addEventListener("input", X.onSearch);
   document.getElementById("random").addEventListener("click", X.random);
   document.getElementById("help").addEventListener("click", X.keys);
   document.getElementById("theme").addEventListener("click", X.turnTheme);
   window.addEventListener("hashchange", X.draw);
   document.addEventListener("keydown", X.onKey);
   X.draw();
+  if (typed && document.activeElement === search) X.onSearch();
   if (window.LIVE) X.stay();
 };
 
