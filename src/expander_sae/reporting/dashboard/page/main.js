@@ -107,7 +107,8 @@ X.turnTheme = function () {
 
 X.start = function () {
   document.getElementById("brand").textContent = X.title();
-  document.getElementById("search").addEventListener("input", X.onSearch);
+  const search = document.getElementById("search"), typed = search.value; // perhaps before the data were there
+  search.addEventListener("input", X.onSearch);
   document.getElementById("random").addEventListener("click", X.random);
   document.getElementById("help").addEventListener("click", X.keys);
   document.getElementById("theme").addEventListener("click", X.turnTheme);
@@ -115,6 +116,7 @@ X.start = function () {
   document.addEventListener("keydown", X.onKey);
   if (document.getElementById("search").value) X.onSearch(); // typed before the features were there
   X.draw();
+  if (typed && document.activeElement === search) X.onSearch();
   if (window.LIVE) X.stay();
 };
 
