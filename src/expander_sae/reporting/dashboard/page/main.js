@@ -107,16 +107,15 @@ X.turnTheme = function () {
 
 X.start = function () {
   document.getElementById("brand").textContent = X.title();
-  const search = document.getElementById("search"), typed = search.value; // perhaps before the data were there
+  const search = document.getElementById("search");
   search.addEventListener("input", X.onSearch);
   document.getElementById("random").addEventListener("click", X.random);
   document.getElementById("help").addEventListener("click", X.keys);
   document.getElementById("theme").addEventListener("click", X.turnTheme);
   window.addEventListener("hashchange", X.draw);
   document.addEventListener("keydown", X.onKey);
-  if (document.getElementById("search").value) X.onSearch(); // typed before the features were there
+  if (search.value) X.onSearch(); // typed before the features were there
   X.draw();
-  if (typed && document.activeElement === search) X.onSearch();
   if (window.LIVE) X.stay();
 };
 
