@@ -59,6 +59,7 @@ X.Reading = class {
     this.text = X.el("textarea", { id: "typed", spellcheck: "false", "aria-label": "Text" });
     this.text.value = X.typed;
     this.text.addEventListener("input", () => {
+      X.typed = this.text.value; // at once: it is the prompt of whoever clicks "Write" within the pause
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.read(), PAUSE);
     });
@@ -68,7 +69,6 @@ X.Reading = class {
   }
 
   async read() {
-    X.typed = this.text.value;
     this.running?.abort();
     this.running = new AbortController();
     this.seen.replaceChildren();
