@@ -78,7 +78,6 @@ def firing_often(firings: csc_array, document: NDArray[np.signedinteger[Any]]) -
     counts = np.diff(firings.indptr)
     documents = int(document.max()) + 1 if len(document) else 0
     column = np.repeat(np.arange(firings.shape[1]), counts)
-    pairs = np.zeros(firings.shape[1] * documents, dtype=bool)
-    pairs[column * documents + document[firings.indices]] = True
-    in_documents = pairs.reshape(firings.shape[1], documents).sum(axis=1)
+    pairs = np.unique(column * documents + document[firings.indices])
+    in_documents = np.bincount(pairs // max(1, documents), minlength=firings.shape[1])
     return np.flatnonzero((counts >= LEAST_TOKENS) & (in_documents >= LEAST_DOCUMENTS))
