@@ -1,6 +1,6 @@
 """The feature database: what every feature of a dictionary fires on, how often, with which others, and what it writes.
 
-One pass encodes a text; everything else is read out of the codes, with memory that does not grow with the text.
+One pass encodes a text; everything else is read out of the codes, a few thousand features at a time.
 """
 
 from expander_sae.features.collect import FeaturesConfig, collect_all, collect_features
