@@ -173,7 +173,16 @@ def test_a_judge_that_dies_halfway_goes_on_where_it_was(exhibits: list[Exhibit],
 
 @pytest.mark.parametrize(
     ("answer", "numbers", "rating"),
-    [("1, 4", {1, 4}, 1), ("0", set(), None), ("none", None, None), ("11", None, None), ("Rating: 5.", {5}, 5)],
+    [
+        ("1, 4", {1, 4}, None),
+        ("4", {4}, 4),
+        ("0", set(), None),
+        ("none", None, None),
+        ("11", None, None),
+        ("Rating: 5.", {5}, 5),
+        ("1. the old wooden bridge\n2. the river", None, None),
+        ("1. row, reader in mathematics", None, None),
+    ],
 )
 def test_answers_are_read(answer: str, numbers: set[int] | None, rating: int | None) -> None:
     assert prompts.numbers_in(answer, 10) == numbers

@@ -10,6 +10,8 @@ from expander_sae.evaluation.quality.results import ShownContext
 
 OPEN, CLOSE = "<<", ">>"
 """What stands around a marked token."""
+MOST_WORDS = 3
+"""Of an answer that is asked for in numbers."""
 
 
 def explain(contexts: Sequence[ShownContext]) -> Question:
@@ -68,14 +70,19 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def numbers_in(answer: str, most: int) -> set[int] | None:
-    """The numbers of an answer; None if there is none, or one that no excerpt has."""
+    """The numbers of an answer; None if it has none, or one that no excerpt has, or goes on about something else."""
     found = {int(number) for number in re.findall(r"\d+", answer)}
-    if not found or max(found) > most:
+    if not found or max(found) > most or _rambles(answer):
         return None
     return found - {0}
 
 
 def rating_in(answer: str) -> int | None:
-    """The first digit from 1 to 5 that stands alone; None if there is none."""
-    found = re.search(r"(?<!\d)[1-5](?!\d)", answer)
-    return int(found.group()) if found else None
+    """The one number from 1 to 5 of an answer; None if there is none or another, or it goes on about something else."""
+    found = re.findall(r"\d+", answer)
+    return int(found[0]) if len(found) == 1 and found[0] in "12345" and not _rambles(answer) else None
+
+
+def _rambles(answer: str) -> bool:
+    """Whether there are more words than an answer in numbers may have: weak models repeat what they were shown."""
+    return len(re.findall(r"[^\W\d_]+", answer)) > MOST_WORDS
