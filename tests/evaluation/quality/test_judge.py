@@ -179,6 +179,7 @@ def test_a_judge_that_dies_halfway_goes_on_where_it_was(exhibits: list[Exhibit],
         ("0", set(), None),
         ("none", None, None),
         ("11", None, None),
+        ("12", None, None),  # two digits that follow one another are no rating either
         ("Rating: 5.", {5}, 5),
         ("1. the old wooden bridge\n2. the river", None, None),
         ("1. row, reader in mathematics", None, None),

@@ -80,7 +80,7 @@ def numbers_in(answer: str, most: int) -> set[int] | None:
 def rating_in(answer: str) -> int | None:
     """The one number from 1 to 5 of an answer; None if there is none or another, or it goes on about something else."""
     found = re.findall(r"\d+", answer)
-    return int(found[0]) if len(found) == 1 and found[0] in "12345" and not _rambles(answer) else None
+    return int(found[0]) if len(found) == 1 and found[0] in set("12345") and not _rambles(answer) else None
 
 
 def _rambles(answer: str) -> bool:
