@@ -25,6 +25,12 @@ def share(name: str, value: float, of: str) -> None:
         raise ExpanderError(f"{name} must be a share of {of} above 0, at most 1, not {value}.")
 
 
+def a_feature(number: int, n: int) -> None:
+    """Refuse a number that none of n features has."""
+    if not 0 <= number < n:
+        raise ExpanderError(f"There is no feature {number}; they are numbered from 0 to {n - 1}.")
+
+
 def one_of(name: str, value: str, choices: Collection[str]) -> None:
     """Refuse a word that is none of the choices."""
     if value not in choices:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.table import Table
 
+from expander_sae.checks import a_feature
 from expander_sae.cli.inputs import autoencoder_in, hookpoint_of, language_model_of
 from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
@@ -67,9 +68,8 @@ class Steer:
         sae, asked = autoencoder_in(self.run_folder), list(self._asked())
         if not asked:
             raise ExpanderError("There is nothing to steer; give --add, --clamp, --scale or --ablate.")
-        wrong = [feature for _, feature, _ in asked if not 0 <= feature < sae.n]
-        if wrong:
-            raise ExpanderError(f"There is no feature {wrong[0]}; they are numbered from 0 to {sae.n - 1}.")
+        for _, feature, _ in asked:
+            a_feature(feature, sae.n)
         units = self._units(sae, [feature for kind, feature, _ in asked if kind in ("add", "clamp")])
         hookpoint = hookpoint_of(sae, self.hookpoint)
         language_model = language_model_of({self.run_folder.name: sae}, self.model)
@@ -121,7 +121,8 @@ class Steer:
             )
         database = FeatureDatabase.open(folder)
         database.check(sae)
-        return {feature: float(database.largest[feature]) for feature in features}
+        largest = database.largest
+        return {feature: float(largest[feature]) for feature in features}
 
 
 class _Teller:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from expander_sae.cli.inputs import autoencoder_in, language_model_of
+from expander_sae.cli.inputs import autoencoder_in, hookpoint_of, language_model_of
 from expander_sae.console import LiveLines, terminal
 
 
@@ -34,7 +34,6 @@ class View:
         """Load everything, write the page to a temporary folder, serve it."""
         from expander_sae.evaluation import run_folders
         from expander_sae.features import FeatureDatabase
-        from expander_sae.interventions.hooks import hookpoint_named
         from expander_sae.reporting.dashboard import Shown, write_dashboard
         from expander_sae.server import Live, serve
 
@@ -43,10 +42,9 @@ class View:
         database = FeatureDatabase.open(folder)
         database.check(sae)
         language_model = language_model_of({name: sae}, self.model)
-        hookpoint = self.hookpoint or str(database.info.origin.get("hookpoint"))
-        hookpoint_named(language_model.model, hookpoint)
+        hookpoint = hookpoint_of(sae, self.hookpoint or database.info.origin.get("hookpoint"))
         live = Live(database, sae.to(language_model.device), language_model, hookpoint)
-        live.check()
+        live.encode({"text": name})  # a model or a hookpoint that it is not for is refused before a page is shown
         with tempfile.TemporaryDirectory() as temporary:
             with LiveLines("features") as lines:
                 write_dashboard([Shown(database, sae)], Path(temporary) / "page", lines.update)

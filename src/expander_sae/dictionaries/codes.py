@@ -72,15 +72,15 @@ class Codes:
         return Codes(self.values[index], self.indices[index], self.n)
 
     @staticmethod
-    def concatenate(pieces: list[Codes]) -> Codes:
-        """Batches of codes one after the other, padded to the widest."""
+    def concatenate(pieces: list[Codes], dim: int = 0) -> Codes:
+        """Codes one after the other along a dimension of the batch, padded to the widest."""
         width = max(piece.values.shape[-1] for piece in pieces)
 
         def widened(tensor: Tensor) -> Tensor:
             return torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1]))
 
         return Codes(
-            torch.cat([widened(piece.values) for piece in pieces]),
-            torch.cat([widened(piece.indices) for piece in pieces]),
+            torch.cat([widened(piece.values) for piece in pieces], dim),
+            torch.cat([widened(piece.indices) for piece in pieces], dim),
             pieces[0].n,
         )

@@ -28,12 +28,12 @@ def check_reference(subjects: Subjects, reference: str | None) -> None:
         raise ExpanderError(f"The reference {reference!r} is none of the autoencoders ({', '.join(subjects)}).")
 
 
-def check_width(subjects: Subjects, width: int, where: str) -> None:
-    """Refuse autoencoders of another width than that of the activations."""
+def check_width(subjects: Subjects, width: int, which: str) -> None:
+    """Refuse autoencoders of another width than that of the activations; `which` says what these are called."""
     for name, sae in subjects.items():
         if sae.m != width:
             raise ExpanderError(
-                f"{name} is for activations of width {sae.m}, but those of {where} are {width} wide; "
+                f"{name} is for activations of width {sae.m}, but {which} are {width} wide; "
                 "give the model and the hookpoint that it was trained on."
             )
 

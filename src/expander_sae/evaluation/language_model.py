@@ -68,7 +68,7 @@ def evaluate(
     passage = Passage.of(language_model, setting.text, tokens)
     work = _Work(report, tokens, passage.tokens * (SHARED_PASSES + len(subjects)))
     activations = TextActivations(language_model, setting.hookpoint, passage, setting.massive_above, work.add)
-    check_width(subjects, activations.width, str(setting.hookpoint))
+    check_width(subjects, activations.width, f"those of {setting.hookpoint}")
     study = _Study(subjects, PatchedModel(language_model, setting.hookpoint), activations)
     for part in activations.parts():
         study.add(part, work)

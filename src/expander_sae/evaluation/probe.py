@@ -45,7 +45,7 @@ class LossProbe:
 
         A recovered share is left out where its ablation does not raise the cross-entropy.
         """
-        check_width({"The autoencoder": sae}, self._activations.width, str(self._hookpoint))
+        check_width({"The autoencoder": sae}, self._activations.width, f"those of {self._hookpoint}")
         patched = PatchedLoss.empty(self._activations.passage.documents)
         for part in self._activations.parts():
             reconstruction = sae(part.x.to(sae.pre_bias.device)).to(part.activations.device)

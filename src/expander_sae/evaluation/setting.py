@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from expander_sae.activations.harvest import TextConfig, pinned_text
-from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints
+from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts.files import Part
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.autoencoders import Subjects
+from expander_sae.interventions.attached import massive_above
+from expander_sae.interventions.hooks import hookpoint_named
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,8 @@ class Setting:
         if trained_at is None:
             raise ExpanderError("The autoencoder does not say where its activations come from; give the hookpoint.")
         text = pinned_text(text_for(subjects) if text is None else text)
-        found = find_hookpoints(language_model.model, [trained_at])
-        if len(found) > 1:
-            raise ExpanderError(f"{trained_at!r} matches {len(found)} hookpoints; name one of them.")
-        return cls(found[0], text, _massive_above(subjects, str(found[0])), _held_out(subjects, text))
+        found = hookpoint_named(language_model.model, trained_at)
+        return cls(found, text, _massive_above(subjects, found), _held_out(subjects, text))
 
     def described(self, language_model: LanguageModel, massive_above: float) -> dict[str, Any]:
         """The setting as an `Evaluation` tells it, with the norm that was used in the end."""
@@ -91,12 +91,9 @@ def _origin(sae: SparseAutoencoder) -> Mapping[str, Any]:
     return origin
 
 
-def _massive_above(subjects: Subjects, hookpoint: str) -> float | None:
+def _massive_above(subjects: Subjects, hookpoint: Hookpoint) -> float | None:
     """The norm above which a token was massive in training, if it was the same for all, at this hookpoint."""
-    known = {
-        _origin(sae).get("massive_above") if _origin(sae).get("hookpoint") == hookpoint else None
-        for sae in subjects.values()
-    }
+    known = {massive_above(sae, hookpoint) for sae in subjects.values()}
     return known.pop() if len(known) == 1 else None
 
 

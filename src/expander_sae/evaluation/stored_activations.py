@@ -108,7 +108,7 @@ def evaluate_activations(
     """
     subjects = subjects_of(saes, coder)
     activations = Activations(source, documents, tokens)
-    check_width(subjects, activations.width, "the source")
+    check_width(subjects, activations.width, "those of the source")
     total, count, massive = torch.zeros(activations.width, dtype=torch.float64), 0, 0
     seen = torch.empty(0, dtype=torch.int64)
     for rows in activations:

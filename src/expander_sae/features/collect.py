@@ -20,6 +20,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import at_least
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError, require
+from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.features.columns import Lens, Neighbours, touched
 from expander_sae.features.contexts import Choice, Contexts
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase, fingerprint
@@ -133,11 +134,7 @@ class _Collection:
     @classmethod
     def begin(cls, name: str, sae: SparseAutoencoder, folder: Path, source: Source, config: FeaturesConfig) -> Self:
         """A new database, or the one in the folder with what is done of it; refuses one of something else."""
-        if sae.m != source.width:
-            raise ExpanderError(
-                f"{name} is for activations of width {sae.m}, but the ones here are {source.width} wide; give the "
-                "model and the hookpoint that it was trained on."
-            )
+        check_width({name: sae}, source.width, "the ones here")
         identity = {"autoencoder": fingerprint(sae), "origin": source.origin(), "tokens": config.tokens}
         new = cls(name, sae, folder, config, identity, {}, encoded=False, complete=False)
         if not DATABASE.is_at(folder):

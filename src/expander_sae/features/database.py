@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import a_feature
 from expander_sae.errors import ExpanderError, require
 from expander_sae.features.schema import CONTEXTS_FILE, DATABASE, FEATURES_FILE
 from expander_sae.features.shards import Shard, open_shards
@@ -154,8 +155,7 @@ class FeatureDatabase:
             yield statistics.min, statistics.max
 
     def _check(self, number: int) -> None:
-        if not 0 <= number < self.info.n:
-            raise ExpanderError(f"There is no feature {number}; they are numbered from 0 to {self.info.n - 1}.")
+        a_feature(number, self.info.n)
 
 
 def fingerprint(sae: SparseAutoencoder) -> str:

@@ -255,7 +255,7 @@ def _check_width(sae: SparseAutoencoder, language_model: LanguageModel, setting:
     """Refuse a hookpoint of another width before the text is read."""
     probe = torch.zeros(1, 2, dtype=torch.int64, device=language_model.device)
     found = read_activations(language_model.model, [setting.hookpoint], probe)[setting.hookpoint]
-    check_width({"The autoencoder": sae}, found.shape[-1], str(setting.hookpoint))
+    check_width({"The autoencoder": sae}, found.shape[-1], f"those of {setting.hookpoint}")
 
 
 def _digest(sae: SparseAutoencoder) -> str:

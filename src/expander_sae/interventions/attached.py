@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,18 +79,14 @@ class Attached:
         place = self._at(hookpoint)
         if not place.read:
             raise ExpanderError("The model has read nothing since the dictionaries were attached; call it first.")
-        k = max(codes.values.shape[-1] for codes in place.read)
-        padded = [torch.nn.functional.pad(codes.values, (0, k - codes.values.shape[-1])) for codes in place.read]
-        indices = [torch.nn.functional.pad(codes.indices, (0, k - codes.indices.shape[-1])) for codes in place.read]
-        return Codes(torch.cat(padded, dim=1), torch.cat(indices, dim=1), place.sae.n)
+        return Codes.concatenate(place.read, dim=1)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:  # if one of the hooks cannot be set, none stays
             stack.enter_context(self._reading.watched(self._base))
             for place in self._places.values():
                 place.read, place.length = [], 0
-                change = _Changed(self, place)
-                stack.enter_context(changing(self._base, place.hookpoint, change))
+                stack.enter_context(changing(self._base, place.hookpoint, partial(self._changed, place)))
             self._stack = stack.pop_all()
         return self
 
@@ -98,7 +95,30 @@ class Attached:
     ) -> None:
         self._stack.close()
 
-    def open_tokens(self, x: Float[Tensor, "batch length m"], place: _Place) -> Bool[Tensor, "batch length"]:
+    def _changed(self, place: _Place, x: Float[Tensor, "batch length m"]) -> Float[Tensor, "batch length m"]:
+        """What becomes of the activations at one place."""
+        sae = place.sae
+        if x.shape[-1] != sae.m:
+            raise ExpanderError(
+                f"The activations at {place.hookpoint} have width {x.shape[-1]}, but the dictionary is for {sae.m}."
+            )
+        open_ = self._open_tokens(place, x)
+        with torch.no_grad():
+            found = sae.encode(torch.where(open_[..., None], x, 0).float())
+        codes = Codes(found.values * open_[..., None], found.indices, found.n)
+        place.remember(codes, self._reading.start)
+        edited, at = codes, self._reading.place(x.shape[1], x.device)
+        for edit in place.edits:
+            edited = together(edited, changes_of(edit, edited, at, open_))
+        if not self.keep_error:
+            return torch.where(open_[..., None], sae.decode(edited).to(x.dtype), x)
+        k = codes.values.shape[-1]
+        changes = Codes(edited.values[..., k:], edited.indices[..., k:], codes.n)
+        if not changes.values.any():
+            return x
+        return x + (sae.dictionary.synthesize(changes) / sae.scale).to(x.dtype)
+
+    def _open_tokens(self, place: _Place, x: Float[Tensor, "batch length m"]) -> Bool[Tensor, "batch length"]:
         """Which tokens the dictionary is asked about: neither padding nor special nor massive."""
         there = self._reading.there(x)
         if self._reading.ids is not None:
@@ -106,11 +126,6 @@ class Attached:
         if place.massive_above is not None:
             there = there & (torch.linalg.vector_norm(x.detach().float(), dim=-1) <= place.massive_above)
         return there
-
-    @property
-    def reading(self) -> Reading:
-        """What the model is reading."""
-        return self._reading
 
     def _at(self, hookpoint: str | None) -> _Place:
         if hookpoint is None:
@@ -131,10 +146,7 @@ class _Place:
         self.read: list[Codes] = []
         self.length = 0
         """Tokens of the sequence that `read` holds the codes of."""
-        origin = sae.provenance.get("activations", {})
-        self.massive_above: float | None = (
-            origin.get("massive_above") if origin.get("hookpoint") == str(hookpoint) else None
-        )
+        self.massive_above = massive_above(sae, hookpoint)
 
     def remember(self, codes: Codes, start: int) -> None:
         """Keep what was read; what does not go on where the last stopped begins anew."""
@@ -144,35 +156,11 @@ class _Place:
         self.length = start + codes.values.shape[1]
 
 
-class _Changed:
-    """What becomes of the activations at one place."""
-
-    def __init__(self, attached: Attached, place: _Place) -> None:
-        self._attached, self._place = attached, place
-
-    def __call__(self, x: Float[Tensor, "batch length m"]) -> Float[Tensor, "batch length m"]:
-        sae, reading = self._place.sae, self._attached.reading
-        if x.shape[-1] != sae.m:
-            raise ExpanderError(
-                f"The activations at {self._place.hookpoint} have width {x.shape[-1]}, but the dictionary is for "
-                f"{sae.m}."
-            )
-        open_ = self._attached.open_tokens(x, self._place)
-        with torch.no_grad():
-            found = sae.encode(torch.where(open_[..., None], x, 0).float())
-        codes = Codes(found.values * open_[..., None], found.indices, found.n)
-        self._place.remember(codes, reading.start)
-        place = reading.place(x.shape[1], x.device)
-        edited = codes
-        for edit in self._place.edits:
-            edited = together(edited, changes_of(edit, edited, place, open_))
-        if not self._attached.keep_error:
-            return torch.where(open_[..., None], sae.decode(edited).to(x.dtype), x)
-        k = codes.values.shape[-1]
-        changes = Codes(edited.values[..., k:], edited.indices[..., k:], codes.n)
-        if not changes.values.any():
-            return x
-        return x + (sae.dictionary.synthesize(changes) / sae.scale).to(x.dtype)
+def massive_above(sae: SparseAutoencoder, hookpoint: Hookpoint) -> float | None:
+    """The norm above which a token was massive in training; None if that was at another hookpoint, or is not known."""
+    origin = sae.provenance.get("activations", {})
+    above: float | None = origin.get("massive_above") if origin.get("hookpoint") == str(hookpoint) else None
+    return above
 
 
 def _special_ids(model: LanguageModel | nn.Module) -> set[int]:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from expander_sae.checks import a_feature
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 
@@ -176,9 +177,8 @@ def check_edits(edits: Iterable[Edit], n: int) -> None:
             features: Sequence[int] = edit.features or ()
         else:
             features = [edit.feature]
-        wrong = [feature for feature in features if not 0 <= feature < n]
-        if wrong:
-            raise ExpanderError(f"There is no feature {wrong[0]}; they are numbered from 0 to {n - 1}.")
+        for feature in features:
+            a_feature(feature, n)
         strengths = [getattr(edit, name, 0.0) for name in ("factor", "activation", "amount")]
         if not all(math.isfinite(strength) for strength in strengths):
             raise ExpanderError(f"A feature cannot be made {max(strengths, key=abs)} strong; give a finite number.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 import torch
@@ -36,13 +37,10 @@ class Live:
     language_model: LanguageModel
     hookpoint: str
 
-    def check(self) -> None:
-        """Refuse a model that the dictionary cannot belong to, before a page is shown."""
-        if self.language_model.width != self.sae.m:
-            raise ExpanderError(
-                f"The activations of {self.language_model.name} have width {self.language_model.width}, but the "
-                f"dictionary is for {self.sae.m}; give the model that it was trained on."
-            )
+    @cached_property
+    def spelling(self) -> Spelling:
+        """The texts of the model's tokens, each decoded once."""
+        return Spelling(self.language_model.tokenizer)
 
     def encode(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The tokens of a text with the features that fire on each: value, rank of the pick, share explained."""
@@ -61,9 +59,8 @@ class Live:
             model.base_model(input_ids=ids, use_cache=False)
             codes = attached.codes()[0]
             shares = shares_of(self.sae, kept[0][0].float(), codes)
-        spelled = Spelling(self.language_model.tokenizer).of(ids[0].tolist())
         tokens = []
-        for place, text in enumerate(spelled):
+        for place, text in enumerate(self.spelling.of(ids[0].tolist())):
             features = [
                 {"feature": feature, "value": value, "rank": rank, "share": share}
                 for rank, (feature, value, share) in enumerate(

@@ -17,11 +17,15 @@ from expander_sae.evaluation.quality.probes import (
     ProbeTask,
     _Sorted,
     auc_of,
-    f1_of,
     fit_logistic,
     fit_single_probes,
 )
 from expander_sae.evaluation.quality.reading import Halves
+
+
+def f1_of(said: np.ndarray, truth: np.ndarray) -> float:
+    """Harmonic mean of precision and recall; 0 if nothing was found."""
+    return float(2 * (said & truth).sum() / max(1, said.sum() + truth.sum()))
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -13,7 +13,7 @@ from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders.named import name_of
-from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.evaluation.bootstrap import Bootstrap
 from expander_sae.evaluation.quality.effects import Removal, effects_of, removals_of
 from expander_sae.evaluation.quality.firings import Measured, draw, firings_of, raw_coordinates
@@ -106,11 +106,7 @@ def quality_of(
 def quality_in(scene: Scene, sae: SparseAutoencoder, name: str) -> Quality:
     """Every measure for the features of an autoencoder."""
     x = scene.held_out.x
-    if sae.m != x.shape[1]:
-        raise ExpanderError(
-            f"{name} is for activations of width {sae.m}, but the held-out ones are {x.shape[1]} wide; give the model "
-            "and the hookpoint that it was trained on."
-        )
+    check_width({name: sae}, x.shape[1], "the held-out ones")
     scene.report(name, 0, 1)
     firings = firings_of(sae, x)
     bands = by_rank(sae, x, firings) if scene.config.ranks else []

@@ -238,8 +238,3 @@ def _losses(scores: NDArray[np.floating], truth: Mask) -> NDArray[np.float64]:
     """Of every column, the mean logistic loss in nats."""
     signs = np.where(truth, 1.0, -1.0)[:, None]
     return np.asarray(np.logaddexp(0, -signs * scores).mean(axis=0))
-
-
-def f1_of(said: Mask, truth: Mask) -> float:
-    """Harmonic mean of precision and recall; 0 if nothing was found."""
-    return float(2 * (said & truth).sum() / max(1, said.sum() + truth.sum()))

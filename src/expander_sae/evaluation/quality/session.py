@@ -85,7 +85,7 @@ class Session:
         if folder is not None:
             (folder / MEASURED).mkdir(parents=True, exist_ok=True)
         self.held_out = self._read_text()
-        check_width({**saes, **self._again}, self.held_out.x.shape[1], str(setting.hookpoint))
+        check_width({**saes, **self._again}, self.held_out.x.shape[1], f"those of {setting.hookpoint}")
         labels = {path.stem: labels_from_spans(path, self.held_out) for path in plan.labels}
         sequences = None if folder is None else folder / SEQUENCES
         self._sequences = (

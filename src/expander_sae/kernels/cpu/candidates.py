@@ -16,8 +16,7 @@ from expander_sae.kernels.cpu.greedy import (
     finish,
     limits_of,
     make_scratch,
-    solve_with_new_column,
-    walk_to_non_negative,
+    refit,
     write_codes,
 )
 from expander_sae.kernels.greedy import Rules
@@ -51,13 +50,7 @@ def _take(candidate: int, gram: Floats, target: Floats, limits: Limits, scratch:
     pivot = append_to_factor(scratch.factor, scratch.gram, count)
     if pivot < limits.dependent:
         return count
-    positive = solve_with_new_column(scratch.residual[candidate], pivot, scratch, count)
-    left = count + 1
-    if not (limits.signed or positive):
-        left = walk_to_non_negative(scratch, left)
-    for position in range(left):
-        scratch.codes[position] = scratch.solved[position]
-    return left
+    return refit(scratch.residual[candidate], pivot, limits, scratch, count)
 
 
 @compiled

@@ -269,6 +269,21 @@ def walk_to_non_negative(scratch: Scratch, count: int) -> int:
 
 
 @inlined
+def refit(correlation: float, pivot: float, limits: Limits, scratch: Scratch, count: int) -> int:
+    """Solve for the codes with the column that was just added to the factor; returns how many are in use then.
+
+    The correlation is that of the new column with what the others leave.
+    """
+    positive = solve_with_new_column(correlation, pivot, scratch, count)
+    left = count + 1
+    if not (limits.signed or positive):
+        left = walk_to_non_negative(scratch, left)
+    for position in range(left):
+        scratch.codes[position] = scratch.solved[position]
+    return left
+
+
+@inlined
 def take_feature(
     feature: int, pick: int, x: Floats, columns: Columns, limits: Limits, scratch: Scratch, count: int
 ) -> int:
@@ -282,13 +297,7 @@ def take_feature(
     pivot = _add_column(columns, feature, x, scratch, count)
     if pivot < limits.dependent:
         return count
-    positive = solve_with_new_column(column_times(columns, feature, scratch.residual), pivot, scratch, count)
-    left = count + 1
-    if not (limits.signed or positive):
-        left = walk_to_non_negative(scratch, left)
-    for position in range(left):
-        scratch.codes[position] = scratch.solved[position]
-    return left
+    return refit(column_times(columns, feature, scratch.residual), pivot, limits, scratch, count)
 
 
 @inlined

@@ -162,10 +162,11 @@ def _described(shown: Shown, number: int, pages: str, labels: Sequence[str], per
                if table.column(name).null_count < len(table)}  # fmt: skip
     status = table.column("status").to_pylist()
     columns["status"] = _packed(np.array([STATUS.index(each) for each in status]), "u1")
-    listed = max((len(rows or []) for rows in table.column("rows").to_pylist()), default=0)
-    rows = np.full((info.n, max(1, listed)), -1)
-    for place, touched in enumerate(table.column("rows").to_pylist()):
-        rows[place, : len(touched or [])] = touched or []
+    touched = [each or [] for each in table.column("rows").to_pylist()]
+    listed = max(1, *map(len, touched))
+    rows = np.full((info.n, listed), -1)
+    for place, some in enumerate(touched):
+        rows[place, : len(some)] = some
     columns["rows"] = _packed(rows.ravel(), "i4")
     return {
         "name": info.name,
@@ -173,7 +174,7 @@ def _described(shown: Shown, number: int, pages: str, labels: Sequence[str], per
         "n": info.n,
         "pages": pages,
         "per_shard": per_shard,
-        "listed": max(1, listed),
+        "listed": listed,
         "counts": {each: status.count(each) for each in STATUS},
         "facts": _facts(shown),
         "measures": [_plain(asdict(measure)) for measure in shown.measures],
