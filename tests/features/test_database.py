@@ -8,15 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP
 from expander_sae.errors import ExpanderError
-from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, collect_features, spread_over_frequency
+from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, collect_features
 from expander_sae.features.pairs import CLEAR, LEAST
 from expander_sae.features.schema import BINS, CONTEXTS, FEATURES, GROUPS, arrow_schema
 from tests.features.conftest import DOCUMENTS, LENGTH, TOKENS, M, N
@@ -275,23 +273,3 @@ def test_a_full_disk_loses_nothing(
             collect_features(sae, store, out=tmp_path / "db", config=config)
     found = collect_features(sae, store, out=tmp_path / "db", config=config)
     assert found.codes == [f"codes-{number:05d}.safetensors" for number in range(TOKENS // 200)]
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    counts=st.lists(st.integers(0, 40), min_size=1, max_size=60),
-    wanted=st.integers(1, 10),
-    least=st.integers(1, 30),
-)
-def test_features_are_spread_from_rare_to_frequent(counts: list[int], wanted: int, least: int) -> None:
-    chosen = spread_over_frequency(np.array(counts), wanted, least=least)
-    allowed = sorted(count for count in counts if count >= least)
-    found = [counts[feature] for feature in chosen]
-    assert len(chosen) == len(set(chosen)) == min(wanted, len(allowed))
-    assert found == sorted(found)
-    assert all(count >= least for count in found)
-    # Between two neighbours lie equally many features, give or take one.
-    if len(allowed) > wanted:
-        share = len(allowed) / wanted
-        for place, count in enumerate(found):
-            assert allowed[int(place * share)] <= count <= allowed[min(len(allowed) - 1, int((place + 1) * share))]

@@ -87,7 +87,7 @@ def test_rows_that_moved_stay_where_they_are_when_one_product_is_trained_on_them
 ) -> None:
     assert result[0].config == config  # they are on disk by then
     before = SparseAutoencoder.load(config.out / TRAINED / "learned-d3-n48-omp4").dictionary
-    after = SparseAutoencoder.load(config.out / AGAIN / "learned-d3-n48-topk4-again").dictionary
+    after = SparseAutoencoder.load(config.out / AGAIN / "learned-d3-again-n48-topk4").dictionary
     assert torch.equal(before.to_dense() != 0, after.to_dense() != 0)
     assert not torch.equal(before.to_dense(), after.to_dense())
 
