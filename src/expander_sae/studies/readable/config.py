@@ -108,7 +108,5 @@ class ReadableConfig(ReadingConfig):
 
     def again(self, plan: Plan, folder: Path) -> Plan:
         """One product trained on the rows that moved under a pursuit, which are in this folder, and stay."""
-        start = str(folder / plan.config.name)
-        return Plan(
-            plan.name, MOVED, FIDELITY_TOPK, dataclasses.replace(plan.config, start=start, coder="topk"), BESIDE
-        )
+        config = dataclasses.replace(plan.config, start=str(folder / plan.config.name), coder="topk")
+        return Plan(plan.name, MOVED, FIDELITY_TOPK, config, BESIDE[FIDELITY_TOPK])
