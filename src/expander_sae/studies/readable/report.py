@@ -22,7 +22,7 @@ from expander_sae.studies.compare import (
     over_seeds,
     was_asked,
 )
-from expander_sae.studies.readable.config import CODERS, DENSE, LASSO_GAP, PURSUIT, REFIT, TOPK, ReadableConfig
+from expander_sae.studies.readable.config import DENSE, LASSO_GAP, PURSUIT, QUICK, TOPK, ReadableConfig
 from expander_sae.studies.readable.priced import ROOM
 from expander_sae.studies.study import notes_of
 
@@ -105,7 +105,7 @@ def map_of(rows: Sequence[Record], heading: str, measure: str) -> Picture:
     families = []
     for name, members in _dictionaries(rows).items():
         known = [row for row in members if not math.isnan(row[measure].value) and row["fvu"].value < FARTHEST]
-        if len({row.labels["coder"] for row in members}) == len(CODERS) and known:
+        if _meets_all(members) and known:
             points = [
                 Point(str(row.labels["coder"]), row["fvu"].value, row[measure].value, row[measure].low,
                       row[measure].high) for row in known
@@ -132,6 +132,11 @@ def _dictionaries(rows: Sequence[Record]) -> dict[str, list[Record]]:
     return {called(members[0]): members for members in grouped(rows, ("name", "rows", "trained_for")).values()}
 
 
+def _meets_all(members: Sequence[Record]) -> bool:
+    """Whether a dictionary is read by every quick coder, and not only there for its rows."""
+    return {row.labels["coder"] for row in members} >= set(QUICK)
+
+
 def findings(rows: Sequence[Record]) -> list[str]:
     """What the coder does on the same columns, then what the columns do under the same coder."""
     own = [_said(row) for row in rows if row.labels["own"]]
@@ -151,7 +156,7 @@ def _of_coders(rows: Sequence[Record]) -> list[str]:
     """For every dictionary that meets all coders what each of them makes of its columns."""
     found = []
     for name, members in _dictionaries(rows).items():
-        if {row.labels["coder"] for row in members} == set(CODERS):
+        if _meets_all(members):
             said = ", ".join(
                 f"{row['token_r2'].value:.3f} at {row['fvu'].value:.3f} under {row.labels['coder']}" for row in members
             )
@@ -162,7 +167,7 @@ def _of_coders(rows: Sequence[Record]) -> list[str]:
 def _of_columns(rows: Sequence[Record]) -> list[str]:
     """What rows and objectives are worth under coders that all dictionaries meet."""
     found = []
-    for coder in (TOPK, REFIT, PURSUIT):
+    for coder in (TOPK, PURSUIT):
         under = [row for row in rows if row.labels["coder"] == coder]
         best = sorted(
             (row for row in under if not math.isnan(row["token_r2"].value)), key=lambda row: -row["token_r2"].value
