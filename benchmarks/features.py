@@ -74,7 +74,8 @@ def main(n: int = 1_048_576, m: int = 2048, d: int = 16, k: int = 16, tokens: in
 
     def report(what: str, done: int, total: int) -> None:
         if done == total or done % (1 << 17) == 0:
-            print(f"{what}, {done:,} of {total:,}: {_peak():,} MiB, {time.process_time() - start:,.0f} s of CPU time", flush=True)
+            spent = time.process_time() - start
+            print(f"{what}, {done:,} of {total:,}: {_peak():,} MiB, {spent:,.0f} s of CPU time", flush=True)
 
     try:
         config = FeaturesConfig(tokens=tokens, strongest=2, drawn=1, nearest=0)
