@@ -291,7 +291,9 @@ class _Describer:
         if self.spelling is not None and config.readability:
             self._readability = Readability.of(text, self.spelling)
         self._neighbours = Neighbours(sae.dictionary) if config.nearest else None
-        self._lens = None if language_model is None or not config.lens else Lens.of(language_model, sae.m)
+        self._lens = None
+        if language_model is not None and self.spelling is not None and config.lens:
+            self._lens = Lens.of(language_model, sae.m, self.spelling)
 
     def columns(self, block: Block, contexts: Contexts) -> dict[str, Any]:
         """The columns of the table of features."""
