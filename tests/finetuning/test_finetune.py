@@ -17,7 +17,7 @@ from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.finetuning import FinetuneConfig, finetune
 from expander_sae.finetuning.learner import Finetuner
 from expander_sae.interventions.replaced import PatchedModel
-from expander_sae.training import CheckpointError, StoppedError, read_metrics
+from expander_sae.training import CheckpointError, read_metrics
 from tests.evaluation.subjects import random
 from tests.training.planted import same_tensors
 

@@ -28,7 +28,7 @@ from expander_sae.activations.store.manifest import DTYPES
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
 from expander_sae.activations.texts.files import Part
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, at_least, check_fields
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 
@@ -44,12 +44,15 @@ class TextConfig:
     """The part of it: one document in twenty is held out for evaluation."""
     column: str = "text"
     """The field or column that holds the text, in files that have several."""
-    context: int = 256
+    context: Count = 256
     """Tokens that the model sees at once, at most."""
     bos: bool = False
     """Put the tokenizer's BOS token in front of every piece; its activation is harvested like any other."""
-    tokens_per_batch: int = 4096
+    tokens_per_batch: Count = 4096
     """Tokens that go through the model together, padding included."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
