@@ -47,7 +47,8 @@ Count = Annotated[int, Range(1)]
 """How many of something that there must be one of."""
 CountOrNone = Annotated[int, Range(0)]
 """How many of something that may be left out."""
-Seed = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+"""32 bits, which every generator takes."""
 Share = Annotated[float, Range(0, 1)]
 """A part of a whole, all and nothing of it among them."""
 SomeShare = Annotated[float, Range(most=1, above=0)]

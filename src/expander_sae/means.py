@@ -11,20 +11,39 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
 from expander_sae.errors import ExpanderError
+
+if TYPE_CHECKING:
+    import torch
 
 DAYS = "EXPANDER_DAYS"
 """The environment variable that says how many days a piece of work may take; without it, any number. Commands set it
 to 1 unless the user has set it."""
 PER_CORE, PER_GPU = 1e11, 1e15
 """Multiply-adds a second that no core and no GPU exceeds."""
+_LITTLE = 2**26
 _MEASURED = 20.0
 """Seconds after which the speed of work under way is believed."""
 _UPDATES = 10
 """And reports of progress that there must have been in them."""
+
+
+def device_named(device: torch.device | str | None) -> torch.device:
+    """The device itself, after something could be computed there; by default the GPU if there is one."""
+    import torch
+
+    if device is None:
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        found = torch.zeros(1, device=device)
+        found.item()  # which the device of shapes without content cannot
+        return found.device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # whatever it was built without
+        raise ExpanderError(f"The device {str(device)!r} is not available on this machine; try 'cpu'.") from error
 
 
 def memory_there(device: str = "cpu") -> int | None:
@@ -40,7 +59,9 @@ def memory_there(device: str = "cpu") -> int | None:
 
 
 def check_memory(what: str, needed: float, device: str = "cpu", instead: str = "ask for less") -> None:
-    """Refuse what needs more bytes than there are."""
+    """Refuse what needs more bytes than there are; little is not looked at, since that is asked for often."""
+    if needed < _LITTLE:
+        return
     there = memory_there(device)
     if there is not None and needed > there:
         raise ExpanderError(

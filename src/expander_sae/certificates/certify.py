@@ -23,7 +23,7 @@ from expander_sae.certificates.progress import Progress, silent
 from expander_sae.certificates.samples import Sets, codes_of_store, random_sets, sets_of_codes
 from expander_sae.certificates.statements import Certificate, Statement
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
-from expander_sae.checks import Count, Range, check_fields
+from expander_sae.checks import Count, Range, Seed, check_fields
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import adversarial_expansion
@@ -50,7 +50,7 @@ class CertifyConfig:
     """The chance of a bad draw that counts as none."""
     tau: Annotated[float, Range(0, below=1)] = 0.01
     """Values up to this share of their column's norm are near zero."""
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    seed: Seed = 0
     """The seed of the samples and the searches."""
 
     def __post_init__(self) -> None:

@@ -19,27 +19,27 @@ SEALS = {"config.json": "an autoencoder", "manifest.json": "a store", "database.
 
 def check_outputs(asked: Any) -> None:
     """Refuse a place to write that is a file where a folder must be, or holds or is what the command may not spoil."""
-    inputs, outputs = list[Path](), list[tuple[str, Path, Makes]]()
-    for name, path, makes in _paths(asked):
+    inputs, outputs = list[Path](), list[tuple[Path, Makes]]()
+    for path, makes in _paths(asked):
         if makes is None:
             inputs.append(path)
         else:
-            outputs.append((name, path, makes))
-    for name, path, makes in outputs:
+            outputs.append((path, makes))
+    for path, makes in outputs:
         if makes.kind == "a file":
             _check_file(path)
         else:
-            _check_folder(name, path, makes, inputs)
+            _check_folder(path, makes, inputs)
 
 
-def _paths(asked: Any) -> Iterator[tuple[str, Path, Makes | None]]:
+def _paths(asked: Any) -> Iterator[tuple[Path, Makes | None]]:
     """Every path that the command was given, and whether something is made there."""
     hints = get_type_hints(type(asked), include_extras=True)
     for field in fields(asked):
         value = getattr(asked, field.name)
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path):
-                yield field.name, path, _makes(hints[field.name])
+                yield path, _makes(hints[field.name])
         if is_dataclass(value):
             yield from _paths(value)
 
@@ -61,18 +61,18 @@ def _check_file(path: Path) -> None:
         raise ExpanderError(f"{path} belongs to {kind or 'what another command wrote'}; give another name.")
 
 
-def _check_folder(name: str, path: Path, makes: Makes, inputs: list[Path]) -> None:
+def _check_folder(path: Path, makes: Makes, inputs: list[Path]) -> None:
     nearest = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
     if not nearest.is_dir():
         raise ExpanderError(f"{nearest} is not a folder, so {makes.kind} cannot be written to {path}; choose another.")
     kind = _kind_of(path)
     if kind not in (None, makes.kind):
-        raise ExpanderError(f"{path} holds {kind}; --{name} must be another folder, for {makes.kind}.")
+        raise ExpanderError(f"{path} holds {kind}; choose another folder for {makes.kind}.")
     for each in inputs:
         place, read = Path(os.path.realpath(path)), Path(os.path.realpath(each))
         if place == read or (read in place.parents and not makes.inside and _kind_of(each) is not None):
             where = "what is read" if place == read else f"inside {each}, which is read"
-            raise ExpanderError(f"{path} is {where}; --{name} must be another folder.")
+            raise ExpanderError(f"{path} is {where}; choose another folder.")
 
 
 def _kind_of(folder: Path) -> str | None:

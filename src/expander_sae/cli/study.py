@@ -60,7 +60,6 @@ class Page:
         if not self.folders:
             raise ExpanderError("There is nothing to bind; give at least one folder of a finished study.")
         reports = [report for folder in self.folders for report in read_reports(folder, [*STUDIES, "demo"])]
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, page_of(reports, self.title).encode())
         terminal().print(f"{len(reports)} reports are in {self.out}.", soft_wrap=True)
 

@@ -30,6 +30,7 @@ from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.interventions.replaced import PatchedModel
+from expander_sae.means import check_memory, check_time
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
 from expander_sae.training.config import check_schedule
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
@@ -179,6 +180,7 @@ def finetune(
     identity = _Identity(config, _digest(sae), origin_at(language_model, setting.hookpoint, setting.text))
     if saved is not None and folder is not None:
         saved.check_same([identity], folder)
+    _check_means(config, language_model)
     with waiting("reading the text and its activations", progress):
         passage = Passage.drawn(
             language_model, setting.text, config.tokens, tokens_per_batch=config.batch, seed=config.seed
@@ -191,6 +193,14 @@ def finetune(
     engine.complete(activations.parts(engine.steps), dict, progress=progress, shown=SHOWN)
     origin = {**identity.origin, "massive_above": activations.massive_above}
     return _kept(finetuner, engine, origin)
+
+
+def _check_means(config: FinetuneConfig, language_model: LanguageModel) -> None:
+    """Refuse what this machine cannot do: logits of a batch, with the gradient, and three passes a token."""
+    place, logits = str(language_model.device), 4.0 * min(config.batch, config.tokens) * language_model.vocabulary
+    check_memory(f"A batch of {config.batch:,} tokens", 2 * logits, place, "give a smaller batch")
+    work = 3.0 * config.tokens * language_model.parameters
+    check_time(f"Fine-tuning on {config.tokens:,} tokens", work, place, "ask for fewer tokens")
 
 
 def _kept(finetuner: Finetuner, engine: Engine[Part], origin: Mapping[str, Any]) -> FinetuneRun:

@@ -240,6 +240,17 @@ class TrainConfig:
         """Values of all columns of an expander dictionary."""
         return self.n * self.degree
 
+    def entries_at(self, m: int) -> int:
+        """Values of all columns, dense ones too, for activations of width m."""
+        return self.n * (m if self.d is None else self.d)
+
+    def bytes_in_training(self, m: int) -> float:
+        """What training takes at least: values with their gradient and Adam's two moments, and the codes of a batch."""
+        size = 8 if self.precision == "float64" else 4
+        values = self.entries_at(m) * (1 if self.tied else 2) * 4 * size
+        rows = 0 if self.d is None else 4 * self.entries
+        return float(values + rows + self.batch * (self.n * size if self.d is None else 12 * self.k))
+
     def longest(self, m: int) -> int:
         """The most values that a column of an expander dictionary may have."""
         uneven = self.learns_rows and (self.readable or not self.one_shot)

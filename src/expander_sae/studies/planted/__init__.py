@@ -15,6 +15,7 @@ from expander_sae.checks import Count, Seed, StudyFolder, Weight, check_fields
 from expander_sae.coders import OMP, Coder, MatchingPursuit, TopK
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Table
 from expander_sae.studies.study import Listener, Study, begun, notes_of, settings_of
@@ -78,6 +79,8 @@ class Found:
 
 def run(config: PlantedConfig, listener: Listener) -> Report:
     """Look for the planted codes under every coder, and say what came of it."""
+    held = 4.0 * config.tokens * (3 * config.m + 3 * config.k) + 4.0 * config.n * (config.m + 2 * config.d)
+    check_memory("Everything that is planted", held, instead="give a smaller n or fewer tokens")
     with begun(config, listener, "a study of planted codes") as stages:
         support = Support.make(config.construction, m=config.m, n=config.n, d=config.d, seed=config.seed)
     found = list[Found]()

@@ -13,6 +13,7 @@ from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, Voting
 from expander_sae.coders.base import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.files import write_json
+from expander_sae.means import check_memory
 from expander_sae.reporting.report import Report
 from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
 from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
@@ -155,6 +156,8 @@ def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificat
 def planted_codes(config: RecoveryConfig, n: int, k: int) -> Codes:
     """Random features and coefficients, the same for every dictionary and coder of this size."""
     generator = torch.Generator().manual_seed((config.seed << 40) + (n << 16) + k)
+    held = config.tokens * (12.0 * n + 16 * k)
+    check_memory(f"{config.tokens:,} tokens in a cell of {n:,} features", held, instead="give fewer tokens")
     indices = torch.rand(config.tokens, n, generator=generator).argsort(dim=1)[:, :k]
     shape, double = (config.tokens, k), torch.float64
     if config.coefficients == "gaussian":
