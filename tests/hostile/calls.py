@@ -1,4 +1,4 @@
-"""Wrong calls, made from what the commands' own parsers say: every option times values that it cannot want, and pairs."""
+"""Wrong calls, made from what the commands' own parsers say: every option times bad values, and several at once."""
 
 from __future__ import annotations
 

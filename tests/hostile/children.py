@@ -18,6 +18,9 @@ from expander_sae.cli.main import main
 CPU_SECONDS = 60
 """Of its own that a command of the harness may take; all that end do so in a few, on any machine."""
 
+MOST_MEMORY = 6 * 2**30
+"""Bytes, so that a command which takes all that there is hurts itself alone."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -67,6 +70,7 @@ class Child:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
             if place is not None:
                 os.chdir(place)
             work()

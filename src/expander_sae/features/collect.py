@@ -145,7 +145,7 @@ class _Collection:
                 f"{folder} holds a feature database of other {what}; choose another folder with --out, or delete it."
             )
         for file, known in there["files"].items():
-            DATABASE.check_size(folder / file, known["bytes"])
+            DATABASE.check_named(folder / file, known["sha256"], known["bytes"])
         return replace(new, files=there["files"], encoded=there["encoded"], complete=there["complete"] and same)
 
     @property

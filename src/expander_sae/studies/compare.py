@@ -16,7 +16,7 @@ from expander_sae.certificates.statements import count
 from expander_sae.errors import StoppedError
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
-from expander_sae.files import write_json
+from expander_sae.files import write_checked
 from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.studies.data import ActivationsConfig, Data
 from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of
@@ -194,7 +194,7 @@ def was_asked(records: Sequence[Record], measure: str = "recovered_mean") -> boo
 
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
     """Put evaluations into a JSON file, by name, in one step."""
-    write_json(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
+    write_checked(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:
