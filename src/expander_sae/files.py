@@ -74,6 +74,19 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def write_checked(path: Path, content: Mapping[str, Any]) -> None:
+    """Put the content into a JSON file in one step, with its checksum, so that `read_checked` knows it again."""
+    write_json(path, {**content, "checksum": checksum(content)})
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_checked` wrote, without the checksum; ValueError or RecursionError if it is not that."""
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict) or content.pop("checksum", None) != checksum(content):
+        raise ValueError(f"{path} does not match its checksum")
+    return content
+
+
 def check_json(value: object, name: str) -> None:
     """Refuse what JSON would change or cannot hold, naming the entry."""
     if isinstance(value, Mapping):
@@ -185,9 +198,17 @@ class SealedFolder:
         """The content of a file that the seal names, its size (if that is known) and SHA-256 found right."""
         self.check_size(path, size)
         data = self.read_bytes(path)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
+        self._check_digest(path, hashlib.sha256(data).hexdigest(), digest)
         return data
+
+    def check_named(self, path: Path, digest: str, size: int) -> None:
+        """Refuse a file, which may be larger than memory, that is not as the seal says."""
+        self.check_size(path, size)
+        self._check_digest(path, self.sha256_of(path), digest)
+
+    def _check_digest(self, path: Path, found: str, known: str) -> None:
+        if found != known:
+            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
 
     def sha256_of(self, path: Path) -> str:
         """The SHA-256 of a file of such a folder, which may be larger than memory."""
