@@ -27,6 +27,7 @@ from .errors import ExpanderError, StorageError
 from .evaluation import Evaluation, evaluate
 from .features import FeatureDatabase, FeaturesConfig, collect_features
 from .finetuning import FinetuneConfig, finetune
+from .interop.formats import export_to, import_from
 from .interventions import (
     Ablate,
     Add,
@@ -93,8 +94,10 @@ __all__ = [
     "certify",
     "collect_features",
     "evaluate",
+    "export_to",
     "finetune",
     "harvest",
+    "import_from",
     "kernels",
     "load_language_model",
     "logit_difference",

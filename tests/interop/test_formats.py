@@ -46,6 +46,24 @@ def test_every_kind_goes_through_saelens(kind, tmp_path):
     assert torch.equal(back.encode(x).to_dense() != 0, sae.encode(x).to_dense() != 0)
 
 
+@pytest.mark.parametrize("coder", [xs.OMP(K), xs.Candidates(K, signed=True), xs.TopK(K)])
+def test_every_coder_goes_into_a_sparse_folder(coder, tmp_path):
+    sae = autoencoder("topk").with_coder(coder)
+    back = import_from(export_to(sae, "saelens_sparse", tmp_path / "out"))
+    x = activations()
+    assert torch.equal(back(x), sae(x))
+    assert (back.coder, back.provenance) == (coder, sae.provenance)
+
+
+def test_a_sparse_folder_that_was_damaged_is_refused(tmp_path):
+    folder = export_to(autoencoder("topk"), "saelens_sparse", tmp_path / "out")
+    tensors = load_file(folder / "sae_weights.safetensors")
+    tensors["tensor_file"][-1] ^= 1
+    save_file(tensors, folder / "sae_weights.safetensors")
+    with pytest.raises(ExpanderError, match="does not match its SHA-256"):
+        import_from(folder)
+
+
 def test_a_column_of_zeros_survives(tmp_path):
     sae = autoencoder("topk")
     sae.dictionary.values.data[7] = 0
@@ -65,7 +83,7 @@ def test_the_size_is_told_before(tmp_path):
     for kind in ("topk", "matching_pursuit"):
         sae = autoencoder(kind)
         folder = export_to(sae, "saelens", tmp_path / kind)
-        assert 0 <= sum(path.stat().st_size for path in folder.iterdir()) - export_bytes(sae) < 2048
+        assert 0 <= sum(path.stat().st_size for path in folder.iterdir()) - export_bytes(sae, "saelens") < 2048
 
 
 @pytest.mark.parametrize("coder", [xs.OMP(3), xs.Candidates(3), xs.BatchTopK(3), xs.MatchingPursuit(3, tolerance=0.1)])
@@ -215,7 +233,7 @@ def test_the_commands(tmp_path, capsys):
     assert ended.value.code == 1
     main(["export", str(tmp_path / "run"), "--to", "saelens", "--out", str(tmp_path / "out"), "--coder", "topk:5"])
     printed = capsys.readouterr().out
-    assert "saelens holds all of m=24, n=60: about 0.0 MiB." in printed
+    assert "The folder for saelens will take 0.0 MiB." in printed
     main(["import", str(tmp_path / "out"), "--out", str(tmp_path / "back")])
     assert "60 features for activations of width 24, expander, under TopK." in capsys.readouterr().out
     x = activations()

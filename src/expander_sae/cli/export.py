@@ -15,8 +15,9 @@ class Export:
     """Write an autoencoder as a folder that SAELens, sparsify or dictionary_learning loads, with the same codes.
 
     They hold every dictionary in full, so the folder is as large as a dense one. Codes of a pursuit exist in none of
-    them but SAELens's matching pursuit: choose another coder for those. Tokens with massive activations pass through an
-    autoencoder of this library unchanged; others reconstruct them badly.
+    them but SAELens's matching pursuit: choose another coder for those, or saelens_sparse, which stays as small as it
+    is, under any coder, and which SAELens loads after `import expander_sae.interop.saelens_host`. Tokens with massive
+    activations pass through an attached autoencoder of this library unchanged; others reconstruct them badly.
     """
 
     run_folder: tyro.conf.Positional[Path]
@@ -36,5 +37,5 @@ class Export:
         if coder is not None:
             sae = sae.with_coder(coder)
         console = terminal()
-        console.print(f"{self.to} holds all of m={sae.m}, n={sae.n}: about {export_bytes(sae) / 2**20:,.1f} MiB.")
+        console.print(f"The folder for {self.to} will take {export_bytes(sae, self.to) / 2**20:,.1f} MiB.")
         console.print(f"Written to {export_to(sae, self.to, self.out)}.", soft_wrap=True)

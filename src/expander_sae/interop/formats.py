@@ -12,16 +12,17 @@ from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.coders import MatchingPursuit
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.files import appearing_folder, replace_file, write_json
-from expander_sae.interop import checkpoints, dictionary_learning, saelens, sparsify
+from expander_sae.interop import checkpoints, dictionary_learning, saelens, saelens_sparse, sparsify
 from expander_sae.interop.foreign import Foreign
 from expander_sae.interop.plain import Plain
 
-Format = Literal["saelens", "sparsify", "dictionary_learning"]
+Format = Literal["saelens", "saelens_sparse", "sparsify", "dictionary_learning"]
 
-_WRITERS: dict[Format, Callable[[Plain], dict[str, bytes | dict[str, Any]]]] = {
-    "saelens": saelens.files_of,
-    "sparsify": sparsify.files_of,
-    "dictionary_learning": dictionary_learning.files_of,
+_WRITERS: dict[Format, Callable[[SparseAutoencoder], dict[str, bytes | dict[str, Any]]]] = {
+    "saelens": lambda sae: saelens.files_of(Plain.of(sae)),
+    "saelens_sparse": saelens_sparse.files_of,
+    "sparsify": lambda sae: sparsify.files_of(Plain.of(sae)),
+    "dictionary_learning": lambda sae: dictionary_learning.files_of(Plain.of(sae)),
 }
 _READERS: tuple[tuple[str, str, Callable[[Foreign], Plain]], ...] = (
     (saelens.CONFIG, saelens.WEIGHTS, saelens.read),
@@ -30,8 +31,10 @@ _READERS: tuple[tuple[str, str, Callable[[Foreign], Plain]], ...] = (
 )
 
 
-def export_bytes(sae: SparseAutoencoder) -> int:
-    """What an exported folder takes, up to a kilobyte: others hold the dictionary and the encoder in full."""
+def export_bytes(sae: SparseAutoencoder, to: Format) -> int:
+    """What an exported folder takes, give or take some kilobytes: others hold dictionary and encoder in full."""
+    if to == "saelens_sparse":
+        return (sae.learned_values + sae.dictionary.learned_values // 2) * sae.pre_bias.element_size()
     matrices = 1 if isinstance(sae.coder, MatchingPursuit) else 2
     return (matrices * sae.n * sae.m + 3 * sae.n + sae.m) * sae.pre_bias.element_size()
 
@@ -40,11 +43,11 @@ def export_to(sae: SparseAutoencoder, to: Format, out: str | PathLike[str]) -> P
     """Write a new folder that another library loads, whose codes and reconstructions there are those here."""
     if to not in _WRITERS:
         raise ExpanderError(f"There is no format {to!r}; the formats are {', '.join(_WRITERS)}.")
-    folder, needed = Path(out), export_bytes(sae)
+    folder, needed = Path(out), export_bytes(sae, to)
     free = shutil.disk_usage(next(parent for parent in folder.absolute().parents if parent.is_dir())).free
     if needed > free:
         raise StorageError(f"{folder} needs {needed:,} bytes, and only {free:,} are free there; choose another disk.")
-    files = _WRITERS[to](Plain.of(sae))
+    files = _WRITERS[to](sae)
     with appearing_folder(folder) as work:
         for name, content in files.items():
             if isinstance(content, bytes):
@@ -61,7 +64,7 @@ def import_from(path: str | PathLike[str], k: int | None = None) -> SparseAutoen
     """
     foreign = Foreign(Path(path))
     try:
-        return _read(foreign, k).autoencoder()
+        return _read(foreign, k)
     except ExpanderError as error:
         message = str(error)
         if message.startswith(str(foreign.path)):
@@ -69,10 +72,10 @@ def import_from(path: str | PathLike[str], k: int | None = None) -> SparseAutoen
         raise ExpanderError(f"{foreign.path} cannot be imported: {message}") from error
 
 
-def _read(foreign: Foreign, k: int | None) -> Plain:
+def _read(foreign: Foreign, k: int | None) -> SparseAutoencoder:
     path = foreign.path
     if path.is_file() and path.suffix == ".pt":
-        return checkpoints.read(foreign, k)
+        return checkpoints.read(foreign, k).autoencoder()
     if k is not None:
         raise ExpanderError("Only a .pt file of the Expander SAE paper's code needs k; leave it out.")
     if not path.exists():
@@ -81,7 +84,9 @@ def _read(foreign: Foreign, k: int | None) -> Plain:
         raise foreign.error("is a file but no .pt file; give the folder that the other library wrote")
     for config, weights, read in _READERS:
         if (path / config).is_file() and (path / weights).is_file():
-            return read(foreign)
+            if foreign.json(config).get("architecture") == saelens_sparse.ARCHITECTURE:
+                return saelens_sparse.read(foreign)
+            return read(foreign).autoencoder()
     if is_autoencoder(path):
         raise foreign.error("is an autoencoder of this library already; use it as it is")
     wanted = "; ".join(f"{config} and {weights}" for config, weights, _ in _READERS)
