@@ -65,8 +65,10 @@ class DatabaseInfo:
 class FeatureDatabase:
     """A finished database, read a few features at a time; whatever is asked for comes from the two Parquet files."""
 
-    def __init__(self, path: Path, info: DatabaseInfo, codes: list[str]) -> None:
+    def __init__(self, path: Path, info: DatabaseInfo, codes: list[str], checksum: str) -> None:
         self.path, self.info = path, info
+        self.checksum = checksum
+        """Another one for every other content."""
         self.codes = codes
         """Names of the files of codes in the order of the text; none if they were not kept."""
         self._features: pyarrow.Table | None = None
@@ -89,7 +91,7 @@ class FeatureDatabase:
         for name, known in content["files"].items():
             DATABASE.check_size(folder / name, known["bytes"])
         codes = [name for name in content["files"] if name.startswith("codes-")]
-        return cls(folder, DatabaseInfo.from_json(content), codes)
+        return cls(folder, DatabaseInfo.from_json(content), codes, content["checksum"])
 
     def check(self, sae: SparseAutoencoder) -> None:
         """Refuse another autoencoder than the one whose features these are."""

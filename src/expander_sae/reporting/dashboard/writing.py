@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 import math
 from collections import Counter
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase
-from expander_sae.files import replace_file
+from expander_sae.files import replace_file, write_json
 from expander_sae.reporting.dashboard.measures import Measure
 
+MARK = "dashboard.json"
+"""The file that says which databases a dashboard was written from, and by which version of the page."""
 PER_SHARD = 64
 """Features whose pages are in one file."""
 NUMBERS = {
@@ -68,10 +71,12 @@ def write_dashboard(
         each.database.check(each.sae)
     if out.exists() and not out.is_dir():
         raise ExpanderError(f"{out} is a file; a dashboard is a folder, name another.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "index.html").exists() and not (out / "pages").exists():
+    known = (MARK, "index.html", "pages")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in known):
         raise ExpanderError(f"{out} holds something that is no dashboard; name another folder.")
     out.mkdir(parents=True, exist_ok=True)
     (out / "index.html").unlink(missing_ok=True)
+    write_json(out / MARK, {"page": _page_version(), "databases": [each.database.checksum for each in shown]})
     described = []
     for number, each in enumerate(shown):
         pages = "pages" if number == 0 else f"pages{number + 1}"
@@ -90,6 +95,26 @@ def write_dashboard(
             replace_file(out / name, data)
     replace_file(out / "index.html", names["index.html"])
     return out / "index.html"
+
+
+def is_written(shown: Shown, folder: Path) -> bool:
+    """Whether this folder is a finished dashboard whose first dictionary is this one, as it would be written now."""
+    try:
+        mark = json.loads((folder / MARK).read_text())
+        same = mark["page"] == _page_version() and mark["databases"][0] == shown.database.checksum
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return same and (folder / "index.html").is_file()
+
+
+def _page_version() -> str:
+    """Another one whenever the page, or what writes it, is another."""
+    digest = hashlib.sha256()
+    folder = files(__package__)
+    for file in sorted((*folder.iterdir(), *folder.joinpath("page").iterdir()), key=lambda each: each.name):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def matched(one: SparseAutoencoder, other: SparseAutoencoder) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
