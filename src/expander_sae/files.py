@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,25 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def appearing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes its name in one step when the block ends well, and else was never there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not empty; choose another path or delete it first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+            filled = Path(work) / folder.name
+            filled.mkdir()
+            yield filled
+            if folder.is_dir():
+                folder.rmdir()
+            filled.rename(folder)
+            _sync_directory(folder.parent)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); nothing of it was kept.") from error
+
+
 def json_text(content: object) -> str:
     """The JSON text of all files of this library: indented, without NaN and infinity, which JSON does not know."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -72,6 +92,19 @@ def checksum(content: Mapping[str, Any]) -> str:
     others = {key: value for key, value in content.items() if key != "checksum"}
     text = json.dumps(others, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_checked(path: Path, content: Mapping[str, Any]) -> None:
+    """Put the content into a JSON file in one step, with its checksum, so that `read_checked` knows it again."""
+    write_json(path, {**content, "checksum": checksum(content)})
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_checked` wrote, without the checksum; ValueError or RecursionError if it is not that."""
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict) or content.pop("checksum", None) != checksum(content):
+        raise ValueError(f"{path} does not match its checksum")
+    return content
 
 
 def check_json(value: object, name: str) -> None:
@@ -185,9 +218,17 @@ class SealedFolder:
         """The content of a file that the seal names, its size (if that is known) and SHA-256 found right."""
         self.check_size(path, size)
         data = self.read_bytes(path)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
+        self._check_digest(path, hashlib.sha256(data).hexdigest(), digest)
         return data
+
+    def check_named(self, path: Path, digest: str, size: int) -> None:
+        """Refuse a file, which may be larger than memory, that is not as the seal says."""
+        self.check_size(path, size)
+        self._check_digest(path, self.sha256_of(path), digest)
+
+    def _check_digest(self, path: Path, found: str, known: str) -> None:
+        if found != known:
+            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
 
     def sha256_of(self, path: Path) -> str:
         """The SHA-256 of a file of such a folder, which may be larger than memory."""

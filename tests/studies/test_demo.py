@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StoppedError
 from expander_sae.reporting.page import page_of
 from expander_sae.studies import data as data_module
 from expander_sae.studies import demo as module
@@ -25,7 +25,7 @@ from expander_sae.studies.demo import demonstrated
 from expander_sae.studies.demo.config import DemoConfig
 from expander_sae.studies.demo.report import DemoResult, report_of, summary, table_of
 from expander_sae.studies.study import SETTINGS
-from expander_sae.training import StoppedError, Trainee
+from expander_sae.training import Trainee
 from tests.studies.notebook import Notebook
 
 STAGES = ["model", "harvest", "train", "evaluate", "features", "dashboard"]

@@ -18,7 +18,7 @@ from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StoppedError
 from expander_sae.evaluation.quality import HeldOut, QualityConfig, quality_of
 from expander_sae.evaluation.results import NOTHING, Kind
 from expander_sae.reporting.report import csv_of, flat
@@ -28,7 +28,7 @@ from expander_sae.studies.frontier import CONTESTANTS, compared, run
 from expander_sae.studies.frontier.config import FrontierConfig
 from expander_sae.studies.frontier.contestants import FAMILIES, REFERENCE, Contestant
 from expander_sae.studies.frontier.report import report_of
-from expander_sae.training import StoppedError, Trainee
+from expander_sae.training import Trainee
 from tests.studies.notebook import Notebook
 
 

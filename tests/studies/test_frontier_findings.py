@@ -99,4 +99,3 @@ def test_readability_is_a_measure_of_who_wins_and_of_what_nothing_beats() -> Non
     )
     assert {"fvu_token_r2", "fvu_coherence", "values_token_r2"} <= pictures_of(rows).keys()
     assert ">readable expander, omp</text>" in map_of(rows, measures_of(rows)[-1]).svg
-    assert not [each for each in pictures_of([OURS]) if "token_r2" in each]

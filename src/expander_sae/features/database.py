@@ -65,9 +65,12 @@ class DatabaseInfo:
 class FeatureDatabase:
     """A finished database, read a few features at a time; whatever is asked for comes from the two Parquet files."""
 
-    def __init__(self, path: Path, info: DatabaseInfo, codes: list[str]) -> None:
-        self.path, self.info = path, info
-        self.codes = codes
+    def __init__(self, path: Path, info: DatabaseInfo, files: Mapping[str, Mapping[str, Any]], checksum: str) -> None:
+        """`files` says of every file how many `bytes` it has, and their `sha256`."""
+        self.path, self.info, self._files = path, info, files
+        self.checksum = checksum
+        """Another one for every other content."""
+        self.codes = [name for name in files if name.startswith("codes-")]
         """Names of the files of codes in the order of the text; none if they were not kept."""
         self._features: pyarrow.Table | None = None
         self._contexts: pyarrow.parquet.ParquetFile | None = None
@@ -88,8 +91,7 @@ class FeatureDatabase:
             )
         for name, known in content["files"].items():
             DATABASE.check_size(folder / name, known["bytes"])
-        codes = [name for name in content["files"] if name.startswith("codes-")]
-        return cls(folder, DatabaseInfo.from_json(content), codes)
+        return cls(folder, DatabaseInfo.from_json(content), content["files"], content["checksum"])
 
     def check(self, sae: SparseAutoencoder) -> None:
         """Refuse another autoencoder than the one whose features these are."""
@@ -104,7 +106,7 @@ class FeatureDatabase:
         if self._features is None:
             from pyarrow import parquet
 
-            self._features = parquet.read_table(self.path / FEATURES_FILE)
+            self._features = parquet.read_table(self._verified(FEATURES_FILE))
         return self._features
 
     def feature(self, number: int) -> dict[str, Any]:
@@ -138,13 +140,19 @@ class FeatureDatabase:
 
     def shards(self) -> list[Shard]:
         """The codes of the text; none if they were not kept."""
-        return open_shards([self.path / name for name in self.codes])
+        return open_shards([self._verified(name) for name in self.codes])
+
+    def _verified(self, name: str) -> Path:
+        """One of its files, which was found to be as it was written."""
+        known = self._files[name]
+        DATABASE.check_named(self.path / name, known["sha256"], known["bytes"])
+        return self.path / name
 
     def _contexts_file(self) -> pyarrow.parquet.ParquetFile:
         if self._contexts is None:
             from pyarrow import parquet
 
-            self._contexts = parquet.ParquetFile(self.path / CONTEXTS_FILE)
+            self._contexts = parquet.ParquetFile(self._verified(CONTEXTS_FILE))
         return self._contexts
 
     def _ranges(self) -> Iterator[tuple[int, int]]:

@@ -86,14 +86,9 @@ class Picture:
         """The same chart with these words."""
         return dataclasses.replace(self, title=title, caption=caption)
 
-    def save(self, path: Path) -> None:
-        """Write path.svg and path.png."""
-        path.with_suffix(".svg").write_text(self.svg, encoding="utf-8")
-        path.with_suffix(".png").write_bytes(self.png)
-
     @classmethod
     def load(cls, path: Path) -> Picture:
-        """What `save` wrote, without words."""
+        """The chart of path.svg and path.png, without words."""
         return cls(path.with_suffix(".svg").read_text(encoding="utf-8"), path.with_suffix(".png").read_bytes())
 
 

@@ -13,13 +13,14 @@ from scipy.stats import t as student
 
 from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.certificates.statements import count
+from expander_sae.errors import StoppedError
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
-from expander_sae.files import write_json
+from expander_sae.files import write_checked
 from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.studies.data import ActivationsConfig, Data
 from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of
-from expander_sae.training import StoppedError, TrainConfig, has_checkpoint, train
+from expander_sae.training import TrainConfig, has_checkpoint, train
 
 TRAINED, EVALUATIONS = "trained", "evaluations"
 """The folders of autoencoders and of what was measured of them, in that of a comparison."""
@@ -128,7 +129,9 @@ def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, 
             try:
                 train(data.source, configs, out=out, resume=begun, progress=stages.listener.live)
             except StoppedError as error:
-                raise StoppedError("Stopped in the middle of training; the same command goes on from there.") from error
+                raise StoppedError(
+                    "Stopped in the middle of training; the same command goes on from there.", error.signal
+                ) from error
         stage.outcome = f"in {folder}"
 
 
@@ -214,7 +217,7 @@ def was_asked(records: Sequence[Record], measure: str = "recovered_mean") -> boo
 
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
     """Put evaluations into a JSON file, by name, in one step."""
-    write_json(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
+    write_checked(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:

@@ -15,7 +15,7 @@ from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.models import LanguageModel, load_language_model, name_of
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import at_least, distinct
+from expander_sae.checks import Count, Seed, StudyFolder, check_fields, distinct
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate, evaluate_activations
 from expander_sae.training import TrainConfig
@@ -35,21 +35,20 @@ class ActivationsConfig:
     is loaded and its loss is measured as well, on the held-out part of the store's text."""
     synthetic: bool = False
     """Take sums of planted sparse columns in place of a store: a minute's rehearsal."""
-    batch: int = 1024
+    batch: Count = 1024
     """Tokens per training step."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Everything is trained once with each."""
-    evaluation_tokens: int = 20_000
+    evaluation_tokens: Count = 20_000
     """Held-out tokens to measure on, at most."""
-    out: Path = Path("runs/comparison")
+    out: StudyFolder = Path("runs/comparison")
     """The folder for everything that is made; a second run goes on there."""
 
     lists: ClassVar[dict[str, int]] = {"seeds": 0}
     """Fields that hold different numbers, and the least of them; None is none yet."""
-    counts: ClassVar[tuple[str, ...]] = ("batch", "evaluation_tokens")
-    """Fields that are at least 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.store is None) != self.synthetic:
             raise ExpanderError("Give either the folder of a store with --store or --synthetic, one of the two.")
         if self.synthetic and self.held_out is not None:
@@ -57,8 +56,6 @@ class ActivationsConfig:
         for name, least in self.lists.items():
             if getattr(self, name) is not None:
                 distinct(name, getattr(self, name), least)
-        for name in self.counts:
-            at_least(name, getattr(self, name), 1)
 
     def dense(self, n: int, k: int, tokens: int) -> TrainConfig:
         """A dense dictionary that is trained on so many tokens."""
@@ -77,16 +74,15 @@ class ActivationsConfig:
 class ComparisonConfig(ActivationsConfig):
     """How dictionaries of one size are trained on the activations."""
 
-    n: int | None = None
+    n: Count | None = None
     """Features; by default 8 for every coordinate of an activation."""
-    k: int = 16
+    k: Count = 16
     """Active features per token."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """Tokens to train on; by default as many as there are, more means several passes."""
     inside: bool = False
     """With --held-out: measure the language model's loss as well, on the text that this store is of."""
 
-    counts: ClassVar[tuple[str, ...]] = (*ActivationsConfig.counts, "k")
     per_coordinate: ClassVar[int] = 8
     """Features for every coordinate where n is not given."""
     planted_passes: ClassVar[int] = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
+from expander_sae.checks import Count
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.quality import HeldOut, Quality, QualityConfig, Scene, quality_in
 from expander_sae.evaluation.quality.keeping import keep, kept
@@ -30,12 +30,10 @@ class ReadingConfig(ComparisonConfig):
     labels: tuple[Path, ...] = ()
     """JSONL files of {"text": ..., "spans": [[begin, end, label], ...]} with labels for the documents of the held-out
     text, which features are probed for; without one, what the text tells by itself (digits, names, quotations, ...)."""
-    text_tokens: int = 50_000
+    text_tokens: Count = 50_000
     """Held-out tokens on which features are read."""
-    features: int = 250
+    features: Count = 250
     """Features that are drawn of each dictionary, of those that fire on 30 or more tokens in 10 or more documents."""
-
-    counts: ClassVar[tuple[str, ...]] = (*ComparisonConfig.counts, "text_tokens", "features")
 
     def __post_init__(self) -> None:
         super().__post_init__()

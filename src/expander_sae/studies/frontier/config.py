@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from expander_sae.checks import share
+from expander_sae.checks import SomeShare, StudyFolder
 from expander_sae.errors import ExpanderError
 from expander_sae.studies.data import Data
 from expander_sae.studies.readability import ReadingConfig
@@ -22,20 +22,19 @@ class FrontierConfig(ReadingConfig):
 
     degrees: tuple[int, ...] = (1, 2, 4, 7, 16, 32, 64)
     """Learned values per column of the expander dictionaries; the dense one is always there."""
-    fine_tune: float = 0.25
+    fine_tune: SomeShare = 0.25
     """Share of those tokens that pruned and low-rank dictionaries are trained on once more."""
     sub_vectors: tuple[int, ...] = (4, 16, 64)
     """Coordinates that product quantisation replaces by one index."""
     readability: bool = False
     """Measure how readable the features of every dictionary are as well, on a held-out text of the store's model."""
-    out: Path = Path("runs/frontier")
+    out: StudyFolder = Path("runs/frontier")
     """The folder for everything that is made; a second run goes on there."""
 
     lists: ClassVar[dict[str, int]] = {"degrees": 1, "seeds": 0, "sub_vectors": 1}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        share("fine_tune", self.fine_tune, "the tokens")
         if self.labels and not self.readability:
             raise ExpanderError("Labels are what features are probed for; give --readability with --labels.")
 

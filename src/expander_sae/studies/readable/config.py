@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from expander_sae.checks import Positive, StudyFolder
 from expander_sae.coders import OMP, Candidates, Coder, CoordinateDescent, TopK
 from expander_sae.errors import ExpanderError
 from expander_sae.studies.readability import ReadingConfig
@@ -55,9 +56,9 @@ class ReadableConfig(ReadingConfig):
 
     degrees: tuple[int, ...] = (7, 32)
     """Learned values per column of the expander dictionaries; the dense one is always there."""
-    penalty: float = 0.3
+    penalty: Positive = 0.3
     """Of the lasso, as a share of what makes the codes of a token zero; this one leaves a few more than 16."""
-    out: Path = Path("runs/readable")
+    out: StudyFolder = Path("runs/readable")
     """The folder for everything that is made; a second run goes on there."""
 
     synthetic: ClassVar[bool] = False  # type: ignore[misc]  # no option here: planted activations have no text to read
