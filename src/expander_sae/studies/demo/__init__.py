@@ -122,12 +122,13 @@ def _features(
     ) as stage:
         found = dict[str, FeatureDatabase]()
         for name, folder in folders.items():
-            before = len(found) * store.tokens
-            config = BESIDE if name == DENSE else FeaturesConfig()
+
+            def proceeds(what: str, done: int, total: int) -> None:
+                stage.proceeds((len(found) * total + done) * store.tokens // total)
+
             found[name] = collect_features(
                 SparseAutoencoder.load(folder), store, out=folder / FOLDER, language_model=language_model,
-                config=replace(config, tokens=store.tokens),
-                report=lambda what, done, total, before=before: stage.proceeds(before + done * store.tokens // total),
+                config=replace(BESIDE if name == DENSE else FeaturesConfig(), tokens=store.tokens), report=proceeds,
             )  # fmt: skip
         alive = [f"{each.info.n - each.info.dead:,} of {each.info.n:,}" for each in found.values()]
         stage.outcome = f"{' and '.join(alive)} do"
