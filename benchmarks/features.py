@@ -1,7 +1,8 @@
 """Memory of a feature database of a million features: python -m benchmarks.features [--tokens 10000000]
 
-Codes are planted, since what is measured is the pass over them: every token uses k features at random, so that there
-are as many firings and pairs as a trained dictionary of this size has. Prints the peak before and after.
+Codes are drawn and not encoded, since what is measured is the pass over them: every token uses k features at random,
+whose frequencies follow Zipf's law, so that there are as many firings and pairs as a trained dictionary of this size
+has, and a few features that fire on some percent of all tokens. Prints the peak of memory as it goes.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ DOCUMENT = 1000
 
 @dataclass(frozen=True)
 class PlantedCodes(Coder):
-    """A coder that looks at nothing: features at random, rare and frequent ones."""
+    """A coder that looks at nothing: features at random, the one of rank r about 1 / r times as often as the first."""
 
     k: int
 
     def __call__(self, dictionary: Dictionary, x: Float[Tensor, "*batch m"]) -> Codes:
-        # A bijection of the features for each pick keeps a token's features distinct.
-        indices = (torch.rand(len(x), self.k).square() * (dictionary.n // self.k)).long() * self.k
-        return Codes(torch.rand(len(x), self.k) + 0.1, indices + torch.arange(self.k), dictionary.n)
+        # Every pick has features of its own, so that those of a token are distinct.
+        rank = (dictionary.n // self.k) ** torch.rand(len(x), self.k, dtype=torch.float64)
+        indices = (rank.long() - 1) * self.k + torch.arange(self.k)
+        return Codes(torch.rand(len(x), self.k) + 0.1, indices, dictionary.n)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ def main(n: int = 1_048_576, m: int = 2048, d: int = 16, k: int = 16, tokens: in
     print(f"the autoencoder is there: {_peak():,} MiB", flush=True)
 
     def report(what: str, done: int, total: int) -> None:
-        if done == total:
-            print(f"{what}: {_peak():,} MiB, {time.process_time() - start:,.0f} s of CPU time", flush=True)
+        if done == total or done % (1 << 17) == 0:
+            spent = time.process_time() - start
+            print(f"{what}, {done:,} of {total:,}: {_peak():,} MiB, {spent:,.0f} s of CPU time", flush=True)
 
     try:
         config = FeaturesConfig(tokens=tokens, strongest=2, drawn=1, nearest=0)

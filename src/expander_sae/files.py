@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -51,6 +52,25 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def appearing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes its name in one step when the block ends well, and else was never there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not empty; choose another path or delete it first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+            filled = Path(work) / folder.name
+            filled.mkdir()
+            yield filled
+            if folder.is_dir():
+                folder.rmdir()
+            filled.rename(folder)
+            _sync_directory(folder.parent)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); nothing of it was kept.") from error
 
 
 def json_text(content: object) -> str:

@@ -212,6 +212,9 @@ def test_what_cannot_be_certified_is_refused_with_a_sentence():
         certify(xs.SparseAutoencoder(plain, xs.FISTA(0.1)))
     with pytest.raises(xs.ExpanderError, match="not a union of them"):
         certify(xs.Union([plain, plain]), CertifyConfig(k=(2,)))
+    composed = xs.ComposedDictionary(xs.DenseDictionary(9, plain.m), plain)
+    with pytest.raises(xs.ExpanderError, match=r"certify `dictionary.mixtures`"):
+        certify(composed, CertifyConfig(k=(2,)))
     with pytest.raises(xs.ExpanderError, match="Only 20 columns are not zero"):
         certify(plain, CertifyConfig(k=(21,)))
     with pytest.raises(xs.ExpanderError, match=r"below 1 / sqrt\(d\) = 0.378"):

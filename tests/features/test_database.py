@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, collect_features, spread_over_frequency
 from expander_sae.features.pairs import CLEAR, LEAST
 from expander_sae.features.schema import BINS, CONTEXTS, FEATURES, GROUPS, arrow_schema
+from expander_sae.features.shards import shard_name
 from tests.features.conftest import DOCUMENTS, LENGTH, TOKENS, M, N
 
 Matrix = NDArray[np.float32]
+FULL = Path("/dev/full")
 
 
 @pytest.fixture
@@ -255,26 +259,50 @@ def _support(m: int) -> object:
     return Support.make("uniform", m=m, n=N, d=4, seed=0)
 
 
-def test_a_full_disk_loses_nothing(
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("file", ["codes-00002.safetensors", "features.parquet", "contexts.parquet", "database.json"])
+def test_a_full_disk_loses_nothing(sae: SparseAutoencoder, store: Store, tmp_path: Path, file: str) -> None:
+    """Whatever file it is that finds no room: what was there is whole, and the same call goes on."""
+    config, out = FeaturesConfig(tokens=TOKENS), tmp_path / "db"
+    whole = collect_features(sae, store, out=tmp_path / "whole", name="a", config=config)
+    out.mkdir()
+    (out / f"{file}.tmp").symlink_to(FULL)
+    with pytest.raises(ExpanderError, match=r"cannot be written \(.*No space left.*the same command goes on after it"):
+        collect_features(sae, store, out=out, name="a", config=config)
+    if file == "codes-00002.safetensors":
+        assert sorted(path.name for path in out.iterdir()) == [shard_name(0), shard_name(1), "database.json"]
+    found = collect_features(sae, store, out=out, name="a", config=config)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.path.iterdir()
+    }
+    assert found.info == whole.info
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(
     sae: SparseAutoencoder, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, written = FeaturesConfig(tokens=TOKENS), list[str]()
-    from expander_sae.features import shards
+    """What is needed is what is then written, or rather more; two databases on one disk need room for both."""
+    config = FeaturesConfig(tokens=TOKENS)
+    usage = shutil.disk_usage(tmp_path)
+    asked = list[int]()
 
-    replace_file = shards.replace_file
+    def free(there: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: asked.append(there) or usage._replace(free=there))
 
-    def full(path: Path, data: bytes) -> None:
-        if len(written) == 2:
-            raise OSError(28, "No space left on device", str(path))
-        written.append(path.name)
-        replace_file(path, data)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shards, "replace_file", full)
-        with pytest.raises(OSError, match="No space left"):
-            collect_features(sae, store, out=tmp_path / "db", config=config)
-    found = collect_features(sae, store, out=tmp_path / "db", config=config)
-    assert found.codes == [f"codes-{number:05d}.safetensors" for number in range(TOKENS // 200)]
+    free(1000)
+    with pytest.raises(ExpanderError, match=r"needs .* bytes\), but its disk has .* \(1000 bytes\) free") as refused:
+        collect_features(sae, store, out=tmp_path / "new" / "db", config=config)
+    assert not (tmp_path / "new").exists()
+    needed = int(re.search(r"\((\d+) bytes\), but", str(refused.value))[1])  # type: ignore[index]
+    free(needed)
+    database = collect_features(sae, store, out=tmp_path / "new" / "db", config=config)
+    assert sum(path.stat().st_size for path in database.path.glob("codes-*")) < needed
+    free(needed + 1000)
+    two = {"a": (sae, tmp_path / "a"), "b": (sae, tmp_path / "b")}
+    with pytest.raises(ExpanderError, match=f"b needs .* \\({2 * needed} bytes\\)"):
+        collect_all(two, store, config=config)
+    free(0)
+    collect_features(sae, store, out=database.path, name="new", config=config)  # is there already
 
 
 @settings(deadline=None, max_examples=60)

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import LanguageModel, load_language_model
+from expander_sae.activations.texts.spelling import Spelling
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.main import main
 from expander_sae.coders import OMP, TopK
@@ -204,8 +205,12 @@ def test_delphi_needs_codes(run: Path, capsys) -> None:  # type: ignore[no-untyp
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_promoted_tokens_are_those_of_the_unembedding(language_model: LanguageModel, dense: bool) -> None:
-    """An RMS norm scales every coordinate by its weight."""
+@pytest.mark.parametrize("sparse", [0.0, 1.0])
+def test_promoted_tokens_are_those_of_the_unembedding(
+    language_model: LanguageModel, dense: bool, sparse: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An RMS norm scales every coordinate by its weight; columns of few entries are added up row by row."""
+    monkeypatch.setattr("expander_sae.features.columns._SPARSE", sparse)
     model = language_model.model
     assert isinstance(model, LlamaForCausalLM)
     weight = torch.linspace(0.5, 2, 16)
@@ -213,7 +218,7 @@ def test_promoted_tokens_are_those_of_the_unembedding(language_model: LanguageMo
     dictionary = DenseDictionary(16, 30) if dense else ExpanderDictionary(Support.make("uniform", m=16, n=30, d=3))
     model.model.norm.weight.data.copy_(weight)
     try:
-        lens = Lens.of(language_model, 16)
+        lens = Lens.of(language_model, 16, Spelling(language_model.tokenizer))
         assert lens is not None
         found = lens.promoted(dictionary, 2.0, 5, 25, 4)
     finally:
@@ -236,9 +241,9 @@ def test_a_layer_norm_takes_the_mean_away(tiny_tokenizer: PreTrainedTokenizerFas
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     language_model = LanguageModel(model, tiny_tokenizer, "gpt2", None, None, 16, len(tiny_tokenizer), 64)
-    lens = Lens.of(language_model, 16)
+    lens = Lens.of(language_model, 16, Spelling(language_model.tokenizer))
     assert lens is not None
-    assert Lens.of(language_model, 64) is None
+    assert Lens.of(language_model, 64, Spelling(tiny_tokenizer)) is None
     dictionary = DenseDictionary(16, 6)
     found = lens.promoted(dictionary, 1.0, 0, 6, 3)
     columns = dictionary.to_dense().detach()

@@ -15,7 +15,8 @@ class Dashboard:
     """Write a page that shows every feature of a dictionary: what it fires on, what it writes, who fires with it.
 
     It is made of the database that `expander features RUN` wrote. The folder opens from a disk without a server, and
-    any static host can serve it. Two dictionaries are shown side by side, matched by their columns.
+    any static host can serve it. Two dictionaries are shown side by side, their features matched by what they fire on
+    if both databases are of the same tokens, and else by their columns.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]

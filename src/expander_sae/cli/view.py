@@ -1,6 +1,5 @@
 """`expander view`: the dashboard with the language model behind it, on this machine alone."""
 
-import tempfile
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +32,10 @@ class View:
     """Open the page in a browser."""
 
     def run(self) -> None:
-        """Load everything, write the page to a temporary folder, serve it."""
+        """Load everything, write the page unless RUN/dashboard is it already, serve it."""
         from expander_sae.evaluation import run_folders
         from expander_sae.features import FeatureDatabase
-        from expander_sae.reporting.dashboard import Shown, write_dashboard
+        from expander_sae.reporting.dashboard import Shown, is_written, write_dashboard
         from expander_sae.server import Live, serve
 
         sae = autoencoder_in(self.run_folder)
@@ -47,10 +46,11 @@ class View:
         hookpoint = hookpoint_of(sae, self.hookpoint or database.info.origin.get("hookpoint"))
         live = Live(database, sae.to(language_model.device), language_model, hookpoint)
         live.encode({"text": name})  # a model or a hookpoint that it is not for is refused before a page is shown
-        with tempfile.TemporaryDirectory() as temporary:
+        page, shown = folder / "dashboard", Shown(database, sae)
+        if not is_written(shown, page):
             with LiveLines("features") as lines:
-                write_dashboard([Shown(database, sae)], Path(temporary) / "page", lines.update)
-            serve(live, Path(temporary) / "page", port=self.port, ready=self._ready)
+                write_dashboard([shown], page, lines.update)
+        serve(live, page, port=self.port, ready=self._ready)
 
     def _ready(self, address: str) -> None:
         terminal().print(f"{address}\nIt stops when the page is closed, or with Ctrl-C.", soft_wrap=True)

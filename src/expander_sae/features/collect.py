@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from expander_sae.activations.models import LanguageModel
-from expander_sae.activations.store import Store, Tokens
+from expander_sae.activations.store import Store, Tokens, check_disk
 from expander_sae.activations.texts.spelling import Spelling
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import Count, CountOrNone, check_fields
@@ -26,12 +27,13 @@ from expander_sae.features.contexts import Choice, Contexts
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase, fingerprint
 from expander_sae.features.pairs import pairs
 from expander_sae.features.readability import Readability
-from expander_sae.features.schema import CONTEXTS, CONTEXTS_FILE, DATABASE, FEATURES, FEATURES_FILE
+from expander_sae.features.schema import CONTEXTS, CONTEXTS_FILE, DATABASE, FEATURES, FEATURES_FILE, GROUPS
 from expander_sae.features.shards import (
     Block,
     EncodedTokens,
     Text,
     blocks,
+    bytes_of_codes,
     firing_counts,
     open_shards,
     shard_name,
@@ -39,7 +41,7 @@ from expander_sae.features.shards import (
 )
 from expander_sae.features.source import Source, StoredText
 from expander_sae.features.statistics import statistics, statuses
-from expander_sae.features.tables import context_rows, feature_rows, table_file
+from expander_sae.features.tables import bytes_of_tables, context_rows, feature_rows, table_file
 
 Report = Callable[[str, int, int], None]
 """Called with what is done (`encoding`, or the name of an autoencoder whose features are described), how many tokens or
@@ -106,7 +108,7 @@ def collect_all(
     if isinstance(source, Store):
         source = StoredText(source, min(config.tokens, source.tokens))
     begun = {name: _Collection.begin(name, sae, out, source, config) for name, (sae, out) in saes.items()}
-    _encode([each for each in begun.values() if not each.encoded], source, config.tokens, report)
+    _encode([each for each in begun.values() if not each.encoded], source, report)
     for each in begun.values():
         if not each.complete:
             each.describe(language_model, report)
@@ -162,16 +164,27 @@ class _Collection:
         return EncodedTokens(Codes(values, codes.indices, codes.n), tokens.token_ids, tokens.document,
                              tokens.position, tokens.massive)  # fmt: skip
 
+    def bytes_needed(self, tokens: int, k: int) -> int:
+        """About what the codes of so many more tokens, and the tables then, take on disk."""
+        config, n = self.config, self.sae.n
+        contexts = min(n * (config.strongest + config.drawn * (len(GROUPS) - 1)), config.tokens * k)
+        return bytes_of_codes(tokens, k, n) + bytes_of_tables(n, contexts * (2 * config.around + 1))
+
     def add(self, tokens: EncodedTokens) -> None:
         """One more file of codes."""
         name = shard_name(len(self.shards))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_shard(self.folder / name, tokens)
-        self._know(name)
-        self._seal({})
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_shard(self.folder / name, tokens)
+            self._know(name)
+            self._seal({})
 
     def describe(self, language_model: LanguageModel | None, report: Report) -> None:
         """Every feature, out of the codes."""
+        with self._writing():
+            self._describe(language_model, report)
+
+    def _describe(self, language_model: LanguageModel | None, report: Report) -> None:
         self.encoded, self.complete = True, False
         self._seal({})
         shards = open_shards([self.folder / name for name in self.shards])
@@ -202,6 +215,17 @@ class _Collection:
         self._seal(info.to_json())
         DATABASE.remove_unnamed(self.folder, self.files)
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses inside is told; every file is put in its place whole, so that none is broken."""
+        try:
+            yield
+        except OSError as error:
+            raise ExpanderError(
+                f"{self.folder} cannot be written ({error.strerror or error}); what was complete there is whole, and "
+                "the same command goes on after it once the disk allows it."
+            ) from error
+
     def _know(self, name: str) -> None:
         path = self.folder / name
         self.files[name] = {"bytes": path.stat().st_size, "sha256": DATABASE.sha256_of(path)}
@@ -211,25 +235,38 @@ class _Collection:
         DATABASE.write(self.folder, {**about, **info, "complete": self.complete, "files": self.files}, {})
 
 
-def _encode(collections: list[_Collection], source: Source, tokens: int, report: Report) -> None:
+def _encode(collections: list[_Collection], source: Source, report: Report) -> None:
     """Read the text once and write the codes that each collection lacks."""
     if not collections:
         return
     least = min(collections, key=lambda each: len(each.shards))
     done = sum(shard.tokens for shard in open_shards([least.folder / name for name in least.shards]))
-    report("encoding", done, tokens)
+    begun, total = done, source.tokens
+    report("encoding", done, total)
     for number, pieces in groupby(source.pieces(len(least.shards)), key=itemgetter(0)):
         waiting = [each for each in collections if len(each.shards) <= number]
         parts: list[list[EncodedTokens]] = [[] for _ in waiting]
         for _, piece in pieces:
             for each, found in zip(waiting, parts, strict=True):
                 found.append(each.encode(piece))
+            if done == begun:
+                _check_room(waiting, [found[0].codes.values.shape[1] for found in parts], total - done)
             done += len(piece.token_ids)
-            report("encoding", done, tokens)
+            report("encoding", done, total)
         for each, found in zip(waiting, parts, strict=True):
             each.add(EncodedTokens.concatenated(found))
     if not least.shards:
         raise ExpanderError("There is no token to look at; give a longer text.")
+
+
+def _check_room(collections: Sequence[_Collection], k: Sequence[int], tokens: int) -> None:
+    """Refuse when a disk has no room for what so many more tokens take on it, before anything is written."""
+    needed = dict[int, int]()
+    for each, picks in zip(collections, k, strict=True):
+        folder = each.folder.absolute()
+        disk = next(place for place in (folder, *folder.parents) if place.exists()).stat().st_dev
+        needed[disk] = needed.get(disk, 0) + each.bytes_needed(tokens, picks)
+        check_disk(each.folder, needed[disk])
 
 
 class _Describer:
@@ -251,7 +288,9 @@ class _Describer:
         if self.spelling is not None and config.readability:
             self._readability = Readability.of(text, self.spelling)
         self._neighbours = Neighbours(sae.dictionary) if config.nearest else None
-        self._lens = None if language_model is None or not config.lens else Lens.of(language_model, sae.m)
+        self._lens = None
+        if language_model is not None and self.spelling is not None and config.lens:
+            self._lens = Lens.of(language_model, sae.m, self.spelling)
 
     def columns(self, block: Block, contexts: Contexts) -> dict[str, Any]:
         """The columns of the table of features."""

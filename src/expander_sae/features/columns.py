@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -17,6 +18,9 @@ from expander_sae.features.schema import LISTED
 
 _AT_ONCE = 512
 """Columns written out at a time."""
+_SPARSE = 1 / 24
+"""Share of a column's entries that are not zero, below which adding up rows of the unembedding is faster than a product
+with all of it."""
 
 
 class Neighbours:
@@ -65,19 +69,20 @@ def touched(dictionary: Dictionary, first: int, stop: int) -> dict[str, Any]:
 class Lens:
     """What a step along a column does to a language model's logits, when it goes straight to the unembedding."""
 
-    def __init__(self, language_model: LanguageModel, unembedding: nn.Module, norm: nn.Module) -> None:
-        self._spelling = Spelling(language_model.tokenizer)
-        self._norm = norm
+    def __init__(
+        self, language_model: LanguageModel, unembedding: nn.Module, norm: nn.Module, spelling: Spelling
+    ) -> None:
+        self._spelling, self._norm = spelling, norm
         self._unembedding: Tensor = unembedding.weight  # type: ignore[assignment]
         self._spelled = len(language_model.tokenizer)
 
     @classmethod
-    def of(cls, language_model: LanguageModel, width: int) -> Self | None:
+    def of(cls, language_model: LanguageModel, width: int, spelling: Spelling) -> Self | None:
         """The lens of a model; None if activations of this width are not those of its residual stream."""
         unembedding = language_model.model.get_output_embeddings()
         if width != language_model.width or unembedding is None:
             return None
-        return cls(language_model, unembedding, _last_norm(language_model, unembedding))
+        return cls(language_model, unembedding, _last_norm(language_model, unembedding), spelling)
 
     @torch.no_grad()
     def promoted(self, dictionary: Dictionary, scale: float, first: int, stop: int, wanted: int) -> dict[str, Any]:
@@ -85,8 +90,7 @@ class Lens:
         top, bottom = [], []
         for numbers in torch.split(torch.arange(first, stop, device=dictionary.device), _AT_ONCE):
             columns = dictionary.columns(numbers).to_dense(dictionary.m) / scale
-            steps = self._through_norm(columns.to(self._unembedding))
-            logits = (steps @ self._unembedding.T)[:, : self._spelled].float()
+            logits = self._logits(self._through_norm(columns.to(self._unembedding)))
             top.append(logits.topk(wanted, dim=1))
             bottom.append(logits.topk(wanted, dim=1, largest=False))
         found: dict[str, Any] = {}
@@ -95,6 +99,23 @@ class Lens:
             found[f"{name}_tokens"] = [[self._spelling.alone(token) for token in tokens] for tokens in ids]
             found[f"{name}_token_logits"] = torch.cat([part.values for part in parts]).cpu().numpy()
         return found
+
+    def _logits(self, steps: Float[Tensor, "columns m"]) -> Float[Tensor, "columns vocabulary"]:
+        """What the unembedding makes of each column, of the tokens that have a text."""
+        used = steps != 0
+        if used.sum() > _SPARSE * steps.numel():
+            return (steps @ self._unembedding.T)[:, : self._spelled].float()
+        ends = used.sum(dim=1).cumsum(dim=0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        coordinates = used.nonzero()[:, 1]
+        return nn.functional.embedding_bag(
+            coordinates, self._by_coordinate, starts, mode="sum", per_sample_weights=steps[used]
+        ).float()
+
+    @cached_property
+    def _by_coordinate(self) -> Float[Tensor, "m vocabulary"]:
+        """The unembedding with what each coordinate does to all tokens in one place."""
+        return self._unembedding.T[:, : self._spelled].contiguous()
 
     def _through_norm(self, columns: Float[Tensor, "columns m"]) -> Float[Tensor, "columns m"]:
         """What the last norm's weights make of each column; what it divides by depends on the token and is left out."""

@@ -48,8 +48,8 @@ class Choice:
         """The contexts of the features of a block; none is word for word another of its group."""
         draws = _draws(block, text)
         document = text.document[block.place]
-        strength = np.lexsort((-block.magnitude, block.feature))
-        lottery = np.lexsort((draws, block.feature))
+        strength = _sorted_within(block.feature, ~block.magnitude.view(np.uint32))
+        lottery = _sorted_within(block.feature, (draws >> np.uint64(32)).astype(np.uint32))
         firing, feature, group = _candidates(
             block.starts, strength, lottery, document, SPARE * self.strongest, SPARE * self.drawn
         )
@@ -78,6 +78,21 @@ def _draws(block: Block, text: Text) -> NDArray[np.uint64]:
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def _sorted_within(feature: NDArray[np.int32], key: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Firings feature by feature, those of a feature by this key, and by their place where it is the same.
+
+    (One sort of whole numbers is several times faster than a stable one by two keys.)
+    """
+    keys = (feature.astype(np.uint64) << np.uint64(32)) | key
+    order = np.argsort(keys)
+    keys = keys[order]
+    tied = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(tied):
+        tied = np.union1d(tied, tied + 1)
+        order[tied] = order[tied][np.lexsort((order[tied], keys[tied]))]
+    return order
 
 
 @compiled

@@ -66,9 +66,11 @@ class DatabaseInfo:
 class FeatureDatabase:
     """A finished database, read a few features at a time; whatever is asked for comes from the two Parquet files."""
 
-    def __init__(self, path: Path, info: DatabaseInfo, files: Mapping[str, NamedFile]) -> None:
+    def __init__(self, path: Path, info: DatabaseInfo, files: Mapping[str, NamedFile], checksum: str) -> None:
         """`files` says of every file how many `bytes` it has, and their `sha256`."""
         self.path, self.info, self._files = path, info, files
+        self.checksum = checksum
+        """Another one for every other content."""
         self.codes = [name for name in files if name.startswith("codes-")]
         """Names of the files of codes in the order of the text; none if they were not kept."""
         self._features: pyarrow.Table | None = None
@@ -92,7 +94,7 @@ class FeatureDatabase:
             DATABASE.check_size(folder / name, known["bytes"])
         if not (conforms(content, DatabaseInfo) and {FEATURES_FILE, CONTEXTS_FILE} <= content["files"].keys()):
             raise ExpanderError(f"{folder / DATABASE.seal} {DATABASE.unknown}.")
-        return cls(folder, DatabaseInfo.from_json(content), content["files"])
+        return cls(folder, DatabaseInfo.from_json(content), content["files"], content["checksum"])
 
     def check(self, sae: SparseAutoencoder) -> None:
         """Refuse another autoencoder than the one whose features these are."""

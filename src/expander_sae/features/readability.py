@@ -16,9 +16,6 @@ from expander_sae.evaluation.quality.reading import CONTEXTS, Halves, token_r2
 from expander_sae.features.contexts import Contexts
 from expander_sae.features.shards import Block, Text
 
-_COLUMNS_AT_ONCE = 128
-"""Features whose means for every kind of token are held together."""
-
 
 @dataclass(frozen=True)
 class Readability:
@@ -45,9 +42,7 @@ class Readability:
         firings = csc_array(entries, shape=(self.text.tokens, block.count))
         often = firing_often(firings, self.text.document.astype(np.int64))
         explained, pure = np.full(block.count, np.nan), np.full(block.count, np.nan)
-        for start in range(0, len(often), _COLUMNS_AT_ONCE):
-            some = often[start : start + _COLUMNS_AT_ONCE]
-            explained[some] = token_r2(firings[:, some], self.text.token_ids.astype(np.int64), self.learn, self.test)
+        explained[often] = token_r2(firings[:, often], self.text.token_ids, self.learn, self.test)
         shown = (contexts.group == 0) & (contexts.rank < CONTEXTS)
         ends = np.cumsum(np.bincount(contexts.feature[shown], minlength=block.count))
         places = np.split(block.place[contexts.firing[shown]], ends[:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
+from expander_sae.features.source import TOKENS_PER_SHARD
 from expander_sae.files import replace_file, to_bytes
 from expander_sae.kernels.cpu.columns import compiled
 
@@ -47,6 +49,12 @@ class EncodedTokens:
 def shard_name(number: int) -> str:
     """The file name of the codes of this number."""
     return f"codes-{number:05d}.safetensors"
+
+
+def bytes_of_codes(tokens: int, k: int, n: int) -> int:
+    """What the codes of so many tokens take on disk, at most k features a token of n."""
+    shards = math.ceil(tokens / TOKENS_PER_SHARD)
+    return tokens * (k * 3 * 4 + 3 * 4 + 1) + shards * 4 * (n + 1)
 
 
 def write_shard(path: Path, tokens: EncodedTokens) -> None:
@@ -128,6 +136,13 @@ class Shard:
     def whole(self, name: str) -> NDArray[Any]:
         """A copy of one of its tensors."""
         return self._look(lambda file: file.get_tensor(name).numpy().copy())
+
+    def codes_of(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Values and features `[tokens, k]` of some of its tokens, by their numbers in the text."""
+        rows = tokens - self.start
+        return self._look(
+            lambda file: (file.get_tensor("values").numpy()[rows], file.get_tensor("indices").numpy()[rows])
+        )
 
     def firings(self, first: int, stop: int, k: int) -> Firings:
         """Every firing of the features first .. stop-1, with room for k companions."""

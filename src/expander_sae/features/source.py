@@ -30,6 +30,10 @@ class Source(Protocol):
     @property
     def width(self) -> int: ...
 
+    @property
+    def tokens(self) -> int:
+        """How many there are, at most."""
+
     def origin(self) -> dict[str, Any]:
         """What the text is and where its activations are from."""
 

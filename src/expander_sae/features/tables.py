@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 ROWS_PER_GROUP = 4096
 """Contexts that are read together, at the least."""
 
+_BYTES_OF_A_FEATURE, _BYTES_OF_A_TOKEN = 512, 4
+"""Of a row of the table of features, and of a token of a context; rather more than they take when packed."""
+
+
+def bytes_of_tables(features: int, tokens: int) -> int:
+    """About what so many features take on disk, with contexts of so many tokens in all."""
+    return features * _BYTES_OF_A_FEATURE + tokens * _BYTES_OF_A_TOKEN
+
 
 @contextmanager
 def table_file(path: Path, columns: Mapping[str, Column]) -> Iterator[Any]:

@@ -34,8 +34,12 @@ class Spelling:
         """What a token adds to a text, as far as it can be said without its neighbours."""
         if token not in self._alone:
             # Some decoders take away the space in front of the first token; so it comes behind another one.
-            one, two = self._decoded([token]), self._decoded([token, token])
-            self._alone[token] = two.removeprefix(one) if two.startswith(one) else one
+            two = self._decoded([token, token])
+            half = two[: len(two) // 2]
+            if two != half + half:
+                one = self._decoded([token])
+                half = two.removeprefix(one) if two.startswith(one) else one
+            self._alone[token] = half
         return self._alone[token]
 
     def is_whole(self, token: int) -> bool:

@@ -41,6 +41,24 @@ def as_matrix(codes: Codes) -> csc_array:
     return matrix
 
 
+def lengths_of(firings: csc_array) -> NDArray[np.float64]:
+    """The Euclidean length of every feature's activations."""
+    squares = firings.astype(np.float64).power(2).sum(axis=0)
+    return np.sqrt(np.asarray(squares).ravel())
+
+
+def cosines_of_firing(one: csc_array, other: csc_array | csr_array, lengths: NDArray[np.float64]) -> csr_array:
+    """The cosine of every feature of one dictionary with every feature of another, by their activations on some tokens.
+
+    `one` holds all firings of its features; `other` those of its own on the same tokens, and `lengths` over all tokens.
+    A feature that is silent has the cosine 0.
+    """
+    products = csr_array(one.astype(np.float64).T @ other)
+    own = np.repeat(lengths_of(one), np.diff(products.indptr))
+    products.data /= (own * lengths[products.indices]).clip(min=1e-30)
+    return products
+
+
 def raw_coordinates(centred: Float[Tensor, "tokens m"]) -> csc_array:
     """Centred activations as firings of 2 m features: how far each coordinate is above its mean, and below it."""
     values = centred.float().numpy()

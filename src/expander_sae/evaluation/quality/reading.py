@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -48,11 +48,15 @@ def token_r2(firings: csc_array, token: Tokens, learn: Mask, test: Mask) -> Valu
     squared error is that on the tokens to test on.
     """
     kinds, kind = np.unique(token, return_inverse=True)
-    known, unseen = (_sums(firings, kind, len(kinds), which) for which in (learn, test))
+    known, unseen = (_Sums.of(firings, kind, len(kinds), which) for which in (learn, test))
     overall = known.sums.sum(axis=0) / max(1.0, known.counts.sum())
-    predicted = (known.sums + overall) / (known.counts + 1)[:, None]
-    squares = firings.multiply(firings).tocsr()[test].sum(axis=0)
-    error = squares - 2 * (predicted * unseen.sums).sum(axis=0) + unseen.counts @ predicted**2
+    # The mean of a kind is predicted as (overall + its sum) / (its count + 1); a sum is nought for most kinds.
+    share = 1 / (known.counts + 1)
+    together = overall * (share @ unseen.sums) + known.sums.multiply(unseen.sums).T @ share
+    weight = unseen.counts * share**2
+    predicted = overall**2 * weight.sum() + 2 * overall * (weight @ known.sums) + known.sums.power(2).T @ weight
+    squares = firings.multiply(firings).T @ test.astype(np.float64)
+    error = squares - 2 * together + predicted
     variation = squares - unseen.sums.sum(axis=0) ** 2 / max(1.0, unseen.counts.sum())
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(variation > 0, 1 - error / variation, np.nan)
@@ -60,17 +64,18 @@ def token_r2(firings: csc_array, token: Tokens, learn: Mask, test: Mask) -> Valu
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums per kind of token."""
+    """Sums over the tokens of a kind."""
 
-    sums: Values
+    sums: csr_array
+    """Of the activations of every feature `[kinds, features]`."""
     counts: Values
 
-
-def _sums(firings: csc_array, kind: Tokens, kinds: int, which: Mask) -> _Sums:
-    where = np.flatnonzero(which)
-    members = csr_array((np.ones(len(where)), (kind[where], where)), shape=(kinds, len(kind)))
-    counts = np.bincount(kind[where], minlength=kinds).astype(np.float64)
-    return _Sums((members @ firings.astype(np.float64)).toarray(), counts)
+    @classmethod
+    def of(cls, firings: csc_array, kind: Tokens, kinds: int, which: Mask) -> Self:
+        """Over these tokens."""
+        where = np.flatnonzero(which)
+        members = csr_array((np.ones(len(where)), (kind[where], where)), shape=(kinds, len(kind)))
+        return cls(members @ firings, np.bincount(kind[where], minlength=kinds).astype(np.float64))
 
 
 def strongest_first(firings: csc_array, document: Tokens, feature: int) -> Tokens:

@@ -5,6 +5,6 @@ packed, and one for every few features, loaded when one of them is looked at.
 """
 
 from expander_sae.reporting.dashboard.measures import Measure, measures_in
-from expander_sae.reporting.dashboard.writing import Shown, page_files, write_dashboard
+from expander_sae.reporting.dashboard.writing import Shown, is_written, page_files, write_dashboard
 
-__all__ = ["Measure", "Shown", "measures_in", "page_files", "write_dashboard"]
+__all__ = ["Measure", "Shown", "is_written", "measures_in", "page_files", "write_dashboard"]
