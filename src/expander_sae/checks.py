@@ -75,6 +75,7 @@ StoreFolder = Annotated[Path, Makes("a store")]
 StudyFolder = Annotated[Path, Makes("a study")]
 DatabaseFolder = Annotated[Path, Makes("a feature database", inside=True)]
 PageFolder = Annotated[Path, Makes("a page", inside=True)]
+ForeignFolder = Annotated[Path, Makes("a folder of another library")]
 File = Annotated[Path, Makes("a file", inside=True)]
 
 

@@ -15,9 +15,10 @@ import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from safetensors import torch as safetensors
 from torch import Tensor
@@ -126,6 +127,32 @@ def check_json(value: object, name: str) -> None:
         )
 
 
+def conforms(value: object, kind: Any) -> bool:
+    """Whether JSON content is of a type: plain, a list, a mapping, a union, or a TypedDict or dataclass of such."""
+    parts = get_args(kind)
+    if kind is Any:
+        return True
+    if get_origin(kind) in (Union, UnionType):
+        return any(conforms(value, part) for part in parts)
+    if is_typeddict(kind) or is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return isinstance(value, dict) and all(name in value and conforms(value[name], hints[name]) for name in hints)
+    if get_origin(kind) in (dict, Mapping):
+        return isinstance(value, dict) and all(conforms(entry, parts[1]) for entry in value.values())
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(conforms(entry, parts[0]) for entry in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind or (value is None and kind is NoneType)
+
+
+class NamedFile(TypedDict):
+    """What a seal says of a file."""
+
+    bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class SealedFolder:
     """A format of folders: a JSON file, the seal, and the files that it names; what is said when one is not as it was.
@@ -154,6 +181,8 @@ class SealedFolder:
     """What is said of a file of a schema version that there never was."""
     remedy: str
     """What to do about a file that was edited or damaged."""
+    content: Any = Any
+    """The type of what the seal says, checked when it is read, as far as its reader does not check more."""
 
     def is_at(self, folder: Path) -> bool:
         """Whether the folder holds such content."""
@@ -205,6 +234,8 @@ class SealedFolder:
             sound = False
         if not sound:
             raise self.error(f"{path} does not match its checksum: it was edited or damaged; {self.remedy}.")
+        if not conforms(content, self.content):
+            raise self.error(f"{path} {self.unknown.format(version=repr(version), library=library)}.")
         return content
 
     def read_bytes(self, path: Path) -> bytes:

@@ -59,7 +59,8 @@ def subjects(world: World, out: str) -> list[Subject]:
         "attribute": [run, "--text", "The sun had", "--loss", "--top", "2"],
         "certify": [run, "--supports", "5", "--restarts", "2", "--tokens", "20"],
         "demo": ["--out", out, "--model", "nowhere"], "bench": ["--json", "nowhere/x.json"],
-        "info": [run], "compress": [run, out], "export": [run, out], "import": [run, out],
+        "info": [run], "compress": [run, out], "export": [run, "--to", "sparsify", "--out", out, "--coder", "topk:4"],
+        "import": [world.path("foreign"), "--out", out],
     }  # fmt: skip
     found = []
     for name in NAMES:

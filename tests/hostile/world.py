@@ -70,6 +70,7 @@ class World:
             "run": self.train(run),
             "dense": ["train", store, "--out", self.path("dense"), "--n", "24", *TRAIN],
             "database": self.features(run, []),
+            "foreign": ["export", run, "--to", "sparsify", "--out", self.path("foreign"), "--coder", "topk:4"],
             "study": self.study("recovery", self.path("study")),
         }
 

@@ -139,9 +139,9 @@ class _Collection:
         if not DATABASE.is_at(folder):
             return new
         there = DATABASE.read(folder)
-        differing = [key for key, value in identity.items() if there["identity"][key] != value]
+        differing = [key for key, value in identity.items() if there["identity"].get(key) != value]
         same = there["settings"] == asdict(config)
-        if differing or (there["complete"] and not same and not there["settings"]["keep_codes"]):
+        if differing or (there["complete"] and not same and not there["settings"].get("keep_codes")):
             what = " and ".join(differing) or "settings, and its codes were not kept"
             raise ExpanderError(
                 f"{folder} holds a feature database of other {what}; choose another folder with --out, or delete it."

@@ -18,6 +18,7 @@ from expander_sae.checks import a_feature
 from expander_sae.errors import ExpanderError, require
 from expander_sae.features.schema import CONTEXTS_FILE, DATABASE, FEATURES_FILE
 from expander_sae.features.shards import Shard, open_shards
+from expander_sae.files import NamedFile, conforms
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,7 +66,7 @@ class DatabaseInfo:
 class FeatureDatabase:
     """A finished database, read a few features at a time; whatever is asked for comes from the two Parquet files."""
 
-    def __init__(self, path: Path, info: DatabaseInfo, files: Mapping[str, Mapping[str, Any]], checksum: str) -> None:
+    def __init__(self, path: Path, info: DatabaseInfo, files: Mapping[str, NamedFile], checksum: str) -> None:
         """`files` says of every file how many `bytes` it has, and their `sha256`."""
         self.path, self.info, self._files = path, info, files
         self.checksum = checksum
@@ -91,6 +92,8 @@ class FeatureDatabase:
             )
         for name, known in content["files"].items():
             DATABASE.check_size(folder / name, known["bytes"])
+        if not (conforms(content, DatabaseInfo) and {FEATURES_FILE, CONTEXTS_FILE} <= content["files"].keys()):
+            raise ExpanderError(f"{folder / DATABASE.seal} {DATABASE.unknown}.")
         return cls(folder, DatabaseInfo.from_json(content), content["files"], content["checksum"])
 
     def check(self, sae: SparseAutoencoder) -> None:
