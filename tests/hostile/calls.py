@@ -19,8 +19,8 @@ from tests.hostile.outcomes import Table
 from tests.hostile.world import STUDIES as SMALL
 from tests.hostile.world import World
 
-SERVERS = {"view", "bench", "demo"}
-"""Commands that never end, or not soon, when nothing is wrong with their call: every call of theirs is made wrong."""
+ENDLESS = {"view": ("--hookpoint", "nowhere"), "bench": ("--json", "nowhere/x.json"), "demo": ("--model", "nowhere")}
+"""What is wrong in every call of commands that would not end, or not soon, if nothing were."""
 TEXTS = ("", "x", "[/x]", "[bold]", "{}", "%s", "\udcff", "\u202e", "é" * 300, "a/" * 2000, "None", "true", "-", "--",
          "-x", "'; --", "a\nb")  # fmt: skip
 NUMBERS = ("0", "-1", "1", "3", "0.5", "1e30", "1e400", "nan", "inf", "-inf", "100000000000", "1" * 30, str(2**31),
@@ -54,11 +54,11 @@ def subjects(world: World, out: str) -> list[Subject]:
         "finetune": world.finetune(out)[1:], "cut": [run, world.path("store"), "--out", out, "--d", "2"],
         "eval": [run, "--tokens", "200", "--part", "all"], "features": world.features(run, ["--out", out])[1:],
         "quality": world.quality(out)[1:], "dashboard": [run, "--out", out],
-        "view": [run, "--no-open", "--hookpoint", "nowhere"],
+        "view": [run, "--no-open"],
         "steer": [run, "--prompt", "The sun", "--add", "3:1", "--tokens", "3"],
         "attribute": [run, "--text", "The sun had", "--loss", "--top", "2"],
         "certify": [run, "--supports", "5", "--restarts", "2", "--tokens", "20"],
-        "demo": ["--out", out, "--model", "nowhere"], "bench": ["--json", "nowhere/x.json"],
+        "demo": ["--out", out], "bench": [],
         "info": [run], "compress": [run, out], "export": [run, "--to", "sparsify", "--out", out, "--coder", "topk:4"],
         "import": [world.path("foreign"), "--out", out],
     }  # fmt: skip
@@ -109,10 +109,10 @@ def spoiled(subject: Subject, chance: random.Random, options: int) -> list[str]:
         if action.nargs == 0:
             arguments.append(flag)
         else:
-            if flag in arguments and subject.words != ("bench",):
+            if flag in arguments:
                 del arguments[arguments.index(flag) : arguments.index(flag) + 2]
             arguments += [f"{flag}={value}"] if chance.random() < 0.2 else [flag, value]
-    return [*subject.words, *arguments]
+    return [*subject.words, *arguments, *ENDLESS.get(subject.words[0], ())]
 
 
 def every_call(world: World, out: str, chance: random.Random) -> Iterator[list[str]]:
@@ -124,7 +124,8 @@ def every_call(world: World, out: str, chance: random.Random) -> Iterator[list[s
         if kind < 0.03:
             yield [chance.choice([*TEXTS, *NUMBERS, *PLACES]), *subject.good]
         elif kind < 0.06:
-            yield [*subject.words, *chance.sample(subject.good, chance.randrange(len(subject.good) + 1))]
+            fewer = chance.sample(subject.good, chance.randrange(len(subject.good) + 1))
+            yield [*subject.words, *fewer, *ENDLESS.get(subject.words[0], ())]
         else:
             yield spoiled(subject, chance, 1 if kind < 0.7 else chance.choice((2, 2, 3, 5)))
 

@@ -219,23 +219,15 @@ def _read(read: Callable[[Path], str], folder: Path, sound: str, forged: bool) -
 
 
 def try_damages(world: World, place: Path, table: Table, seed: int, tries: int) -> None:
-    """Some damages of every kind, each kind in a process of its own, which a crash of native code would end."""
+    """So many damages of every kind, each kind in a process of its own, which a crash of native code would end."""
     for name in READERS:
-        for part in range(0, tries, BATCH):
-            if table.over:
-                return
-            wanted = min(BATCH, tries - part)
-            child = Child(partial(damages, world, name, place, seed * 1000 + part // BATCH, wanted))
-            ended = child.wait()
-            lines = [json.loads(line) for line in ended.output.splitlines()]
-            for kind, what, said in lines:
-                table.add(f"damage: {name}", kind, what, said)
-            if len(lines) < wanted:
-                crash = "hang" if ended.kind == "hang" else "traceback"
-                table.add(f"damage: {name}", crash, f"{name}, seed {seed * 1000 + part // BATCH}, try {len(lines)}",
-                          ended.said)  # fmt: skip
+        if table.over:
+            return
+        ended = Child(partial(damages, world, name, place, seed, tries)).wait()
+        lines = [json.loads(line) for line in ended.output.splitlines()]
+        for kind, what, said in lines:
+            table.add(f"damage: {name}", kind, what, said)
+        if len(lines) < tries:
+            crash = "hang" if ended.kind == "hang" else "traceback"
+            table.add(f"damage: {name}", crash, f"{name}, seed {seed}, try {len(lines)}", ended.said)
     shutil.rmtree(place, ignore_errors=True)
-
-
-BATCH = 200
-"""Damages of one process."""

@@ -14,7 +14,7 @@ from typing import Any
 from tests.hostile.children import command
 from tests.tiny import LINES, make_model, make_tokenizer
 
-TRAIN = ["--k", "4", "--batch", "64", "--tokens", "2048", "--checkpoint-every", "256", "--log-every", "4",
+TRAIN = ["--k", "4", "--batch", "64", "--tokens", "1024", "--checkpoint-every", "256", "--log-every", "4",
          "--no-progress", "--device", "cpu"]  # fmt: skip
 STUDIES: Mapping[str, list[str]] = {
     "frontier": ["--synthetic", "--degrees", "2", "--n", "96", "--k", "4", "--tokens", "1024", "--batch", "256",
