@@ -13,7 +13,7 @@ from expander_sae.evaluation.quality.keeping import keep, kept
 from expander_sae.evaluation.quality.labels import labels_from_spans, labels_from_text
 from expander_sae.evaluation.quality.measure import OF_TEXT
 from expander_sae.evaluation.results import NOTHING, Interval
-from expander_sae.files import write_json
+from expander_sae.files import write_checked
 from expander_sae.interventions.hooks import hookpoint_named
 from expander_sae.studies.compare import READABILITY, Contender, Record
 from expander_sae.studies.data import ComparisonConfig, Data, StoreData
@@ -82,7 +82,7 @@ def qualities_of(
         scene = _scene(config, kept(config.out / TEXT), shown) if missing else None
         for number, each in enumerate(missing):
             assert scene is not None
-            write_json(_file(folder, each), quality_in(scene, each.load(), each.name).to_json())
+            write_checked(_file(folder, each), quality_in(scene, each.load(), each.name).to_json())
             stage.proceeds((number + 1) * config.text_tokens)
         found = [_read(_file(folder, each)) for each in contenders]
         stage.outcome = f"of {config.features} features each"
