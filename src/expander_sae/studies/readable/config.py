@@ -21,7 +21,7 @@ TOPK, REFIT, FEW, CANDIDATES, WIDE, PURSUIT, EARLY = QUICK = (
 """What dictionaries are read by."""
 PRICED, LASSO = "priced picks", "lasso"
 CODERS = (*QUICK, PRICED, LASSO)
-"""What those are read by that were trained to be read; the last two take their time."""
+"""What those are read by that were trained to be read, the lasso only of the least degree: it takes its time."""
 DENSE, PRUNED, MOVED, RANDOM = "dense", "pruned", "moved", "random"
 """Where the values of columns are: everywhere; left over by pruning; where training moved them; drawn at random."""
 READABLE, FIDELITY_OMP, FIDELITY_TOPK = "readable", "fidelity, omp", "fidelity, topk"
@@ -100,10 +100,11 @@ class ReadableConfig(ReadingConfig):
     def _with(self, dense: TrainConfig) -> list[Plan]:
         plans = [Plan(DENSE, DENSE, FIDELITY_TOPK, dense, QUICK)]
         for d in sorted(self.degrees):
+            coders = CODERS if d == min(self.degrees) else CODERS[:-1]
             expander = dataclasses.replace(dense, d=d)
             random = dataclasses.replace(expander, construction="uniform", coder="topk")
             plans += [
-                Plan(f"d={d}", PRUNED, READABLE, dataclasses.replace(expander, objective="readable"), CODERS),
+                Plan(f"d={d}", PRUNED, READABLE, dataclasses.replace(expander, objective="readable"), coders),
                 Plan(f"d={d}", MOVED, FIDELITY_OMP, expander, QUICK),
                 Plan(f"d={d}", RANDOM, FIDELITY_TOPK, random, BESIDE),
             ]
