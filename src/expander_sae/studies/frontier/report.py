@@ -74,10 +74,11 @@ TOKEN_R2 = Measure("token_r2", "token_r2", "token R2", "token R2 of features", F
 COHERENCE = Measure(
     "coherence", "coherence_strongest", "coherence", "coherence of activations, strongest contexts", False, False
 )
-MEASURES = (FVU, RECOVERED, RETENTION, NEVER_FIRED, TOKEN_R2, COHERENCE)
-DECISIVE = (FVU, RECOVERED, TOKEN_R2, COHERENCE)
+ANY = Measure("any", "coherence_any", "coherence, any", "coherence of activations, any contexts", False, False)
+MEASURES = (FVU, RECOVERED, RETENTION, NEVER_FIRED, TOKEN_R2, COHERENCE, ANY)
+DECISIVE = (FVU, RECOVERED, TOKEN_R2, COHERENCE, ANY)
 """Measures by which somebody wins."""
-READABLE = (TOKEN_R2, COHERENCE)
+READABLE = (TOKEN_R2, COHERENCE, ANY)
 """Measures of readability, each drawn over FVU."""
 
 
@@ -244,19 +245,19 @@ def findings(rows: Sequence[Record]) -> list[str]:
         for budget in BUDGETS:
             of_both = [each for each in found if (each.measure, each.budget) == (measure, budget)]
             lines.append(f"At equal {budget}, by {measure.label}: {_outcomes(of_both)}.")
-    if was_asked(rows, TOKEN_R2.column):
-        best = ", ".join(f"{_name(row)} under {row.labels['coder']}" for row in unbeaten(rows))
-        lines.append(f"Nothing of as few bytes is better both by FVU and by token R2 than {best}.")
+    for measure in (TOKEN_R2, ANY):
+        best = ", ".join(f"{_name(row)} under {row.labels['coder']}" for row in unbeaten(rows, measure))
+        lines += [f"Nothing of as few bytes is better both by FVU and by {measure.short} than {best}."] if best else []
     return lines
 
 
-def unbeaten(rows: Sequence[Record]) -> list[Record]:
+def unbeaten(rows: Sequence[Record], measure: Measure) -> list[Record]:
     """Those that no other one of at most as many bytes beats in both what is explained and what features tell."""
-    known = [row for row in rows if not math.isnan(row[TOKEN_R2.column].value)]
+    known = [row for row in rows if was_asked([row], measure.column)]
 
     def beats(one: Record, other: Record) -> bool:
         no_larger = one.counts["bytes_on_disk"] <= other.counts["bytes_on_disk"]
-        return no_larger and all(each.better(each.of(one), each.of(other)) for each in (FVU, TOKEN_R2))
+        return no_larger and all(each.better(each.of(one), each.of(other)) for each in (FVU, measure))
 
     return [row for row in known if not any(beats(other, row) for other in known)]
 
