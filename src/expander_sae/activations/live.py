@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.activations.harvest import TextConfig, origin_at, pinned_text
+from expander_sae.activations.harvest import TextConfig, origin_at, settled_text
 from expander_sae.activations.hookpoints import find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
@@ -52,7 +52,7 @@ class LiveActivations:
         probe = torch.zeros(1, 2, dtype=torch.int64, device=language_model.device)
         self.width = read_activations(language_model.model, found, probe)[found[0]].shape[-1]
         """Size of an activation."""
-        text = pinned_text(text or TextConfig())
+        text = settled_text(language_model, text or TextConfig())
         self.language_model, self._hookpoint = language_model, found[0]
         self._batch, self._seed = batch, seed
         self._group = current_group() if group is None else group
