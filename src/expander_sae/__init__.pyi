@@ -22,7 +22,7 @@ from .coders import (
     TopK,
     VotingDecoder,
 )
-from .dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
+from .dictionaries import Codes, ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from .errors import ExpanderError, StorageError
 from .evaluation import Evaluation, evaluate
 from .features import FeatureDatabase, FeaturesConfig, collect_features
@@ -64,6 +64,7 @@ __all__ = [
     "Clamp",
     "Coder",
     "Codes",
+    "ComposedDictionary",
     "CoordinateDescent",
     "DenseDictionary",
     "Dictionary",

@@ -21,7 +21,7 @@ from expander_sae.features import FeatureDatabase
 from expander_sae.reporting.dashboard import Shown, write_dashboard
 from expander_sae.server import Live, serve
 from tests.activations.prose import write_prose
-from tests.dashboard.planted import database
+from tests.dashboard.planted import TOKENS, database
 
 PATIENCE = 300_000
 """Milliseconds that the browser is waited for on a busy machine; no test is about them."""
@@ -55,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, one: Shown) -> Path:
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory, one: Shown) -> str:
-    """The address of a dashboard of two dictionaries."""
-    other = database(tmp_path_factory.mktemp("other"), seed=1)
+    """The address of a dashboard of two dictionaries that were looked at on other tokens."""
+    other = database(tmp_path_factory.mktemp("other"), seed=1, tokens=TOKENS - 100)
     return write_dashboard([one, other], tmp_path_factory.mktemp("pair") / "page", per_shard=32).as_uri()
 
 

@@ -49,7 +49,7 @@ class HostileTokenizer:
         return "".join(HOSTILE[token % len(HOSTILE)] for token in token_ids)
 
 
-def database(folder: Path, seed: int) -> Shown:
+def database(folder: Path, seed: int, tokens: int = TOKENS) -> Shown:
     """Features that fire on directions that tokens have, so that every one has tokens of its own."""
     generator = torch.Generator().manual_seed(7)
     ids = torch.randint(len(HOSTILE), (TOKENS,), generator=generator)
@@ -67,6 +67,6 @@ def database(folder: Path, seed: int) -> Shown:
     model: Any = SimpleNamespace(tokenizer=HostileTokenizer())
     found = collect_features(
         sae, Store.open(folder / "acts"), out=folder / f"<i>{seed}" / "features", language_model=model,
-        config=FeaturesConfig(tokens=TOKENS, lens=0, around=6),
+        config=FeaturesConfig(tokens=tokens, lens=0, around=6),
     )  # fmt: skip
     return Shown(found, sae, [Measure("FVU", "<b>what is left</b>", 0.25, 0.2, 0.3)])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from expander_sae.reporting.dashboard import Shown
-from tests.dashboard.planted import DEAD, HOSTILE, N
+from expander_sae.features.matching import matched_by_columns, matched_by_firing
+from expander_sae.reporting.dashboard import Shown, write_dashboard
+from tests.dashboard.planted import DEAD, HOSTILE, N, database
 
 
 def features_of(page: Page) -> list[int]:
@@ -212,6 +215,7 @@ def test_text_never_becomes_markup(page: Page, address: str, one: Shown) -> None
 def test_two_dictionaries_stand_side_by_side(page: Page, pair: str) -> None:
     page.goto(pair)
     expect(page.locator("h1")).to_have_text(["<i>0", "<i>1"])
+    expect(page.locator("#matched")).to_contain_text("whose column has the largest cosine")
     page.goto(f"{pair}#/feature/3")
     expect(page.locator("h1").first).to_have_text("<i>0 · feature 3")
     expect(page.locator("h1").nth(1)).to_contain_text("<i>1 · feature")
@@ -221,6 +225,24 @@ def test_two_dictionaries_stand_side_by_side(page: Page, pair: str) -> None:
     page.goto(f"{pair}#/table")
     page.get_by_role("link", name="<i>1", exact=True).click()
     expect(page.get_by_role("link", name="<i>1", exact=True)).to_have_attribute("aria-current", "page")
+
+
+def test_two_looked_at_on_the_same_tokens_are_matched_by_what_they_fire_on(
+    page: Page, one: Shown, tmp_path: Path
+) -> None:
+    other = database(tmp_path / "other", seed=1)
+    found = matched_by_firing(one.database, other.database)
+    columns = matched_by_columns(one.sae, other.sae)
+    feature = int(np.flatnonzero((found.features >= 0) & (found.features != columns.features))[0])
+    match, nearest = int(found.features[feature]), int(columns.features[feature])
+    address = write_dashboard([one, other], tmp_path / "page", per_shard=32).as_uri()
+    page.goto(address)
+    expect(page.locator("#matched")).to_contain_text("whose activations on the same tokens have the largest cosine")
+    page.goto(f"{address}#/feature/{feature}")
+    expect(page.locator("h1").nth(1)).to_have_text(f"<i>1 · feature {match}")
+    expect(page.locator("article").nth(1)).to_contain_text(f"nearest column there {nearest}, cosine 0.")
+    page.goto(f"{address}#/feature/{DEAD}")
+    expect(page.locator("main")).to_contain_text("No feature of <i>1 fires on a token with this one.")
 
 
 def test_a_missing_file_is_told_in_a_sentence(page: Page, address: str) -> None:

@@ -28,9 +28,10 @@ from expander_sae.activations.store.manifest import DTYPES, STORE, read_manifest
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, Pieces, batches_by_length, documents, pinned, puts_bos, tokenise
 from expander_sae.activations.texts.files import Part
-from expander_sae.checks import at_least, one_of
+from expander_sae.checks import Count, at_least, check_fields, one_of
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory, check_time
 
 FINER = "float16"
 """What activations are stored in where they fit: it has eight times the precision of bfloat16."""
@@ -49,13 +50,16 @@ class TextConfig:
     """The part of it: one document in twenty is held out for evaluation."""
     column: str = "text"
     """The field or column that holds the text, in files that have several."""
-    context: int = 256
+    context: Count = 256
     """Tokens that the model sees at once, at most."""
     bos: bool | None = None
     """Put the tokenizer's BOS token in front of every piece; its activation is harvested like any other. By default
     where the tokenizer does so by itself: some models are broken without it."""
-    tokens_per_batch: int = 4096
+    tokens_per_batch: Count = 4096
     """Tokens that go through the model together, padding included."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ def plan_harvest(
     }
     # One hookpoint is the store itself; several are folders beside each other.
     paths = {hookpoint: out if len(found) == 1 else out / str(hookpoint).replace(":", "-") for hookpoint in found}
+    place = str(language_model.device)
+    check_time(
+        f"A harvest of {tokens:,} tokens", float(tokens) * language_model.parameters, place, "ask for fewer tokens"
+    )
     needed = sum(bytes_needed(tokens, width[hookpoint], DTYPES[dtype or FINER]) for hookpoint in found)
     check_disk(out, needed)
     return HarvestPlan(paths, width, needed)
@@ -190,6 +198,9 @@ def text_pieces(language_model: LanguageModel, text: TextConfig) -> Pieces:
             f"The context of {text.context} tokens is longer than the {language_model.context} that "
             f"{language_model.name} was made for."
         )
+    together = 4.0 * text.tokens_per_batch * language_model.width
+    instead = "give fewer --tokens-per-batch"
+    check_memory(f"A batch of {text.tokens_per_batch:,} tokens", together, str(language_model.device), instead)
     found = documents(text.text, part=text.part, column=text.column)
     bos = bool(with_bos_known(language_model, text).bos)
     return tokenise(found, language_model.tokenizer, context=text.context, bos=bos)

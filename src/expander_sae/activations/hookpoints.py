@@ -69,8 +69,9 @@ def blocks_of(model: nn.Module) -> str | None:
     """
     lists = {name: len(module) for name, module in _base(model).named_modules() if isinstance(module, nn.ModuleList)}
     config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    wanted = getattr(text, "num_hidden_layers", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    wanted = getattr(config, "num_hidden_layers", None)
     if wanted not in lists.values():
         wanted = max(lists.values(), default=None)
     return next((name for name, length in reversed(lists.items()) if length == wanted), None)

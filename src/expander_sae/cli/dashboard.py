@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from expander_sae.checks import PageFolder
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
 
@@ -14,12 +15,13 @@ class Dashboard:
     """Write a page that shows every feature of a dictionary: what it fires on, what it writes, who fires with it.
 
     It is made of the database that `expander features RUN` wrote. The folder opens from a disk without a server, and
-    any static host can serve it. Two dictionaries are shown side by side, matched by their columns.
+    any static host can serve it. Two dictionaries are shown side by side, their features matched by what they fire on
+    if both databases are of the same tokens, and else by their columns.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The folder of an autoencoder, or of two."""
-    out: Path | None = None
+    out: PageFolder | None = None
     """The folder to write; by default RUN/dashboard."""
     measures: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """A .json file of `expander eval` or `expander quality`, for the overview; may be given several times."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from expander_sae.checks import ForeignFolder
 from expander_sae.cli.inputs import autoencoder_in, coder_asked_for
 from expander_sae.console import terminal
 from expander_sae.interop.formats import Format, export_bytes, export_to
@@ -24,7 +25,7 @@ class Export:
     """The folder of the autoencoder, which stays as it is."""
     to: Format
     """The library that is to load it."""
-    out: Path
+    out: ForeignFolder
     """The folder to write, which must not exist yet."""
     coder: str | None = None
     """Another coder, such as topk:32; what that costs is what `expander eval --coder` says."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from expander_sae.autoencoder import describe
+from expander_sae.checks import AutoencoderFolder, Count
 from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.interop.formats import import_from
@@ -21,9 +22,9 @@ class Import:
 
     path: tyro.conf.Positional[Path]
     """The folder or file, which stays as it is."""
-    out: Path
+    out: AutoencoderFolder
     """The folder to write, which must not exist yet."""
-    k: int | None = None
+    k: Count | None = None
     """Features per token, for a file that does not say it."""
 
     def run(self) -> None:

@@ -137,6 +137,13 @@ class Shard:
         """A copy of one of its tensors."""
         return self._look(lambda file: file.get_tensor(name).numpy().copy())
 
+    def codes_of(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Values and features `[tokens, k]` of some of its tokens, by their numbers in the text."""
+        rows = tokens - self.start
+        return self._look(
+            lambda file: (file.get_tensor("values").numpy()[rows], file.get_tensor("indices").numpy()[rows])
+        )
+
     def firings(self, first: int, stop: int, k: int) -> Firings:
         """Every firing of the features first .. stop-1, with room for k companions."""
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes
-from expander_sae.errors import ExpanderError
 
 TOKENS_AT_ONCE = 4096
 """Tokens that are encoded together."""
@@ -42,6 +41,24 @@ def as_matrix(codes: Codes) -> csc_array:
     return matrix
 
 
+def lengths_of(firings: csc_array) -> NDArray[np.float64]:
+    """The Euclidean length of every feature's activations."""
+    squares = firings.astype(np.float64).power(2).sum(axis=0)
+    return np.sqrt(np.asarray(squares).ravel())
+
+
+def cosines_of_firing(one: csc_array, other: csc_array | csr_array, lengths: NDArray[np.float64]) -> csr_array:
+    """The cosine of every feature of one dictionary with every feature of another, by their activations on some tokens.
+
+    `one` holds all firings of its features; `other` those of its own on the same tokens, and `lengths` over all tokens.
+    A feature that is silent has the cosine 0.
+    """
+    products = csr_array(one.astype(np.float64).T @ other)
+    own = np.repeat(lengths_of(one), np.diff(products.indptr))
+    products.data /= (own * lengths[products.indices]).clip(min=1e-30)
+    return products
+
+
 def raw_coordinates(centred: Float[Tensor, "tokens m"]) -> csc_array:
     """Centred activations as firings of 2 m features: how far each coordinate is above its mean, and below it."""
     values = centred.float().numpy()
@@ -65,8 +82,6 @@ def draw(
     firings: csc_array, document: NDArray[np.int64], wanted: int, seed: int, eligible: NDArray[np.int64] | None = None
 ) -> Measured:
     """At most `wanted` of the features that fire often enough (or of those given), the same for the same seed."""
-    if wanted < 1:
-        raise ExpanderError(f"At least 1 feature must be measured, not {wanted}.")
     found = firing_often(firings, document) if eligible is None else eligible
     features = np.random.default_rng(seed).permutation(found)[:wanted]
     firing = int((np.diff(firings.indptr) > 0).sum())

@@ -13,6 +13,7 @@ from scipy.sparse import csc_array
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
+from expander_sae.evaluation.quality.firings import cosines_of_firing, lengths_of
 
 SAME = 0.7
 """Two features are the same if their columns, or their firings, have at least this cosine."""
@@ -59,7 +60,8 @@ def firings_found_again(
 ) -> Found:
     """The features of one dictionary in another, by the cosine of their activations on the same tokens."""
     _check_size(features, others)
-    return _assigned((_unit(one[:, features]).T @ _unit(other[:, others])).toarray())
+    second = other[:, others]
+    return _assigned(cosines_of_firing(one[:, features], second, lengths_of(second)).toarray())
 
 
 def _assigned(similarity: NDArray[np.floating]) -> Found:
@@ -72,14 +74,6 @@ def _unit_columns(sae: SparseAutoencoder, features: NDArray[np.int64]) -> torch.
     chosen = torch.from_numpy(features).to(sae.pre_bias.device)[:, None]
     columns = sae.dictionary.synthesize(Codes(torch.ones_like(chosen, dtype=sae.pre_bias.dtype), chosen, sae.n))
     return torch.nn.functional.normalize(columns.float()).cpu()
-
-
-def _unit(firings: csc_array) -> csc_array:
-    """Columns of length one; a silent one stays nought."""
-    lengths = np.sqrt(np.asarray(firings.multiply(firings).sum(axis=0)).ravel())
-    scaled = firings.copy()
-    scaled.data = firings.data / np.repeat(lengths, np.diff(firings.indptr)).clip(min=1e-30)
-    return scaled
 
 
 def _check_size(features: NDArray[np.int64], others: NDArray[np.int64]) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase
+from expander_sae.features.matching import matched_by_columns, matched_by_firing, on_the_same_tokens
 from expander_sae.files import replace_file, write_json
 from expander_sae.reporting.dashboard.measures import Measure
 
@@ -36,8 +36,6 @@ NUMBERS = {
 STATUS = ("alive", "rare", "dead")
 PEAKS, WRITTEN = 6, 4
 """Tokens that stand for a feature in the table: those it fires on most strongly, and those it makes likelier."""
-COLUMNS_AT_ONCE = 1024
-"""Columns of one dictionary that are compared with all of the other's together."""
 
 Report = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and of how much."""
@@ -84,9 +82,7 @@ def write_dashboard(
         described.append(_described(each, number, pages, labels, per_shard))
     if len(shown) == 2:
         for mine, other in ((0, 1), (1, 0)):
-            found, cosines = matched(shown[mine].sae, shown[other].sae)
-            described[mine]["columns"] |= {"match": _packed(found, "i4"), "match_cosine": _packed(cosines, "f4")}
-            report("matching the two", mine + 1, 2)
+            described[mine]["columns"] |= _matches(shown[mine], shown[other], report)
     content = json.dumps({"dictionaries": described}, allow_nan=False)
     replace_file(out / "data.js", f"X.receive({content});\n".encode())
     names = dict(page_files())
@@ -95,6 +91,18 @@ def write_dashboard(
             replace_file(out / name, data)
     replace_file(out / "index.html", names["index.html"])
     return out / "index.html"
+
+
+def _matches(mine: Shown, other: Shown, report: Report) -> dict[str, dict[str, str]]:
+    """For every feature the one of the other that writes, and if known the one that fires, most nearly the same."""
+    found = {"match": matched_by_columns(mine.sae, other.sae)}
+    if on_the_same_tokens(mine.database, other.database):
+        what, n = f"matching {mine.database.info.name}", mine.database.info.n
+        found["fires_like"] = matched_by_firing(
+            mine.database, other.database, lambda done: report(what, done, n)
+        )  # fmt: skip
+    packed = {name: _packed(match.features, "i4") for name, match in found.items()}
+    return packed | {f"{name}_cosine": _packed(match.cosines, "f4") for name, match in found.items()}
 
 
 def is_written(shown: Shown, folder: Path) -> bool:
@@ -115,23 +123,6 @@ def _page_version() -> str:
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def matched(one: SparseAutoencoder, other: SparseAutoencoder) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """For every column of one dictionary the column of the other that points most nearly the same way; -1 for none."""
-    if one.m != other.m:
-        raise ExpanderError(f"The two dictionaries are of width {one.m} and {other.m}; they cannot be compared.")
-    scale = other.dictionary.inverse_norms(torch.float32)
-    lengths = one.dictionary.inverse_norms(torch.float32)
-    found, cosines = [], []
-    with torch.no_grad():
-        for start in range(0, one.n, COLUMNS_AT_ONCE):
-            some = torch.arange(start, min(one.n, start + COLUMNS_AT_ONCE))
-            columns = one.dictionary.columns(some).to_dense(one.m).float() * lengths[some, None]
-            best = (other.dictionary.correlate(columns).float() * scale).max(dim=1)
-            found.append(torch.where(best.values > 0, best.indices, -1).int())
-            cosines.append(best.values)
-    return torch.cat(found).numpy(), torch.cat(cosines).numpy()
 
 
 def _write_shards(database: FeatureDatabase, folder: Path, per_shard: int, report: Report) -> list[str]:

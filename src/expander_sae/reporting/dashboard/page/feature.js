@@ -136,14 +136,25 @@ X.card = function (dictionary, feature, given, state) {
     X.coordinates(dictionary, feature, given, state));
 };
 
-// The feature of the other dictionary that writes most nearly the same, if there is another.
+// The feature of the other dictionary that fires most nearly on the same tokens, or, where no tokens were shared, that
+// writes most nearly the same.
 X.rival = async function (dictionary, feature, state) {
   if (X.dictionaries.length < 2) return null;
-  const other = X.dictionaries[1 - dictionary.number], match = dictionary.columns.match[feature];
-  if (match < 0) return X.el("p", { class: "quiet" }, `No feature of ${other.name} points the same way.`);
+  const other = X.dictionaries[1 - dictionary.number], columns = dictionary.columns;
+  const nearest = columns.match[feature], cosine = X.number(columns.match_cosine[feature], 2);
+  const match = (columns.fires_like || columns.match)[feature];
+  const column = nearest < 0 ? null : X.el("a", { href: X.featureAddress(other, nearest, state) }, String(nearest));
+  if (match < 0) {
+    const why = columns.fires_like ? "fires on a token with this one" : "points the same way";
+    return X.el("p", { class: "quiet" }, `No feature of ${other.name} ${why}.`,
+      columns.fires_like && column ? [" The nearest column there is ", column, `, cosine ${cosine}.`] : null);
+  }
   const card = X.card(other, match, await X.feature(other, match), state);
-  const cosine = X.number(dictionary.columns.match_cosine[feature], 2);
-  card.firstChild.append(X.el("span", { class: "small quiet" }, `nearest column there, cosine ${cosine}`));
+  const fires = columns.fires_like && `fires most like it there, cosine of activations ${X.number(columns.fires_like_cosine[feature], 2)}`;
+  card.firstChild.append(X.el("span", { class: "small quiet" },
+    !fires ? `nearest column there, cosine ${cosine}`
+      : match === nearest ? `${fires}; also the nearest column there, cosine ${cosine}`
+      : column ? [`${fires}; nearest column there `, column, `, cosine ${cosine}`] : fires));
   return card;
 };
 

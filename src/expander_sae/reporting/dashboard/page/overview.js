@@ -54,5 +54,8 @@ X.overview = function (main) {
       X.spread(dictionary, "token_r2", "Token R²"))));
   main.replaceChildren(
     X.el("div", { class: sides.length > 1 ? "side" : "" }, sides),
+    sides.length > 1 ? X.el("p", { class: "small", id: "matched" }, X.dictionaries[0].columns.fires_like
+      ? "Each feature is shown beside the one of the other dictionary whose activations on the same tokens have the largest cosine with its own."
+      : "Each feature is shown beside the one of the other dictionary whose column has the largest cosine with its own: the two were not looked at on the same tokens.") : "",
     X.el("p", { class: "quiet small" }, "Press r for a feature at random, and ? for all keys."));
 };
