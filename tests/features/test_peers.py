@@ -1,7 +1,7 @@
 """What is written for others, read by their own programs where these are installed.
 
 delphi depends on packages for a GPU (vllm), of which its loader needs few, and SAEDashboard's exporter is in its
-repository but in no release yet. So neither is installed with this project, and these tests run where somebody has them.
+repository but in no release yet. So neither is installed with this project; the tests run where somebody has them.
 """
 
 from __future__ import annotations
