@@ -16,16 +16,18 @@ from .coders import (
     Candidates,
     Coder,
     CoordinateDescent,
+    JumpReLU,
     MatchingPursuit,
     OneShotCoder,
     TopK,
     VotingDecoder,
 )
-from .dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
+from .dictionaries import Codes, ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from .errors import ExpanderError, StorageError
 from .evaluation import Evaluation, evaluate
 from .features import FeatureDatabase, FeaturesConfig, collect_features
 from .finetuning import FinetuneConfig, finetune
+from .interop.formats import export_to, import_from
 from .interventions import (
     Ablate,
     Add,
@@ -62,6 +64,7 @@ __all__ = [
     "Clamp",
     "Coder",
     "Codes",
+    "ComposedDictionary",
     "CoordinateDescent",
     "DenseDictionary",
     "Dictionary",
@@ -71,6 +74,7 @@ __all__ = [
     "FeatureDatabase",
     "FeaturesConfig",
     "FinetuneConfig",
+    "JumpReLU",
     "MatchingPursuit",
     "OneShotCoder",
     "Patch",
@@ -91,8 +95,10 @@ __all__ = [
     "certify",
     "collect_features",
     "evaluate",
+    "export_to",
     "finetune",
     "harvest",
+    "import_from",
     "kernels",
     "load_language_model",
     "logit_difference",

@@ -12,7 +12,7 @@ from expander_sae.files import checksum
 from tests.uneven import uneven_support
 
 WIDTH = 12
-KINDS = ("recipe", "stored rows", "uneven", "dense", "union", "nested union")
+KINDS = ("recipe", "stored rows", "uneven", "dense", "composed", "union", "nested union")
 
 
 def expander(n, seed=0, stored=False):
@@ -33,6 +33,9 @@ def dictionary(kind, seed=0):
         "stored rows": lambda: expander(20, seed, stored=True),
         "uneven": lambda: uneven(20, seed),
         "dense": lambda: xs.DenseDictionary(WIDTH, 20),
+        "composed": lambda: xs.ComposedDictionary(
+            xs.DenseDictionary(WIDTH, 15), xs.ExpanderDictionary(uneven_support(15, 20, 4, seed))
+        ),
         "union": lambda: xs.Union(
             [xs.DenseDictionary(WIDTH, 4), expander(9, seed), expander(7, seed + 1, stored=True)]
         ),

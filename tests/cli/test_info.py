@@ -48,6 +48,15 @@ def test_quantised_values(tmp_path, capsys):
     assert "at best" not in printed
 
 
+def test_atoms_are_counted(tmp_path, capsys):
+    autoencoder("composed").save(tmp_path)
+    Info(path=tmp_path).run()
+    printed = capsys.readouterr().out
+    assert "composed: mixtures of 15 dense atoms" in printed
+    assert "on average, at most 4" in printed
+    assert "support mixtures" in printed
+
+
 def test_costly_overlap_is_skipped(folder, capsys, monkeypatch):
     monkeypatch.setattr(info, "OVERLAP_WORK", 0)
     Info(path=folder).run()

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary, Union
+from expander_sae.dictionaries import Codes, ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from expander_sae.supports import Support
 
-FAMILIES = ("expander", "dense", "union")
+FAMILIES = ("expander", "dense", "composed", "union")
 DENSE_COLUMNS_OF_UNION = 3
 
 
@@ -23,6 +23,11 @@ def make_dictionary(
     generator = torch.Generator().manual_seed(seed)
     if family == "dense":
         return DenseDictionary(m, n, torch.randn(n, m, generator=generator, dtype=dtype))
+    if family == "composed":
+        mixtures = make_dictionary("expander", m=m + 6, n=n, d=d, seed=seed, dtype=dtype)
+        assert isinstance(mixtures, ExpanderDictionary)
+        atoms = torch.randn(m + 6, m, generator=generator, dtype=dtype)
+        return ComposedDictionary(DenseDictionary(m, m + 6, atoms), mixtures)
     if family == "union":
         sparse = make_dictionary("expander", m=m, n=n - DENSE_COLUMNS_OF_UNION, d=d, seed=seed, dtype=dtype)
         dense = make_dictionary("dense", m=m, n=DENSE_COLUMNS_OF_UNION, seed=seed + 1, dtype=dtype)

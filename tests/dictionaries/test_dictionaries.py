@@ -11,14 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import expander_sae as xs
+from tests.uneven import uneven_support
 
-KINDS = ["expander", "dense", "union"]
+KINDS = ["expander", "dense", "composed", "union"]
 
 
 def make(kind, m=18, n=30, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     if kind == "dense":
         return xs.DenseDictionary(m, n, torch.randn(n, m, generator=generator, dtype=dtype))
+    if kind == "composed":  # more atoms than coordinates, and mixtures of one to four of them
+        mixtures = xs.ExpanderDictionary(uneven_support(m + 5, n, 4, seed))
+        values = torch.randn(n, 4, generator=generator, dtype=dtype).masked_fill(mixtures.rows < 0, 0)
+        mixtures = xs.ExpanderDictionary(mixtures.support, values)
+        return xs.ComposedDictionary(make("dense", m, m + 5, seed, dtype), mixtures)
     if kind == "union":
         return xs.Union(
             [
@@ -84,6 +90,7 @@ def test_normalise_columns(kind):
     dictionary.normalise_columns()
     torch.testing.assert_close(dictionary.to_dense(), direction)
     block = dictionary.blocks[1] if kind == "union" else dictionary
+    block = dictionary.mixtures if kind == "composed" else block
     block.values.data[3] = 0
     dictionary.normalise_columns()
     assert dictionary.to_dense().isfinite().all()
@@ -160,6 +167,36 @@ def test_moving_to_another_dtype(kind):
     assert half.select(torch.randn(3, 18, dtype=torch.float16), 4).values.dtype == torch.float16
 
 
+@pytest.mark.parametrize("orthogonal", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10**6), m=st.integers(4, 20), n=st.integers(5, 40), k=st.integers(1, 5))
+def test_a_pursuit_among_mixtures_is_that_of_the_dense_product(orthogonal, signed, seed, m, n, k):
+    """Correlations kept up to date over the atoms give the codes that the matrix written out gives."""
+    composed = make("composed", m, n, seed)
+    dense = xs.DenseDictionary(m, n, composed.to_dense().T)
+    x = torch.randn(7, m, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    coder = (xs.OMP if orthogonal else xs.MatchingPursuit)(k, signed=signed)
+    ours, theirs = coder(composed, x), coder(dense, x)
+    torch.testing.assert_close(composed.synthesize(ours), dense.synthesize(theirs))
+
+
+def test_a_pursuit_sees_atoms_that_changed():
+    composed, x = make("composed"), torch.randn(5, 18, dtype=torch.float64)
+    xs.OMP(3)(composed, x)
+    composed.atoms.values.data.copy_(torch.randn(23, 18, dtype=torch.float64))
+    again = xs.DenseDictionary(18, 30, composed.to_dense().T)
+    torch.testing.assert_close(composed.synthesize(xs.OMP(3)(composed, x)), again.synthesize(xs.OMP(3)(again, x)))
+
+
+def test_mixtures_of_coordinates_are_an_expander_dictionary():
+    expander, x = make("expander"), torch.randn(5, 18, dtype=torch.float64)
+    identity = xs.DenseDictionary(18, 18, torch.eye(18, dtype=torch.float64))
+    composed = xs.ComposedDictionary(identity, expander)
+    assert torch.equal(composed.to_dense(), expander.to_dense())
+    assert torch.equal(composed.select(x, 4).indices, expander.select(x, 4).indices)
+
+
 def test_rows_move_but_are_not_state():
     dictionary = make("expander")
     assert set(dictionary.state_dict()) == {"values"}
@@ -180,6 +217,8 @@ def test_new_dictionaries_have_unit_columns():
 def test_learned_values():
     assert make("expander").learned_values == 30 * 4
     assert make("dense").learned_values == 30 * 18
+    composed = make("composed")
+    assert composed.learned_values == 23 * 18 + int((composed.mixtures.rows >= 0).sum())
     assert make("union").learned_values == 4 * 18 + 20 * 4 + 6 * 4
 
 
@@ -198,6 +237,9 @@ def test_union_is_one_index_space():
     [
         (lambda: xs.Union([]), "at least one dictionary"),
         (lambda: xs.Union([make("dense"), make("dense", m=17)]), "one width, not"),
+        (lambda: xs.ComposedDictionary(make("dense"), make("expander")), "Mixtures of 18 atoms need 18 atoms, not 30"),
+        (lambda: make("composed").select(torch.zeros(2, 17), 3), "must be [..., 18]"),
+        (lambda: xs.OMP(3)(make("composed"), torch.full((2, 18), torch.nan)), "x must be finite"),
         (lambda: xs.DenseDictionary(0, 3), "at least 1"),
         (lambda: xs.DenseDictionary(4, 3, torch.zeros(4, 3)), "one row per column of W"),
         (

@@ -7,6 +7,7 @@ import torch
 
 from expander_sae import (
     OMP,
+    ComposedDictionary,
     DenseDictionary,
     ExpanderDictionary,
     ExpanderError,
@@ -20,13 +21,17 @@ from expander_sae.finetuning.codes import check_coder, differentiable_residual
 M, N = 12, 20
 
 
-def autoencoder(dense, coder, **options):
+def autoencoder(kind, coder, **options):
     generator = torch.Generator().manual_seed(1)
-    if dense:
+    if kind == "dense":
         dictionary = DenseDictionary(M, N, dtype=torch.float64, generator=generator)
     else:
-        support = Support.make("uniform", m=M, n=N, d=4, seed=0)
+        width = M + 3 if kind == "composed" else M
+        support = Support.make("uniform", m=width, n=N, d=4, seed=0)
         dictionary = ExpanderDictionary(support, torch.randn(N, 4, generator=generator, dtype=torch.float64))
+    if kind == "composed":
+        atoms = DenseDictionary(M, M + 3, dtype=torch.float64, generator=generator)
+        dictionary = ComposedDictionary(atoms, dictionary)
     sae = SparseAutoencoder(dictionary, coder, **options)
     with torch.no_grad():
         sae.scale.fill_(0.5)
@@ -53,10 +58,10 @@ def finite_difference(sae, parameter, position, step=1e-6):
     return (found[0] - found[1]) / (2 * step)
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", ["expander", "dense", "composed"])
 @pytest.mark.parametrize("coder", [OMP(3), OMP(3, signed=True), OMP(1), TopK(3), TopK(3, signed=True)], ids=str)
-def test_gradients_are_those_of_finite_differences(dense, coder):
-    sae = autoencoder(dense, coder, latent_bias=isinstance(coder, TopK))
+def test_gradients_are_those_of_finite_differences(kind, coder):
+    sae = autoencoder(kind, coder, latent_bias=isinstance(coder, TopK))
     loss(sae).backward()
     largest = 0.0
     for parameter in sae.parameters():
@@ -69,12 +74,12 @@ def test_gradients_are_those_of_finite_differences(dense, coder):
 
 def test_the_residual_itself_is_the_same():
     for coder in (OMP(3), TopK(3)):
-        sae = autoencoder(False, coder)
+        sae = autoencoder("expander", coder)
         torch.testing.assert_close(differentiable_residual(sae, X), sae.residual(X)[1])
 
 
 def test_for_a_squared_error_the_codes_might_as_well_be_fixed():
-    sae = autoencoder(False, OMP(3))
+    sae = autoencoder("expander", OMP(3))
     gradients = []
     for residual in (differentiable_residual(sae, X), sae.residual(X)[1]):
         gradients.append(torch.autograd.grad(residual.square().sum(), list(sae.parameters())))
@@ -84,8 +89,8 @@ def test_for_a_squared_error_the_codes_might_as_well_be_fixed():
 
 def test_what_has_no_derivative_here_is_refused():
     with pytest.raises(ExpanderError, match="codes of OMP, Candidates, TopK, BatchTopK, not of MatchingPursuit; "):
-        check_coder(autoencoder(False, MatchingPursuit(3)))
+        check_coder(autoencoder("expander", MatchingPursuit(3)))
     with pytest.raises(ExpanderError, match="without encoder and latent bias"):
-        check_coder(autoencoder(False, OMP(3), latent_bias=True))
+        check_coder(autoencoder("expander", OMP(3), latent_bias=True))
     with pytest.raises(ExpanderError, match="without encoder and latent bias"):
-        check_coder(autoencoder(False, OMP(3), tied=False))
+        check_coder(autoencoder("expander", OMP(3), tied=False))

@@ -27,7 +27,7 @@ class Description:
     m: int
     n: int
     d: int | None
-    """Learned values per column; None where columns differ."""
+    """Learned values per column, without what atoms have; None where columns differ."""
     dictionary: dict[str, Any]
     """Kind, sizes and support of the dictionary, as config.json has them."""
     coder: dict[str, Any]
@@ -64,15 +64,19 @@ def describe(path: str | PathLike[str]) -> Description:
     """What the folder `path` holds, after both files were verified."""
     stored = read(Path(path))
     config, record = stored.config, stored.config.dictionary
-    degrees = {block.d if block.entries is None else None for _, block in record.blocks_inside()}
+    degrees = record.degrees
     biases = sum(each.size for each in config.learned() if each.rows is None)
     bytes_on_disk, dense = sum(stored.bytes_by_part.values()), _dense_bytes(config, biases)
-    bound = sum(_rows_bound(name, tensor, record.m) for name, tensor in stored.tensors.items())
+    bound = sum(
+        _rows_bound(stored.tensors[f"{prefix}rows"], block.m)
+        for prefix, block in record.blocks_inside()
+        if block.rows_are_stored
+    )
     return Description(
         path=str(path),
         m=record.m,
         n=record.n,
-        d=degrees.pop() if len(degrees) == 1 else None,
+        d=next(iter(degrees)) if len(degrees) == 1 else None,
         dictionary=record.to_json(),
         coder=coder_to_json(config.coder),
         tied=config.tied,
@@ -92,11 +96,9 @@ def describe(path: str | PathLike[str]) -> Description:
     )
 
 
-def _rows_bound(name: str, tensor: Tensor, m: int) -> float:
-    """Bits that these rows take at best; none if it is not rows."""
-    if not name.endswith("rows"):
-        return 0.0
-    columns_of = torch.bincount((tensor.to(torch.int64) >= 0).sum(dim=1)).tolist()
+def _rows_bound(rows: Tensor, m: int) -> float:
+    """Bits that these rows take at best."""
+    columns_of = torch.bincount((rows.to(torch.int64) >= 0).sum(dim=1)).tolist()
     return sum(bits_needed(m, columns, degree) for degree, columns in enumerate(columns_of))
 
 

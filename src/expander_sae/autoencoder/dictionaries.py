@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.autoencoder.folder import Fields
-from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary, Union
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary, Union
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.supports import Support
 
@@ -81,6 +81,11 @@ class DictionaryRecord(ABC):
     def blocks_inside(self) -> Iterator[tuple[str, BlockRecord]]:
         """The dictionaries that hold values, each with the prefix of its tensors."""
 
+    @property
+    @abstractmethod
+    def degrees(self) -> frozenset[int | None]:
+        """How many values the columns have, None standing for columns that differ."""
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -101,6 +106,10 @@ class BlockRecord(DictionaryRecord):
 
     def blocks_inside(self) -> Iterator[tuple[str, BlockRecord]]:
         yield "", self
+
+    @property
+    def degrees(self) -> frozenset[int | None]:
+        return frozenset({self.d if self.entries is None else None})
 
     @property
     def rows_are_stored(self) -> bool:
@@ -170,6 +179,50 @@ class DenseRecord(BlockRecord):
 
 
 @dataclass(frozen=True)
+class ComposedRecord(DictionaryRecord):
+    """Mixtures of atoms; the tensors of the two have the prefixes `atoms.` and `mixtures.`."""
+
+    kind = "composed"
+    atoms: DenseRecord
+    mixtures: ExpanderRecord
+
+    @classmethod
+    def of(cls, dictionary: ComposedDictionary) -> ComposedRecord:
+        """The record of a dictionary."""
+        atoms, mixtures = DenseRecord.of(dictionary.atoms), ExpanderRecord.of(dictionary.mixtures)
+        return cls(dictionary.m, dictionary.n, atoms, mixtures)
+
+    @classmethod
+    def parse(cls, fields: Fields) -> ComposedRecord:
+        """The record that these fields hold."""
+        m, n = fields.size("m"), fields.size("n")
+        atoms, mixtures = parse_dictionary(fields.inner("atoms")), parse_dictionary(fields.inner("mixtures"))
+        if not isinstance(atoms, DenseRecord) or not isinstance(mixtures, ExpanderRecord):
+            raise StorageError(f"{fields.where}: mixtures of atoms are not of that kind here; update expander-sae.")
+        if (atoms.m, mixtures.m, mixtures.n) != (m, atoms.n, n):
+            raise StorageError(
+                f"{fields.where}: the sizes of atoms and mixtures do not fit; save the autoencoder again."
+            )
+        return cls(m, n, atoms, mixtures)
+
+    def blocks_inside(self) -> Iterator[tuple[str, BlockRecord]]:
+        yield "atoms.", self.atoms
+        yield "mixtures.", self.mixtures
+
+    @property
+    def degrees(self) -> frozenset[int | None]:
+        return self.mixtures.degrees
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {"atoms": self.atoms.to_json(), "mixtures": self.mixtures.to_json()}
+        return {"kind": self.kind, "m": self.m, "n": self.n, **parts}
+
+    def build(self, tensors: Mapping[str, Tensor], prefix: str = "") -> ComposedDictionary:
+        atoms = self.atoms.build(tensors, f"{prefix}atoms.")
+        return ComposedDictionary(atoms, self.mixtures.build(tensors, f"{prefix}mixtures."))
+
+
+@dataclass(frozen=True)
 class UnionRecord(DictionaryRecord):
     """Dictionaries side by side; the tensors of block i have the prefix `blocks.i.`."""
 
@@ -196,6 +249,10 @@ class UnionRecord(DictionaryRecord):
             for prefix, block in record.blocks_inside():
                 yield f"blocks.{position}.{prefix}", block
 
+    @property
+    def degrees(self) -> frozenset[int | None]:
+        return frozenset().union(*(record.degrees for record in self.blocks))
+
     def to_json(self) -> dict[str, Any]:
         blocks = [record.to_json() for record in self.blocks]
         return {"kind": self.kind, "m": self.m, "n": self.n, "blocks": blocks}
@@ -211,17 +268,20 @@ def record_of(dictionary: Dictionary) -> DictionaryRecord:
         return ExpanderRecord.of(dictionary)
     if type(dictionary) is DenseDictionary:
         return DenseRecord.of(dictionary)
+    if type(dictionary) is ComposedDictionary:
+        return ComposedRecord.of(dictionary)
     if type(dictionary) is Union:
         return UnionRecord.of(dictionary)
     raise StorageError(
-        f"A {type(dictionary).__name__} cannot be saved, only ExpanderDictionary, DenseDictionary and Union can."
+        f"A {type(dictionary).__name__} cannot be saved, only ExpanderDictionary, DenseDictionary, ComposedDictionary "
+        "and Union can."
     )
 
 
 def parse_dictionary(fields: Fields) -> DictionaryRecord:
     """The record that these fields of config.json hold."""
     kind = fields.take("kind", str)
-    kinds = {record.kind: record for record in (ExpanderRecord, DenseRecord, UnionRecord)}
+    kinds = {record.kind: record for record in (ExpanderRecord, DenseRecord, ComposedRecord, UnionRecord)}
     if kind not in kinds:
         raise StorageError(f"{fields.where}: the kind {kind!r} is unknown; update expander-sae to load it.")
     record = kinds[kind].parse(fields)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float64, Int32, Int64
 from numpy.typing import NDArray
 
-from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW, Support
 from expander_sae.supports.bad_sets import remaining_of
@@ -104,6 +104,11 @@ class SparseMatrix(Matrix):
 
 def matrix_of(dictionary: Dictionary, tau: float) -> Matrix:
     """The columns of an expander or a dense dictionary, checked."""
+    if isinstance(dictionary, ComposedDictionary):
+        raise ExpanderError(
+            "Mixtures of atoms cannot be certified as a whole; certify `dictionary.mixtures`: where the atoms are "
+            "linearly independent, so no more of them than the width, codes that are unique over them are unique."
+        )
     if not isinstance(dictionary, ExpanderDictionary | DenseDictionary):
         raise ExpanderError(
             "Expander and dense dictionaries can be certified, but not a union of them; certify its blocks one by one."

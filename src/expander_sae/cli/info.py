@@ -65,7 +65,7 @@ def _table(description: Description) -> Table:
         "width m": f"{description.m:,}",
         "features n": f"{description.n:,}",
         "degree d": _degree(description),
-        "dictionary": description.dictionary["kind"],
+        "dictionary": _kind(description.dictionary),
         "coder": _call(description.coder),
         "encoder": encoder + (", with a latent bias" if description.latent_bias else ""),
         "scale": f"{description.scale:.6g}",
@@ -78,11 +78,19 @@ def _table(description: Description) -> Table:
     return _properties(description.path, facts)
 
 
+def _kind(dictionary: dict[str, Any]) -> str:
+    """What kind of dictionary it is, and what its columns are mixtures of."""
+    if "atoms" not in dictionary:
+        return str(dictionary["kind"])
+    return f"{dictionary['kind']}: mixtures of {dictionary['atoms']['n']:,} dense atoms"
+
+
 def _degree(description: Description) -> str:
     """Values per column, and how much that varies."""
     if description.d is not None:
         return f"{description.d:,}"
-    entries, most = (description.dictionary.get(name) for name in ("entries", "d"))
+    columns = description.dictionary.get("mixtures", description.dictionary)
+    entries, most = (columns.get(name) for name in ("entries", "d"))
     return "differs by block" if entries is None else f"{entries / description.n:.2f} on average, at most {most:,}"
 
 

@@ -1,9 +1,10 @@
-"""Dictionaries: the operator `W` in its sparse, dense and mixed forms, and the codes it is multiplied with."""
+"""Dictionaries: the operator `W`, sparse, dense, composed or mixed, and the codes that it is multiplied with."""
 
 from expander_sae.dictionaries.base import Dictionary
 from expander_sae.dictionaries.codes import Codes
+from expander_sae.dictionaries.composed import ComposedDictionary
 from expander_sae.dictionaries.dense import DenseDictionary
 from expander_sae.dictionaries.expander import ExpanderDictionary
 from expander_sae.dictionaries.union import Union
 
-__all__ = ["Codes", "DenseDictionary", "Dictionary", "ExpanderDictionary", "Union"]
+__all__ = ["Codes", "ComposedDictionary", "DenseDictionary", "Dictionary", "ExpanderDictionary", "Union"]

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import BatchTopK
-from expander_sae.dictionaries import Codes, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import Schedule, TrainConfig
-from expander_sae.training.dead_features import Balance, FiringRecord
+from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.losses import Losses, batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
 from expander_sae.training.pruning import ColumnPruning
@@ -54,9 +54,15 @@ def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:
 class Descent:
     """Adam on the parameters of an autoencoder, its rate over a run, and what a checkpoint holds of both."""
 
-    def __init__(self, module: nn.Module, schedule: Schedule, peak: float) -> None:
-        self.module, self.schedule, self.peak = module, schedule, peak
-        self.adam = torch.optim.Adam(module.parameters(), lr=peak, betas=schedule.betas, fused=True)
+    def __init__(
+        self, module: nn.Module, schedule: Schedule, peak: float, slower: Mapping[nn.Parameter, float] | None = None
+    ) -> None:
+        """`slower` says what share of the rate some parameters learn at."""
+        self.module, self.schedule, self.peak, slower = module, schedule, peak, slower or {}
+        groups = [{"params": [parameter], "share": share} for parameter, share in slower.items()]
+        others = [parameter for parameter in module.parameters() if parameter not in slower]
+        groups.append({"params": others, "share": 1.0})
+        self.adam = torch.optim.Adam(groups, lr=peak, betas=schedule.betas, fused=True)
 
     def begin(self, tokens: int, factor: float = 1.0) -> float:
         """Forget the last gradients; gives back the rate of the step that begins after this many tokens.
@@ -65,7 +71,7 @@ class Descent:
         """
         rate = factor * rate_at(self.schedule, self.peak, tokens)
         for options in self.adam.param_groups:
-            options["lr"] = rate
+            options["lr"] = options["share"] * rate
         self.adam.zero_grad()
         return rate
 
@@ -121,13 +127,10 @@ class Trainee:
             raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
         degree = sae.m if config.d is None else config.d
         peak = config.learning_rate or learning_rate_rule(config.n, degree, config.one_shot)
-        self.descent = Descent(sae, config, peak)
+        self.descent = Descent(sae, config, peak, _slower_atoms(sae, degree, config))
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
-        self.balance: Balance | None = None
-        if config.readable and config.balance_rate:
-            self.balance = Balance(sae.n, config.k, config.balance_rate, sae.pre_bias.device)
         self.moves: ColumnMoves | ColumnPruning | None = None
         if config.learns_rows:
             if sample is None:
@@ -140,8 +143,7 @@ class Trainee:
         x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
         batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens, self._rate_factor())
         dead = self.record.dead.nonzero()[:, 0]
-        selection = None if self.balance is None else self.balance.selection
-        losses = losses_of(self.config, self.sae, x, batch, dead, self.group, selection)
+        losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = self._descend(rate)
         self._remember(losses.fired, batch.tokens)
@@ -157,7 +159,7 @@ class Trainee:
 
     def _rate_factor(self) -> float:
         """Steps in proportion to entries: columns that are still long have smaller ones."""
-        if not isinstance(self.moves, ColumnPruning):
+        if not isinstance(self.moves, ColumnPruning) or self.config.composed:
             return 1.0
         return (self.config.degree / self.moves.mean_degree) ** DEGREE_EXPONENT
 
@@ -176,9 +178,7 @@ class Trainee:
     def _remember(self, codes: Codes, tokens: int) -> None:
         """Who fired, and for batch_topk how small the smallest code was."""
         self.tokens += tokens
-        fired = self.record.update(codes, tokens, self.group)
-        if self.balance is not None:
-            self.balance.update(fired, tokens)
+        self.record.update(codes, tokens, self.group)
         if self.config.coding == "batch_topk":
             sizes = codes.values.abs()
             smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
@@ -196,8 +196,6 @@ class Trainee:
         dead: Int[Tensor, " dead"] = self.record.dead.nonzero()[:, 0]
         anew = self.moves.move(step, dead, self.descent.adam, averages)
         self.record.silent_for[anew] = 0
-        if self.balance is not None:
-            self.balance.forget(anew)
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
 
@@ -209,9 +207,6 @@ class Trainee:
             parameter.copy_(average)
         if self.config.unit_columns:
             sae.dictionary.normalise_columns()
-        if self.balance is not None and sae.latent_bias is not None:
-            # Amplitudes come from the refit, so from here on the bias only says who may fire.
-            sae.latent_bias.add_(self.balance.selection)
         if isinstance(sae.coder, BatchTopK):
             sae.coder = dataclasses.replace(sae.coder, threshold=float(self.threshold))
         return sae
@@ -221,7 +216,6 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= self.descent.state_dict()
         state |= {} if self.moves is None else self.moves.state_dict()
-        state |= {} if self.balance is None else self.balance.state_dict()
         if self.config.start is not None and isinstance(self.sae.dictionary, ExpanderDictionary):
             state["rows"] = self.sae.dictionary.rows
         names = [name for name, _ in self.sae.named_parameters()]
@@ -238,3 +232,10 @@ class Trainee:
             raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+
+
+def _slower_atoms(sae: SparseAutoencoder, degree: int, config: TrainConfig) -> dict[nn.Parameter, float]:
+    """The share of the rate that atoms learn at: what a dense dictionary of them would have, beside columns of d."""
+    composed = [each for each in dict.fromkeys((sae.dictionary, sae.encoder)) if isinstance(each, ComposedDictionary)]
+    usual = learning_rate_rule(config.n, degree, config.one_shot)
+    return {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}
