@@ -307,6 +307,21 @@ class TrainConfig:
         return self.auxk_k or (max(1, m // 2) if self.d is None else max(1, self.k // 2))
 
     @property
+    def idle(self) -> list[str]:
+        """Fields that were given a value and change nothing about this dictionary."""
+        moves = self.learns_rows and not self.one_shot
+        works = {
+            "construction": self.d is not None and self.start is None,
+            **dict.fromkeys(("stretch", "move_every"), moves or self.readable),
+            "move_until": moves,
+            **dict.fromkeys(("prune_until", "candidates", "refit_share", "balance"), self.readable),
+            "auxk_k": self.auxk_weight > 0,
+            "lift": self.has_latent_bias,
+        }
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return [name for name, does in works.items() if not does and getattr(self, name) != defaults[name]]
+
+    @property
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction.replace(':', '-')}-d{self.d}"
