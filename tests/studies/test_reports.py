@@ -129,7 +129,7 @@ def test_nothing_to_bind_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_make_runs_every_study_and_binds_them_all() -> None:
     lines = (Path(__file__).parents[2] / "Makefile").read_text().splitlines()
     commands = [line.split("expander study ", 1)[1].split() for line in lines if "(BIN)/expander study " in line]
-    studies = [name for name in STUDIES if name != "planted"]
+    studies = [name for name in STUDIES if name not in ("planted", "readable")]  # which needs a text
     assert {command[0] for command in commands} == {"page", *studies}
     (bound,) = [" ".join(command) for command in commands if command[0] == "page"]
     assert f"$(addprefix $(RUNS)/,{' '.join(studies)})" in bound

@@ -13,14 +13,13 @@ from torch import Tensor
 
 import expander_sae as xs
 from expander_sae.distribution import Group
-from expander_sae.training import TensorBatches, train
+from expander_sae.training import TensorBatches, rows_of_largest, train
 from expander_sae.training.rows import (
     FEWEST,
     Wanted,
     afforded,
     high_loss_tokens,
     moved_columns,
-    rows_of_largest,
     wanted_entries,
 )
 from tests.training.failing import Failing, fail

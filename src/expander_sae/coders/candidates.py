@@ -62,19 +62,30 @@ class Candidates(OneShotCoder):
 
 @torch.no_grad()
 def fitted(
-    dictionary: Dictionary, x: Float[Tensor, "batch m"], among: Int[Tensor, "batch c"], k: int, signed: bool
+    dictionary: Dictionary,
+    x: Float[Tensor, "batch m"],
+    among: Int[Tensor, "batch c"],
+    k: int,
+    signed: bool,
+    target: Float[Tensor, "batch c"] | None = None,
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-    """Values and features of the k among each token's candidates that a pursuit takes; no gradient flows."""
-    columns = dictionary.unit_columns(x.dtype)
-    scale = columns.scale[among]
+    """Values and features of the k among each token's candidates that a pursuit takes; no gradient flows.
+
+    `target` is how the candidates correlate with the token, if that is known already.
+    """
     if isinstance(dictionary, ExpanderDictionary):
+        scale = dictionary.inverse_norms(x.dtype)[among]
         gram = gram_among(dictionary.values.detach().to(x.dtype), dictionary.rows, among, dictionary.m)
     else:
         gram = dictionary.gram(among, x.dtype)
+        norms = gram.diagonal(dim1=-2, dim2=-1).sqrt()  # of the candidates alone, where all are dear
+        scale = torch.where(norms > 0, 1 / norms, 0.0)
     gram = gram * scale[:, :, None] * scale[:, None, :]
-    target = dictionary.correlate_at(x, among).to(x.dtype) * scale
-    candidates = CandidateColumns(
-        gram, target, lambda values, places: columns.synthesize(values, among.gather(1, places))
-    )
+    target = (dictionary.correlate_at(x, among) if target is None else target).to(x.dtype) * scale
+
+    def synthesis(values: Float[Tensor, "batch k"], places: Int[Tensor, "batch k"]) -> Float[Tensor, "batch m"]:
+        return dictionary.synthesize(Codes(values * scale.gather(1, places), among.gather(1, places), dictionary.n))
+
+    candidates = CandidateColumns(gram, target, synthesis)
     values, places = pursue_candidates(candidates, x, Rules(k, signed))
     return values * scale.gather(1, places), among.gather(1, places)

@@ -40,12 +40,20 @@ class ComposedDictionary(Dictionary):
         self._kept_gram: tuple[Tensor, Tensor] | None = None
 
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
+        values = self._written_out(indices)
+        return SparseColumns(torch.arange(self.m, device=self.device).expand(values.shape), values)
+
+    def _written_out(self, indices: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape m"]:
         mixtures = self.mixtures.columns(indices.reshape(-1))
         weights = mixtures.values.to(self.atoms.dtype)
         values = nn.functional.embedding_bag(
             mixtures.rows.long(), self.atoms.values, per_sample_weights=weights, mode="sum"
-        ).reshape(*indices.shape, self.m)
-        return SparseColumns(torch.arange(self.m, device=self.device).expand(values.shape), values)
+        )
+        return values.reshape(*indices.shape, self.m)
+
+    def gram(self, indices: Int[Tensor, "*batch k"], dtype: torch.dtype | None = None) -> Float[Tensor, "*batch k k"]:
+        columns = self._written_out(indices).to(dtype or self.dtype)
+        return columns @ columns.mT
 
     def correlate(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch n"]:
         return self.mixtures.correlate(self.atoms.correlate(x))
@@ -73,7 +81,7 @@ class ComposedDictionary(Dictionary):
         """As for every dictionary, but no gradient flows."""
         features = torch.arange(self.n, device=self.device)
         pieces = torch.split(features, COLUMNS_AT_ONCE)
-        return torch.cat([torch.linalg.vector_norm(self.columns(piece).values, dim=1) for piece in pieces])
+        return torch.cat([torch.linalg.vector_norm(self._written_out(piece), dim=1) for piece in pieces])
 
     @property
     def learned_values(self) -> int:

@@ -114,7 +114,9 @@ def settings_of(config: Settings) -> dict[str, Any]:
     """What makes one run differ from another, as JSON holds it: all but the folder."""
 
     def plain(value: object) -> object:
-        return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        if isinstance(value, tuple):
+            return [plain(each) for each in value]
+        return str(value) if isinstance(value, Path) else value
 
     fields = dataclasses.asdict(config)  # type: ignore[call-overload]  # settings are dataclasses
     return {name: plain(value) for name, value in fields.items() if name != "out"}

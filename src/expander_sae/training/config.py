@@ -74,6 +74,13 @@ class TrainConfig:
     start: str | None = None
     """The folder of an autoencoder to start from, of the same n and d: its rows, which stay, its values and biases. So
     an encoder of one product learns on the rows that a pursuit chose (coder topk)."""
+    atoms: Count | None = None
+    """Make columns of this many learned dense atoms instead of coordinates: d atoms a column on average, one to begin
+    with. Then n can be many times larger at the price of m values per atom and d per column."""
+    atoms_from: str | None = None
+    """The folder of an autoencoder whose columns are the atoms at the beginning, so that it grows to n features."""
+    atoms_alone: Share = 0.4
+    """Share of the tokens over which atoms of no other run learn alone, before columns are made of them."""
     seed: Seed = 0
     """Of the support and of the starting values."""
     objective: Literal["readable", "fidelity"] | None = None
@@ -159,6 +166,16 @@ class TrainConfig:
     def _check_sizes(self) -> None:
         if self.k > self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
+        if self.composed and (not self.learns_rows or self.signed):
+            raise ExpanderError(
+                "Columns of atoms are learned and have non-negative codes; give d, and leave construction, start and "
+                "signed off."
+            )
+        if (self.atoms or 1) > self.n or self.atoms_alone == 1:
+            raise ExpanderError(
+                f"There can be no more atoms than features, {self.n}, and they are alone for a share of the tokens "
+                f"below 1, not {self.atoms} and {self.atoms_alone}."
+            )
         if self.d is not None and self.construction != LEARNED:
             if self.construction.partition(":")[0] not in constructions():
                 known = ", ".join((LEARNED, *constructions()))
@@ -230,6 +247,16 @@ class TrainConfig:
         return self.d is not None and self.construction == LEARNED and self.start is None
 
     @property
+    def composed(self) -> bool:
+        """Whether columns are mixtures of atoms."""
+        return self.atoms is not None or self.atoms_from is not None
+
+    @property
+    def atoms_alone_until(self) -> float:
+        """The share of the tokens after which columns are made of the atoms."""
+        return self.atoms_alone if self.composed and self.atoms_from is None else 0.0
+
+    @property
     def degree(self) -> int:
         """Values per column of an expander dictionary, on average."""
         assert self.d is not None
@@ -260,11 +287,14 @@ class TrainConfig:
     def stretching(self) -> int:
         """How many times d values the longest learned column may have, the default filled in."""
         usual = 4 if self.readable and self.degree >= LONG_COLUMNS else 8
+        usual = 2 if self.composed else usual
         return usual if self.stretch is None else self.stretch
 
     @property
     def least(self) -> int:
         """The fewest values that a column may have."""
+        if self.composed:
+            return min(2, self.degree)  # with one atom it would be that atom again
         if self.stretch == 1 or (self.one_shot and not self.readable):
             return self.degree
         return self.degree // 2 if self.readable and self.degree >= LONG_COLUMNS else least_degree(self.degree)
@@ -272,6 +302,8 @@ class TrainConfig:
     @property
     def worth(self) -> float:
         """The power of a feature's energy that an entry's worth is proportional to when columns are pruned."""
+        if self.composed:
+            return 0.0
         return 0.5 if self.degree >= LONG_COLUMNS else 1.0
 
     @property
@@ -326,6 +358,7 @@ class TrainConfig:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction.replace(':', '-')}-d{self.d}"
         kind += "" if self.start is None else "-again"
+        kind += f"-atoms{self.atoms or ''}" if self.composed else ""
         return f"{kind}-n{self.n}-{self.coding}{self.k}" + ("" if self.seed == 0 else f"-seed{self.seed}")
 
     def make_coder(self) -> Coder:
@@ -348,12 +381,15 @@ def width_matched(config: TrainConfig, m: int) -> TrainConfig:
     """A dense dictionary with as many learned values in fewer columns: the control for what the support itself does."""
     if config.d is None:
         raise ExpanderError("Only an expander dictionary has a width-matched dense one; give d.")
-    return dataclasses.replace(config, d=None, objective=None, n=max(config.k, round(config.n * config.d / m)))
+    if config.composed and config.atoms is None:
+        raise ExpanderError("How wide a dense dictionary of as many values is depends on the atoms; say how many.")
+    columns = round(config.n * config.d / m) + (config.atoms or 0)
+    return dataclasses.replace(config, d=None, objective=None, atoms=None, atoms_from=None, n=max(config.k, columns))
 
 
 def check_width(config: TrainConfig, m: int) -> None:
     """Refuse a dictionary that activations of width m cannot have."""
-    if config.d is not None and config.d > m:
+    if config.d is not None and not config.composed and config.d > m:
         raise ExpanderError(f"d must be between 1 and the width of the activations, {m}, not {config.d}.")
 
 

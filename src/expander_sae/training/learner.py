@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import BatchTopK
-from expander_sae.dictionaries import Codes, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import Schedule, TrainConfig
@@ -54,9 +54,15 @@ def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:
 class Descent:
     """Adam on the parameters of an autoencoder, its rate over a run, and what a checkpoint holds of both."""
 
-    def __init__(self, module: nn.Module, schedule: Schedule, peak: float) -> None:
-        self.module, self.schedule, self.peak = module, schedule, peak
-        self.adam = torch.optim.Adam(module.parameters(), lr=peak, betas=schedule.betas, fused=True)
+    def __init__(
+        self, module: nn.Module, schedule: Schedule, peak: float, slower: Mapping[nn.Parameter, float] | None = None
+    ) -> None:
+        """`slower` says what share of the rate some parameters learn at."""
+        self.module, self.schedule, self.peak, slower = module, schedule, peak, slower or {}
+        groups = [{"params": [parameter], "share": share} for parameter, share in slower.items()]
+        others = [parameter for parameter in module.parameters() if parameter not in slower]
+        groups.append({"params": others, "share": 1.0})
+        self.adam = torch.optim.Adam(groups, lr=peak, betas=schedule.betas, fused=True)
 
     def begin(self, tokens: int, factor: float = 1.0) -> float:
         """Forget the last gradients; gives back the rate of the step that begins after this many tokens.
@@ -65,7 +71,7 @@ class Descent:
         """
         rate = factor * rate_at(self.schedule, self.peak, tokens)
         for options in self.adam.param_groups:
-            options["lr"] = rate
+            options["lr"] = options["share"] * rate
         self.adam.zero_grad()
         return rate
 
@@ -121,7 +127,7 @@ class Trainee:
             raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
         degree = sae.m if config.d is None else config.d
         peak = config.learning_rate or learning_rate_rule(config.n, degree, config.one_shot)
-        self.descent = Descent(sae, config, peak)
+        self.descent = Descent(sae, config, peak, _slower_atoms(sae, degree, config))
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
@@ -157,7 +163,7 @@ class Trainee:
 
     def _rate_factor(self) -> float:
         """Steps in proportion to entries: columns that are still long have smaller ones."""
-        if not isinstance(self.moves, ColumnPruning):
+        if not isinstance(self.moves, ColumnPruning) or self.config.composed:
             return 1.0
         return (self.config.degree / self.moves.mean_degree) ** DEGREE_EXPONENT
 
@@ -238,3 +244,10 @@ class Trainee:
             raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+
+
+def _slower_atoms(sae: SparseAutoencoder, degree: int, config: TrainConfig) -> dict[nn.Parameter, float]:
+    """The share of the rate that atoms learn at: what a dense dictionary of them would have, beside columns of d."""
+    composed = [each for each in dict.fromkeys((sae.dictionary, sae.encoder)) if isinstance(each, ComposedDictionary)]
+    usual = learning_rate_rule(config.n, degree, config.one_shot)
+    return {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}

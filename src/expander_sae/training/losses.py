@@ -17,7 +17,7 @@ from expander_sae import kernels
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import TopK
 from expander_sae.coders.candidates import fitted
-from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ComposedDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.training.config import TrainConfig
 
@@ -114,15 +114,21 @@ def _readable(
     """
     centred = torch.addcmul(-sae.pre_bias, x, sae.scale)
     bias = sae.latent_bias if selection is None or sae.latent_bias is None else sae.latent_bias + selection
+    reader: Dictionary = sae.dictionary
+    seen = centred
+    if isinstance(sae.dictionary, ComposedDictionary):  # what the atoms see is dear, and all three ask for it
+        reader, seen = sae.dictionary.mixtures, sae.dictionary.atoms.correlate(centred)
     with torch.no_grad():
         width = min(REFIT_CANDIDATES * config.k // 2, sae.n)
-        likely = sae.dictionary.select(centred, width, bias, config.signed)
+        likely = reader.select(seen, width, bias, config.signed)
+        target = None if reader is sae.dictionary else reader.correlate_at(seen, likely.indices)
     indices = likely.indices[:, : config.k]
-    values = sae.dictionary.correlate_at(centred, indices)
+    values = reader.correlate_at(seen, indices)
     if sae.latent_bias is not None:
         values = values + nn.functional.embedding(indices, sae.latent_bias[:, None])[..., 0]
     fired = Codes(values if config.signed else values.relu(), indices, sae.n)
-    refitted = Codes(*fitted(sae.dictionary, centred.detach(), likely.indices, config.k, config.signed), sae.n)
+    found = fitted(sae.dictionary, centred.detach(), likely.indices, config.k, config.signed, target)
+    refitted = Codes(*found, sae.n)
     return refitted, _left(sae, centred, refitted), fired, _left(sae, centred, fired)
 
 
@@ -153,6 +159,8 @@ def _largest(
     encoder: Dictionary, features: Int[Tensor, " f"], x: Float[Tensor, "tokens m"], k: int
 ) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
     """The largest correlations among some features, and where in their list."""
+    if isinstance(encoder, ComposedDictionary):
+        x, encoder = encoder.atoms.correlate(x), encoder.mixtures
     values = nn.functional.embedding(features, encoder.get_parameter("values"))
     if isinstance(encoder, ExpanderDictionary):
         return kernels.select(x, values, encoder.rows[features], k)
@@ -168,6 +176,9 @@ def _without(
     chosen: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "tokens m"]:
     """The residual less the weighted sum of the chosen columns among some features."""
+    if isinstance(dictionary, ComposedDictionary):
+        atoms, nothing = dictionary.atoms, residual.new_zeros(len(residual), dictionary.atoms.n)
+        return residual + _without(nothing, dictionary.mixtures, features, codes, chosen) @ atoms.values
     values = nn.functional.embedding(features, dictionary.get_parameter("values"))
     if isinstance(dictionary, ExpanderDictionary):
         return kernels.combine(-codes, chosen, values, dictionary.rows[features], residual)

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.distribution import Group
+from expander_sae.training.alphabets import alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
 from expander_sae.training.rows import (
@@ -30,7 +30,6 @@ from expander_sae.training.rows import (
     place_columns,
     present_entries,
     reset_bias,
-    rows_of_largest,
 )
 
 WINDOW = 4
@@ -43,9 +42,9 @@ class ColumnPruning:
     """Counts what features explain, and takes entries from the columns of an autoencoder's dictionary."""
 
     def __init__(self, config: TrainConfig, sae: SparseAutoencoder, spread: Float[Tensor, " m"], group: Group) -> None:
-        assert isinstance(sae.dictionary, ExpanderDictionary)
         self.config, self.sae, self.group, self.spread = config, sae, group, spread
-        self.dictionary = sae.dictionary
+        self.alphabet = alphabets_of(sae, spread, config.signed)[0]
+        self.dictionary = self.alphabet.columns
         like = sae.pre_bias.detach()
         self.tokens: Float[Tensor, "steps tokens m"] = like.new_zeros(WINDOW, config.batch, sae.m)
         self.residual = torch.zeros_like(self.tokens)
@@ -58,21 +57,26 @@ class ColumnPruning:
 
     def _target(self, step: int) -> float:
         """Entries per column after this step, on average."""
-        done, until = (step + 1) * self.config.batch / self.config.tokens, self.config.prune_until
+        done, until = self._done(step + 1), self.config.prune_until
         left = max(0.0, 1 - done / until) ** 3 if until else 0.0
-        return self.config.degree + (self.config.longest(self.sae.m) - self.config.degree) * left
+        return self.config.degree + (self.config.longest(self.alphabet.size) - self.config.degree) * left
+
+    def _done(self, steps: int) -> float:
+        """The share that is over, after so many steps, of the run in which there are columns to prune."""
+        alone = self.config.atoms_alone_until
+        return (steps * self.config.batch / self.config.tokens - alone) / (1 - alone)
 
     def observe(self, step: int, losses: Losses, x: Float[Tensor, "tokens m"]) -> bool:
         """Count what step number `step` (from 0) used; gives back whether columns are to be pruned now."""
-        before = (step * self.config.batch) / self.config.tokens
-        if step > 0 and before >= self.config.prune_until:
+        if step > 0 and self._done(step) >= self.config.prune_until:
             return False
         self.squares.index_add_(0, losses.codes.indices.flatten(), losses.codes.values.flatten().square())
         centred = x.to(self.tokens.dtype) * self.sae.scale - self.sae.pre_bias.detach()
         for kept, new in ((self.tokens, centred), (self.residual, losses.residual)):
             kept[step % WINDOW] = nn.functional.pad(new, (0, 0, 0, kept.shape[1] - len(new)))
-        after = (step + 1) * self.config.batch / self.config.tokens
-        return (step + 1) % self.config.move_every == 0 or after >= self.config.prune_until
+        after = self._done(step + 1)
+        due = (step + 1) % self.config.move_every == 0 or after >= self.config.prune_until
+        return due and after > 0
 
     @torch.no_grad()
     def move(
@@ -83,7 +87,7 @@ class ColumnPruning:
         averages: Mapping[nn.Parameter, Tensor],
     ) -> Int[Tensor, " anew"]:
         """Prune the columns to what the budget pays for; gives back the features that began anew."""
-        main, width, target = self.dictionary, self.sae.m, self._target(step)
+        main, width, target = self.dictionary, self.alphabet.size, self._target(step)
         first = step < self.config.move_every
         self.energy.lerp_(self.group.add_up(self.squares), 1.0 if first else 1 - ENERGY_MEMORY)
         self.squares.zero_()
@@ -109,23 +113,27 @@ class ColumnPruning:
         averages: Mapping[nn.Parameter, Tensor],
     ) -> None:
         """Give features tokens of high loss for columns, of the usual norm, bias and energy."""
-        main = self.dictionary
+        main, alphabet = self.dictionary, self.alphabet
+        ordinary = alphabet.ordinary(anew)
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         residual, tokens = (self.group.gathered(each.flatten(0, 1)) for each in (self.residual, self.tokens))
         chosen = high_loss_tokens(residual, len(anew), generator, tokens)
-        rows, values = rows_of_largest(chosen, self.spread, len(anew), degree)
+        rows, values = alphabet.of_tokens(chosen, len(anew), degree, generator)
         beyond = (0, main.d - degree)
         wanted = Wanted(
-            nn.functional.pad(rows.long(), beyond, value=self.sae.m),
-            nn.functional.pad(values * main.norms().median(), beyond),
+            nn.functional.pad(rows.long(), beyond, value=alphabet.size),
+            nn.functional.pad(values * alphabet.usual_norm(), beyond),
             self.energy[anew],
         )
-        kept = wanted.rows < self.sae.m
-        moved = moved_columns(main.rows[anew], main.values.detach()[anew], wanted, kept, self.sae.m, keep_norms=False)
+        kept = wanted.rows < alphabet.size
+        moved = moved_columns(
+            main.rows[anew], main.values.detach()[anew], wanted, kept, alphabet.size, keep_norms=False
+        )
         moved.source.fill_(-1)
         place_columns([main], anew, moved, optimizer, averages)
-        reset_bias(self.sae, anew, optimizer)
-        self.energy[anew] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
+        reset_bias(self.sae, anew, ordinary, optimizer, alphabet.first_bias(chosen, anew))
+        others = self.energy[ordinary]
+        self.energy[anew] = others.kthvalue(1 + int(NEW_ENERGY * (len(others) - 1))).values
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next pruning depends on."""

@@ -23,6 +23,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.supports import NO_ROW
+from expander_sae.training.alphabets import alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
 
@@ -43,10 +44,8 @@ class ColumnMoves:
 
     def __init__(self, config: TrainConfig, sae: SparseAutoencoder, spread: Float[Tensor, " m"], group: Group) -> None:
         self.config, self.sae, self.group, self.spread = config, sae, group, spread
-        self.dictionaries = [
-            dictionary for dictionary in dict.fromkeys((sae.dictionary, sae.encoder))
-            if isinstance(dictionary, ExpanderDictionary)
-        ]  # fmt: skip
+        self.alphabets = alphabets_of(sae, spread, config.signed)
+        self.dictionaries = [alphabet.columns for alphabet in self.alphabets]
         steps = max(1, min(config.move_every, WINDOW // config.batch))
         tokens = config.batch  # any share of a batch fits
         like = sae.pre_bias.detach()
@@ -77,14 +76,15 @@ class ColumnMoves:
         """Move the columns that fired, and begin the dead ones anew, which are given back."""
         residual = self.residual.flatten(0, 1)
         codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.n)
-        main, width = self.dictionaries[0], self.sae.m
+        main, width = self.dictionaries[0], self.alphabets[0].size
         new_rows, new_values = self._new_columns(step, len(dead), residual)
         if self.config.one_shot:
             features, wanted = dead, Wanted(new_rows, new_values, self.energy[dead])
             kept = wanted.rows < width
         else:
             features = torch.arange(main.n, device=dead.device)
-            wanted = wanted_entries(main.rows, main.values.detach(), codes, residual, self.group)
+            seen = self.alphabets[0].seen(residual)
+            wanted = wanted_entries(main.rows, main.values.detach(), codes, seen, self.group)
             wanted.rows[dead], wanted.values[dead] = new_rows, new_values
             self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
             # With no energy a column that just began would lose its entries at once.
@@ -93,23 +93,23 @@ class ColumnMoves:
         moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
         moved.source[torch.isin(features, dead)] = -1
         place_columns(self.dictionaries, features, moved, optimizer, averages)
-        reset_bias(self.sae, dead, optimizer)
+        reset_bias(self.sae, dead, self.alphabets[0].ordinary(dead), optimizer)
         return dead
 
     def _new_columns(
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
     ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
         """Rows and values for columns that begin anew, of the size of the others."""
-        main, degree = self.dictionaries[0], self.config.degree
+        main, alphabet, degree = self.dictionaries[0], self.alphabets[0], self.config.degree
         if count == 0:
             return main.rows[:0].long(), main.values.detach()[:0]
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         tokens = high_loss_tokens(self.group.gathered(residual), count, generator)
-        rows, values = rows_of_largest(tokens, self.spread, count, degree)
+        rows, values = alphabet.of_tokens(tokens, count, degree, generator)
         beyond = (0, main.d - degree)
         return (
-            nn.functional.pad(rows.long(), beyond, value=self.sae.m),
-            nn.functional.pad(values * main.norms().median(), beyond),
+            nn.functional.pad(rows.long(), beyond, value=alphabet.size),
+            nn.functional.pad(values * alphabet.usual_norm(), beyond),
         )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -151,42 +151,23 @@ def place_columns(
         dictionary.place(features, moved.rows, own)
 
 
-def reset_bias(sae: SparseAutoencoder, dead: Int[Tensor, " dead"], optimizer: torch.optim.Optimizer) -> None:
-    """Let features that begin anew have the bias of an ordinary one."""
+def reset_bias(
+    sae: SparseAutoencoder,
+    dead: Int[Tensor, " dead"],
+    ordinary: Bool[Tensor, " n"],
+    optimizer: torch.optim.Optimizer,
+    first: Float[Tensor, " dead"] | None = None,
+) -> None:
+    """Let features that begin anew have the bias of an ordinary one, or their own first one."""
     bias = sae.latent_bias
     if bias is not None:
-        bias[dead] = bias.median()
+        bias[dead] = bias[ordinary].median() if first is None else first
         optimizer.state[bias]["exp_avg"][dead] = 0.0
 
 
 def _relocated(old: Float[Tensor, "f d"], source: Int[Tensor, "f d"], new: Float[Tensor, "f d"]) -> Tensor:
     """The entries that stay, at their new slots, and new ones elsewhere."""
     return torch.where(source >= 0, old.gather(1, source.clamp_min(0)), new)
-
-
-def rows_of_largest(
-    x: Float[Tensor, "tokens m"], spread: Float[Tensor, " m"], n: int, d: int
-) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """n columns of unit norm on the d coordinates where a token each is largest; rows ascend.
-
-    Coordinates are compared after division by the root of their spread, so that the few largest are not in every
-    column. If there are fewer tokens than columns, later columns take the coordinates that the first ones left.
-    """
-    tokens, m = x.shape
-    rank_blocks = -(-n // tokens)
-    depth = min(m, rank_blocks * d)
-    order = (x.abs() / spread.clamp_min(torch.finfo(x.dtype).tiny).sqrt()).topk(depth, dim=1).indices
-    blocks = [order[:, _block(number, d, depth)] for number in range(rank_blocks)]
-    rows = torch.cat(blocks)[:n].sort(dim=1).values
-    values = x[torch.arange(n, device=x.device) % tokens].gather(1, rows)
-    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    return rows.to(torch.int32), torch.where(norms > 0, values / norms, d**-0.5)
-
-
-def _block(number: int, d: int, depth: int) -> slice:
-    """The ranks that the columns of a block take; the first ones again once there are no more."""
-    start = number * d % max(1, depth - d + 1)
-    return slice(start, start + d)
 
 
 class Wanted(NamedTuple):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder, OneShotCoder, TopK
-from expander_sae.dictionaries import DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW, Support, named
+from expander_sae.training.alphabets import rows_of_largest
 from expander_sae.training.config import TrainConfig, check_width
-from expander_sae.training.rows import rows_of_largest
 from expander_sae.training.sources import BatchSource
 
 SAMPLE = 16_384
@@ -74,7 +74,7 @@ def new_autoencoder(
     """
     group = current_group() if group is None else group
     if config.start is None:
-        sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot
+        sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot and not config.composed
     else:
         sae, alike = _started(config, config.start, len(sample.mean), sample.mean.device)
     with torch.no_grad():
@@ -89,16 +89,46 @@ def new_autoencoder(
 
 def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
     """An autoencoder that has learned nothing yet."""
+    before = None
+    if config.atoms_from is not None:
+        before = SparseAutoencoder.load(config.atoms_from, device=sample.mean.device)
+        _check_atoms(config, before, len(sample.mean))
     sae = SparseAutoencoder(
-        _dictionary(config, sample),
+        _composed(config, sample, before) if config.composed else _dictionary(config, sample),
         config.make_coder(),
         tied=config.tied,
         latent_bias=config.has_latent_bias,
     )
     with torch.no_grad():
-        sae.scale.fill_(sample.scale)
-        sae.pre_bias.copy_(sample.mean * sae.scale)
+        sae.scale.fill_(sample.scale if before is None else before.scale)
+        sae.pre_bias.copy_(sample.mean * sae.scale if before is None else before.pre_bias)
+        if before is not None and sae.latent_bias is not None and before.latent_bias is not None and before.tied:
+            sae.latent_bias[: before.n] = before.latent_bias
     return sae
+
+
+def _composed(config: TrainConfig, sample: Sample, before: SparseAutoencoder | None) -> ComposedDictionary:
+    """As many columns as there are atoms, each of one; all others are still zero and begin as dead features do."""
+    m, device, generator = len(sample.mean), sample.mean.device, torch.Generator().manual_seed(config.seed)
+    dtype = torch.float64 if config.precision == "float64" else torch.float32
+    values = None if before is None else before.dictionary.to_dense().T
+    p = config.atoms if values is None else len(values)
+    assert p is not None
+    atoms = DenseDictionary(m, p, values, dtype=dtype, device=device, generator=generator)
+    features = torch.arange(config.n)
+    beyond = (0, config.longest(p) - 1)
+    support = Support.from_rows(nn.functional.pad((features % p)[:, None], beyond, value=NO_ROW), p)
+    single = nn.functional.pad((features < p).to(dtype)[:, None], beyond)
+    return ComposedDictionary(atoms, ExpanderDictionary(support, single, device=device))
+
+
+def _check_atoms(config: TrainConfig, before: SparseAutoencoder, width: int) -> None:
+    """Refuse atoms of another width or number."""
+    if before.m != width or before.n != (config.atoms or before.n) or before.n > config.n:
+        raise ExpanderError(
+            f"{config.atoms_from} has {before.n} columns of width {before.m}, which cannot be the "
+            f"{'' if config.atoms is None else f'{config.atoms} '}atoms of {config.n} features of width {width}."
+        )
 
 
 def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) -> None:

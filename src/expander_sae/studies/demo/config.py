@@ -40,7 +40,7 @@ class DemoConfig:
     evaluation_tokens: Count = 6_000
     """Tokens of held-out text on which the model's loss is measured."""
     degrees: tuple[Count, ...] = (7, 2)
-    """Learned values per column of the expander dictionaries; features are shown of the first."""
+    """Learned values per column of the expander dictionaries; features are shown of the first and of the dense one."""
     n: Count = 4608
     """Features."""
     k: Count = 16
@@ -48,7 +48,7 @@ class DemoConfig:
     batch: Count = 1024
     """Tokens per training step."""
     features: Count = 8
-    """Features to show, from rare to frequent."""
+    """Features to show of either, drawn at random among those that fire."""
     contexts: Count = 5
     """Contexts to show of each."""
     out: StudyFolder = Path("runs/demo")
@@ -79,7 +79,6 @@ class DemoConfig:
             n=self.n,
             d=d,
             k=self.k,
-            objective="fidelity",
             tokens=self.train_tokens,
             batch=self.batch,
             checkpoint_every=max(self.batch, self.train_tokens // 5),

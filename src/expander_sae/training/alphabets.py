@@ -1,0 +1,166 @@
+"""What learned columns are written in: the coordinates of an activation, or the atoms of a composed dictionary.
+
+Moves and pruning work on the expander dictionary of an alphabet and ask here what its rows stand for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders import Candidates
+from expander_sae.dictionaries import ComposedDictionary, Dictionary, ExpanderDictionary
+
+OWN_SHARE = 0.65
+"""A mixture that begins as a token fires where its column correlates this much as with that token, and so beside atoms
+and not instead of them: without a bias the 16 largest correlations of a token are nearly all with mixtures."""
+FEWEST_ATOMS = 2
+"""Atoms of a column that begins as a token: one that begins as a single atom would be that atom again."""
+
+
+class Alphabet(ABC):
+    """The rows that columns choose from."""
+
+    columns: ExpanderDictionary
+    """The columns over these rows."""
+
+    @property
+    def size(self) -> int:
+        """How many rows there are to choose from."""
+        return self.columns.m
+
+    @abstractmethod
+    def of_tokens(
+        self, x: Float[Tensor, "tokens m"], n: int, d: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """n columns of unit norm with up to d rows that write one of these tokens each; rows ascend, then `size`."""
+
+    @abstractmethod
+    def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
+        """How far a step of gradient descent moves each row's entry, per unit of code."""
+
+    @abstractmethod
+    def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> Float[Tensor, " f"] | None:
+        """The bias of features that begin as these tokens; none if it is that of an ordinary feature."""
+
+    @abstractmethod
+    def usual_norm(self) -> Float[Tensor, ""]:
+        """The norm of an ordinary column."""
+
+    @abstractmethod
+    def ordinary(self, anew: Int[Tensor, " anew"]) -> Bool[Tensor, " n"]:
+        """Which features say what is usual while these begin anew."""
+
+
+class Coordinates(Alphabet):
+    """The coordinates of an activation."""
+
+    def __init__(self, columns: ExpanderDictionary, spread: Float[Tensor, " m"]) -> None:
+        self.columns, self.spread = columns, spread
+
+    def of_tokens(
+        self, x: Float[Tensor, "tokens m"], n: int, d: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
+        return rows_of_largest(x, self.spread, n, d)
+
+    def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
+        return residual
+
+    def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> None:
+        return None
+
+    def usual_norm(self) -> Float[Tensor, ""]:
+        return self.columns.norms().median()
+
+    def ordinary(self, anew: Int[Tensor, " anew"]) -> Bool[Tensor, " n"]:
+        return torch.ones(self.columns.n, dtype=torch.bool, device=anew.device)
+
+
+class Atoms(Alphabet):
+    """The atoms of a composed dictionary."""
+
+    def __init__(self, dictionary: ComposedDictionary, signed: bool) -> None:
+        self.dictionary, self.columns, self._signed = dictionary, dictionary.mixtures, signed
+
+    def of_tokens(
+        self, x: Float[Tensor, "tokens m"], n: int, d: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Of each token the largest few of its codes over the atoms, how many of them drawn by lot from two to d."""
+        atoms = self.dictionary.atoms
+        width = min(d, atoms.n)
+        codes = Candidates(width, signed=self._signed)(atoms, x[:n])
+        order = (codes.values * atoms.norms()[codes.indices]).abs().sort(dim=1, descending=True, stable=True).indices
+        token = torch.arange(n, device=x.device) % len(codes.values)
+        rows, values = codes.indices.gather(1, order)[token], codes.values.gather(1, order)[token]
+        drawn = torch.randint(min(FEWEST_ATOMS, width), width + 1, (n, 1), generator=generator).to(x.device)
+        places = torch.arange(width, device=x.device)
+        kept = (places < drawn) & ((values != 0) | (places == 0))
+        rows, ascending = torch.where(kept, rows, self.size).sort(dim=1, stable=True)
+        values = (values * kept).gather(1, ascending)
+        columns = nn.functional.embedding_bag(
+            rows.clamp_max(self.size - 1), atoms.values.detach(), per_sample_weights=values, mode="sum"
+        )
+        norms = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+        beyond = (0, d - width)
+        return (
+            nn.functional.pad(rows, beyond, value=self.size).to(torch.int32),
+            nn.functional.pad(values * torch.where(norms > 0, 1 / norms, 0.0), beyond),
+        )
+
+    def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
+        """The longest step that is sure not to overshoot, since atoms are not orthogonal."""
+        atoms = self.dictionary.atoms.values.detach()
+        return residual @ atoms.T / torch.linalg.eigvalsh(atoms.T @ atoms)[-1]
+
+    def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> Float[Tensor, " f"]:
+        return -OWN_SHARE * self.dictionary.correlate_at(x, features[:, None])[:, 0].clamp_min(0)
+
+    def usual_norm(self) -> Float[Tensor, ""]:
+        norms = self.dictionary.norms()
+        return norms[norms > 0].median()
+
+    def ordinary(self, anew: Int[Tensor, " anew"]) -> Bool[Tensor, " n"]:
+        """Those that do not begin anew, as at first most columns do."""
+        others = torch.ones(self.columns.n, dtype=torch.bool, device=anew.device).index_fill(0, anew, False)
+        return others if bool(others.any()) else ~others
+
+
+def alphabets_of(sae: SparseAutoencoder, spread: Float[Tensor, " m"], signed: bool) -> list[Alphabet]:
+    """What the dictionary is written in, and the encoder if it is another."""
+
+    def alphabet(dictionary: Dictionary) -> Alphabet:
+        if isinstance(dictionary, ComposedDictionary):
+            return Atoms(dictionary, signed)
+        assert isinstance(dictionary, ExpanderDictionary)
+        return Coordinates(dictionary, spread)
+
+    return [alphabet(dictionary) for dictionary in dict.fromkeys((sae.dictionary, sae.encoder))]
+
+
+def rows_of_largest(
+    x: Float[Tensor, "tokens m"], spread: Float[Tensor, " m"], n: int, d: int
+) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """n columns of unit norm on the d coordinates where a token each is largest; rows ascend.
+
+    Coordinates are compared after division by the root of their spread, so that the few largest are not in every
+    column. If there are fewer tokens than columns, later columns take the coordinates that the first ones left.
+    """
+    tokens, m = x.shape
+    rank_blocks = -(-n // tokens)
+    depth = min(m, rank_blocks * d)
+    order = (x.abs() / spread.clamp_min(torch.finfo(x.dtype).tiny).sqrt()).topk(depth, dim=1).indices
+    blocks = [order[:, _block(number, d, depth)] for number in range(rank_blocks)]
+    rows = torch.cat(blocks)[:n].sort(dim=1).values
+    values = x[torch.arange(n, device=x.device) % tokens].gather(1, rows)
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    return rows.to(torch.int32), torch.where(norms > 0, values / norms, d**-0.5)
+
+
+def _block(number: int, d: int, depth: int) -> slice:
+    """The ranks that the columns of a block take; the first ones again once there are no more."""
+    start = number * d % max(1, depth - d + 1)
+    return slice(start, start + d)
