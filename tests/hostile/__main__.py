@@ -54,14 +54,14 @@ def main() -> None:
     parser.add_argument("--budget", type=float, help="minutes to try for; without it a small fixed part is tried")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--only", choices=SHARES, help="try nothing else")
+    parser.add_argument("--world", type=Path, help="a folder with what is read, from an earlier time, or to make it in")
     asked = parser.parse_args()
     load()
     table = Table()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         os.chmod(folder, 0o755)  # for nobody, too
         place = Path(folder)
-        (place / "world").mkdir()
-        world = World.make(place / "world")
+        world = World.in_folder(asked.world or place / "world")
         for name, share in SHARES.items():
             if asked.only in (None, name):
                 minutes = None if asked.budget is None else asked.budget * (1.0 if asked.only else share)

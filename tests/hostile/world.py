@@ -48,9 +48,15 @@ class World:
         return str(self.place / name)
 
     @classmethod
+    def in_folder(cls, place: Path) -> World:
+        """The world that is there, or a new one."""
+        return cls(place) if place.exists() else cls.make(place)
+
+    @classmethod
     def make(cls, place: Path) -> World:
         """Make all of it."""
         world = cls(place)
+        place.mkdir(parents=True)
         tokenizer = make_tokenizer()
         make_model(tokenizer).save_pretrained(place / "model")
         tokenizer.save_pretrained(place / "model")
