@@ -77,17 +77,6 @@ def test_no_gradient_flows_through_refitted_amplitudes() -> None:
     assert not sae.latent_bias.grad.any()
 
 
-def test_balance_lets_more_features_fire() -> None:
-    _, x = planted(4096)
-
-    def firing(balance: float) -> int:
-        sae = train(x, readable(n=4 * N, tokens=64 * 100, balance=balance), progress=False).sae
-        codes = sae.encode(x)
-        return len(codes.indices[codes.active].unique())
-
-    assert firing(0.05) > firing(0.0)
-
-
 def test_dead_features_begin_anew_as_tokens_while_columns_are_long() -> None:
     _, x = planted(4096)
     learner = trainee(x, readable(tokens=64 * 100, dead_after=64 * 3, n=4 * N, prune_until=0.9))
@@ -123,7 +112,6 @@ def test_the_same_run_twice_is_the_same(signed: bool) -> None:
         ({"candidates": K - 1}, f"candidates must be at least k = {K}"),
         ({"refit_share": 1.5}, "refit_share must be from 0 to 1"),
         ({"prune_until": -0.5}, "prune_until must be from 0 to 1"),
-        ({"balance": -1.0}, "balance must be at least 0"),
     ],
     ids=str,
 )

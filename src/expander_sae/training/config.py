@@ -108,16 +108,13 @@ class TrainConfig:
     """Steps between moves of learned rows, or between prunings with the readable objective."""
     move_until: Share = 0.95
     """Share of the tokens after which learned rows stay where they are."""
-    prune_until: Share = 0.6
+    prune_until: Share = 0.85
     """Share of the tokens over which the readable objective takes columns from their longest down to d values."""
     candidates: Count | None = None
-    """Features per token that may fire when a readable dictionary is read, of which k do; by default a quarter more
-    than k. More explain more and read worse."""
+    """Features per token that may fire when a readable dictionary is read, of which k do; by default a sixteenth
+    more than k, a quarter from 16 values on. More explain more and read worse."""
     refit_share: Share = 0.5
     """What the loss under refitted amplitudes counts in the readable objective, beside that of one-shot codes."""
-    balance: Weight | None = None
-    """How fast a rare feature's chance to fire rises per step in the readable objective (0 for not at all): more of
-    them fire and each means less; by default 0.005 from 16 values on, else 0."""
     tokens: Count = 1_000_000
     """Tokens to train on; a store that holds fewer is read again in another order."""
     batch: Count = 1024
@@ -297,7 +294,9 @@ class TrainConfig:
             return min(2, self.degree)  # with one atom it would be that atom again
         if self.stretch == 1 or (self.one_shot and not self.readable):
             return self.degree
-        return self.degree // 2 if self.readable and self.degree >= LONG_COLUMNS else least_degree(self.degree)
+        if self.readable:  # shorter ones mean nothing, and take values from those that could
+            return max(1, self.degree // (2 if self.degree >= LONG_COLUMNS else 3))
+        return least_degree(self.degree)
 
     @property
     def worth(self) -> float:
@@ -305,12 +304,6 @@ class TrainConfig:
         if self.composed:
             return 0.0
         return 0.5 if self.degree >= LONG_COLUMNS else 1.0
-
-    @property
-    def balance_rate(self) -> float:
-        """How fast a rare feature's chance to fire rises per step, the default filled in."""
-        usual = 0.005 if self.degree >= LONG_COLUMNS else 0.0
-        return usual if self.balance is None else self.balance
 
     @property
     def lift_rate(self) -> float:
@@ -364,7 +357,8 @@ class TrainConfig:
     def make_coder(self) -> Coder:
         """The coder itself."""
         if self.readable:
-            return Candidates(self.k, self.candidates, self.signed)
+            usual = self.k + self.k // (4 if self.degree >= LONG_COLUMNS else 16)
+            return Candidates(self.k, self.candidates or usual, self.signed)
         return CODERS[self.coding](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
 
     def to_json(self) -> dict[str, Any]:
