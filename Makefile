@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PEERS := $(VENV)/.peers
+PEERS_VENV := .venv-peers
+PEERS := $(PEERS_VENV)/.ready
 RUNS := runs/experiments
 
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo experiments test lint format bench browser clean
+.PHONY: demo experiments test peers lint format bench browser clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
@@ -23,8 +24,11 @@ experiments: $(READY)  ## every study on planted data, and runs/experiments/repo
 	$(BIN)/expander study scaling --synthetic --out $(RUNS)/scaling
 	$(BIN)/expander study page $(addprefix $(RUNS)/,frontier supports amortisation recovery coding scaling) --out $(RUNS)/report.html
 
-test: $(READY) browser  ## the whole test suite, on every core
+test: $(READY) browser peers  ## the whole test suite, on every core
 	$(BIN)/pytest -n auto
+
+peers: $(PEERS)  ## what other libraries make of our folders, and we of theirs
+	$(PEERS_VENV)/bin/python -m pytest tests/peers
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
@@ -36,10 +40,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/
-	$(BIN)/python -m benchmarks.run
+	$(PEERS_VENV)/bin/python -m benchmarks.run
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("expander-sae needs Python 3.11 or newer; name one with make PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -53,6 +57,10 @@ export CHROMIUM
 browser:
 	-command -v $(CHROMIUM) > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
-$(PEERS): $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
+# Other libraries, in an environment of their own. dictionary-learning asks for a nnsight that is two years old, which
+# its autoencoders do not use, and for plotting; so it comes without what it asks for.
+$(PEERS): pyproject.toml constraints.txt
+	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
+	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
 	touch $(PEERS)

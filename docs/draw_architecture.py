@@ -13,7 +13,7 @@ STOREYS = {
     "Where the wings meet": ["training", "finetuning", "interventions", "evaluation", "certificates", "features"],
     "Wing 1: the dictionary": ["autoencoder", "coders", "dictionaries", "kernels", "supports"],
     "Wing 2: what is explained": ["activations"],
-    "The ground": ["files", "philox", "distribution", "console", "checks", "errors", "version"],
+    "The ground": ["files", "philox", "distribution", "console", "checks", "means", "errors", "version"],
 }
 """Rooms by storey; a room that is not built yet is left out of the picture."""
 UPWARDS = "expander_sae.autoencoder.model", "expander_sae.interventions"

@@ -16,6 +16,7 @@ from .coders import (
     Candidates,
     Coder,
     CoordinateDescent,
+    JumpReLU,
     MatchingPursuit,
     OneShotCoder,
     TopK,
@@ -26,6 +27,7 @@ from .errors import ExpanderError, StorageError
 from .evaluation import Evaluation, evaluate
 from .features import FeatureDatabase, FeaturesConfig, collect_features
 from .finetuning import FinetuneConfig, finetune
+from .interop.formats import export_to, import_from
 from .interventions import (
     Ablate,
     Add,
@@ -72,6 +74,7 @@ __all__ = [
     "FeatureDatabase",
     "FeaturesConfig",
     "FinetuneConfig",
+    "JumpReLU",
     "MatchingPursuit",
     "OneShotCoder",
     "Patch",
@@ -92,8 +95,10 @@ __all__ = [
     "certify",
     "collect_features",
     "evaluate",
+    "export_to",
     "finetune",
     "harvest",
+    "import_from",
     "kernels",
     "load_language_model",
     "logit_difference",

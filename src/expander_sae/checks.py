@@ -1,10 +1,122 @@
-"""What a configuration must be, each check one sentence long when it fails."""
+"""What a configuration must be, each check one sentence long when it fails.
+
+A dataclass says by its annotations which numbers its fields may hold: `tokens: Count`, `warm_up: Share`. A number
+without such a word must be finite and fit into 64 bits. Where something is made says so too: `out: StoreFolder`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from expander_sae.errors import ExpanderError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field may hold, all of them finite."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    """It and all below it are out."""
+    below: float = math.inf
+
+    def __contains__(self, number: float) -> bool:
+        return self.least <= number <= self.most and self.above < number < self.below and abs(number) < math.inf
+
+    def __str__(self) -> str:
+        if self.least > -math.inf and self.most < math.inf:
+            return f"from {self.least} to {self.most}"
+        if self.least > -math.inf and self.below < math.inf:
+            return f"from {self.least} to below {self.below}"
+        parts = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{word} {bound}" for word, bound in parts.items() if abs(bound) < math.inf) or "finite"
+
+
+LARGEST = 2**63 - 1
+"""The largest whole number of 64 bits."""
+Count = Annotated[int, Range(1)]
+"""How many of something that there must be one of."""
+CountOrNone = Annotated[int, Range(0)]
+"""How many of something that may be left out."""
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+"""32 bits, which every generator takes."""
+Share = Annotated[float, Range(0, 1)]
+"""A part of a whole, all and nothing of it among them."""
+SomeShare = Annotated[float, Range(most=1, above=0)]
+"""A part of a whole, and not nothing."""
+Decay = Annotated[float, Range(0, below=1)]
+"""What is kept of the past at every step."""
+Positive = Annotated[float, Range(above=0)]
+Weight = Annotated[float, Range(0)]
+"""What something counts beside others, 0 for nothing."""
+
+
+@dataclass(frozen=True)
+class Makes:
+    """Marks a field with a place where something is made: a folder of a kind, or a file."""
+
+    kind: str
+    """What is made there, with its article."""
+    inside: bool = False
+    """Whether it may be inside a folder that is read for it."""
+
+
+AutoencoderFolder = Annotated[Path, Makes("an autoencoder")]
+StoreFolder = Annotated[Path, Makes("a store")]
+StudyFolder = Annotated[Path, Makes("a study")]
+DatabaseFolder = Annotated[Path, Makes("a feature database", inside=True)]
+PageFolder = Annotated[Path, Makes("a page", inside=True)]
+ForeignFolder = Annotated[Path, Makes("a folder of another library")]
+File = Annotated[Path, Makes("a file", inside=True)]
+
+
+def check_fields(config: DataclassInstance) -> None:
+    """Refuse a number in a field that its annotation does not allow; fields hold numbers, or tuples of them."""
+    rules = _rules(type(config))
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check_number(field.name, number, rules[field.name])
+
+
+def check_all_fields(config: DataclassInstance) -> None:
+    """The same, and so on in the dataclasses that fields hold."""
+    check_fields(config)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            check_all_fields(value)
+
+
+def _check_number(name: str, number: float, allowed: Range) -> None:
+    if number not in allowed:
+        finite = " and finite" if abs(number) == math.inf and str(allowed) != "finite" else ""
+        raise ExpanderError(f"{name} must be {allowed}{finite}, not {number}.")
+    if isinstance(number, int) and abs(number) > LARGEST:
+        raise ExpanderError(f"{name} must fit into 64 bits, which hold numbers up to {LARGEST}.")
+
+
+@cache
+def _rules(config: type) -> dict[str, Range]:
+    """What the numbers of every field may be."""
+    return {name: _range_in(hint) or Range() for name, hint in get_type_hints(config, include_extras=True).items()}
+
+
+def _range_in(hint: Any) -> Range | None:
+    """The range that stands in an annotation, be it inside of `| None` or of a tuple."""
+    parts = getattr(hint, "__metadata__", ()) + get_args(hint)
+    found = (part if isinstance(part, Range) else _range_in(part) for part in parts)
+    return next(filter(None, found), None)
 
 
 def at_least(name: str, value: float, least: float) -> None:
@@ -17,12 +129,6 @@ def distinct(name: str, numbers: Sequence[float], least: float) -> None:
     """Refuse a list of numbers that is empty, names one of them twice, or holds one below the least."""
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < least:
         raise ExpanderError(f"{name} must be different numbers of at least {least}, not {numbers}.")
-
-
-def share(name: str, value: float, of: str) -> None:
-    """Refuse what is no share of a whole, or nothing of it."""
-    if not 0 < value <= 1:
-        raise ExpanderError(f"{name} must be a share of {of} above 0, at most 1, not {value}.")
 
 
 def a_feature(number: int, n: int) -> None:

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from expander_sae.means import Patience
+
 WIDTH = 100
 """Columns of what is not printed on a terminal, so that wide tables fit a file or a pipe."""
 
@@ -46,6 +48,7 @@ class LiveLines:
     def __init__(self, unit: str = "", *, shown: bool = True, kept: bool = False) -> None:
         """With a unit, lines tell how many of it are done in a second; they stay when all is over if they are kept."""
         self._tasks: dict[str, TaskID] = {}
+        self._patience: dict[str, Patience] = {}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -67,7 +70,11 @@ class LiveLines:
         self._progress.stop()
 
     def update(self, name: str, done: float, total: float, note: str = "") -> None:
-        """So much of this is done, and how it does; a new name gets a new line, which may begin in the middle."""
+        """So much of this is done, and how it does; a new name gets a new line, which may begin in the middle.
+
+        In a command that could not end within the days it has, this refuses to go on.
+        """
+        self._patience.setdefault(name, Patience()).check(name, done, total)
         if name in self._tasks:
             self._progress.update(self._tasks[name], completed=done, total=total, note=note)
         else:

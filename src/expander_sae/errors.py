@@ -7,6 +7,15 @@ class ExpanderError(ValueError):
     """A request that cannot be met; the command line prints its message without a traceback."""
 
 
+class StoppedError(ExpanderError):
+    """The work was asked to stop by a signal, and did so after what it had was saved."""
+
+    def __init__(self, sentence: str, signal: int) -> None:
+        super().__init__(sentence)
+        self.signal = signal
+        """The number of the signal."""
+
+
 class StorageError(ExpanderError):
     """What a file cannot hold, or an autoencoder's folder that does not hold one whole and unchanged."""
 

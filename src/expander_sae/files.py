@@ -12,11 +12,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from safetensors import torch as safetensors
 from torch import Tensor
@@ -52,9 +54,33 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def appearing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes its name in one step when the block ends well, and else was never there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not empty; choose another path or delete it first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+            filled = Path(work) / folder.name
+            filled.mkdir()
+            yield filled
+            if folder.is_dir():
+                folder.rmdir()
+            filled.rename(folder)
+            _sync_directory(folder.parent)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); nothing of it was kept.") from error
+
+
 def json_text(content: object) -> str:
     """The JSON text of all files of this library: indented, without NaN and infinity, which JSON does not know."""
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    try:
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ExpanderError(
+            "A number came out that is not finite, which no file holds; what led to it, such as a rate, is too large."
+        ) from error
 
 
 def write_json(path: Path, content: object) -> None:
@@ -74,6 +100,24 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def write_checked(path: Path, content: Mapping[str, Any]) -> None:
+    """Put the content into a JSON file in one step, with a checksum of it and the file's name for `read_checked`."""
+    write_json(path, {**content, "checksum": _checksum_at(path, content)})
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_checked` wrote, without the checksum; ValueError or RecursionError if it is not that."""
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict) or content.pop("checksum", None) != _checksum_at(path, content):
+        raise ValueError(f"{path} does not match its checksum")
+    return content
+
+
+def _checksum_at(path: Path, content: Mapping[str, Any]) -> str:
+    """Another one also where a sound file took the place of another."""
+    return checksum({"file": path.name, "content": json.loads(json_text(content))})
+
+
 def check_json(value: object, name: str) -> None:
     """Refuse what JSON would change or cannot hold, naming the entry."""
     if isinstance(value, Mapping):
@@ -91,6 +135,32 @@ def check_json(value: object, name: str) -> None:
         raise StorageError(
             f"{name} is a {kind}, but a file holds only strings, numbers, booleans, None, lists and dictionaries."
         )
+
+
+def conforms(value: object, kind: Any) -> bool:
+    """Whether JSON content is of a type: plain, a list, a mapping, a union, or a TypedDict or dataclass of such."""
+    parts = get_args(kind)
+    if kind is Any:
+        return True
+    if get_origin(kind) in (Union, UnionType):
+        return any(conforms(value, part) for part in parts)
+    if is_typeddict(kind) or is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return isinstance(value, dict) and all(name in value and conforms(value[name], hints[name]) for name in hints)
+    if get_origin(kind) in (dict, Mapping):
+        return isinstance(value, dict) and all(conforms(entry, parts[1]) for entry in value.values())
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(conforms(entry, parts[0]) for entry in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind or (value is None and kind is NoneType)
+
+
+class NamedFile(TypedDict):
+    """What a seal says of a file."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +191,8 @@ class SealedFolder:
     """What is said of a file of a schema version that there never was."""
     remedy: str
     """What to do about a file that was edited or damaged."""
+    content: Any = Any
+    """The type of what the seal says, checked when it is read, as far as its reader does not check more."""
 
     def is_at(self, folder: Path) -> bool:
         """Whether the folder holds such content."""
@@ -172,6 +244,8 @@ class SealedFolder:
             sound = False
         if not sound:
             raise self.error(f"{path} does not match its checksum: it was edited or damaged; {self.remedy}.")
+        if not conforms(content, self.content):
+            raise self.error(f"{path} {self.unknown.format(version=repr(version), library=library)}.")
         return content
 
     def read_bytes(self, path: Path) -> bytes:
@@ -185,9 +259,17 @@ class SealedFolder:
         """The content of a file that the seal names, its size (if that is known) and SHA-256 found right."""
         self.check_size(path, size)
         data = self.read_bytes(path)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
+        self._check_digest(path, hashlib.sha256(data).hexdigest(), digest)
         return data
+
+    def check_named(self, path: Path, digest: str, size: int) -> None:
+        """Refuse a file, which may be larger than memory, that is not as the seal says."""
+        self.check_size(path, size)
+        self._check_digest(path, self.sha256_of(path), digest)
+
+    def _check_digest(self, path: Path, found: str, known: str) -> None:
+        if found != known:
+            raise self.error(f"{path} does not match its SHA-256: it was damaged or changed; copy it again.")
 
     def sha256_of(self, path: Path) -> str:
         """The SHA-256 of a file of such a folder, which may be larger than memory."""

@@ -189,13 +189,13 @@ def test_progress_is_told_by_stage():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"k": (0,)}, "Every k must be at least 1"),
+        ({"k": (0,)}, "k must be at least 1"),
         ({"supports": 0}, "supports must be at least 1"),
         ({"tokens": 0}, "tokens must be at least 1"),
         ({"restarts": 0}, "restarts must be at least 1"),
-        ({"delta": 1.0}, "delta must be between 0 and 1"),
+        ({"delta": 1.0}, "delta must be above 0 and below 1"),
         ({"tau": -0.1}, "tau must be from 0"),
-        ({"seed": -1}, "seed must be between 0"),
+        ({"seed": -1}, "seed must be from 0"),
     ],
 )
 def test_impossible_requests_are_refused(change, sentence):

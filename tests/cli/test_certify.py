@@ -42,7 +42,10 @@ def test_the_folder_of_a_run_with_one_autoencoder_will_do(folder, capsys):
     ("arguments", "sentence"),
     [
         (["--json", "certificate.txt"], "certificate.txt must end in .json."),
-        (["--json", "nowhere/certificate.json"], "The folder of nowhere/certificate.json does not exist."),
+        (
+            ["--json", "nowhere/certificate.json"],
+            "nowhere/certificate.json does not exist; make it",
+        ),
         (["--codes", "nowhere"], "nowhere does not exist"),
         (["--k", "99"], "Only 12 columns are not zero, so no code has 99 features."),
     ],

@@ -62,5 +62,5 @@ def test_refusals(run: Path, tmp_path: Path, tiny_model_folder: Path, capsys: py
     assert "give the hookpoint" in refused([*unknown, *prose, *model], capsys)
     assert "32 wide" in refused([*unknown, *prose, *model, "--hookpoint", "layers.1.mlp.up_proj"], capsys)
     assert "ask for fewer" in refused(["finetune", one, "--out", str(tmp_path / "tuned"), "--tokens", "100000"], capsys)
-    assert "already holds" in refused(["finetune", one, "--out", one, *SHORT], capsys)
+    assert "is what is read" in refused(["finetune", one, "--out", one, *SHORT], capsys)
     assert "holds no checkpoint" in refused(["finetune", one, *out, "--resume"], capsys)

@@ -160,7 +160,7 @@ def test_failures_are_one_sentence_without_a_traceback(monkeypatch, capsys, erro
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["study", "planted", "--k", "0"], "k must be between 1"),
+        (["study", "planted", "--k", "0"], "k must be at least 1"),
         (["study", "planted", "--m", "eight"], "--m"),
         (["sing"], "sing"),
     ],

@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Path, tmp_path: Path, capsys: 
     assert "give --judge-model" in refused(capsys, one, "--judge", "http://localhost:1/v1", *SMALL)
     assert "2 other seeds for 1" in refused(capsys, one, "--again", one, "--again", one, *SMALL)
     assert "--signed belongs" in refused(capsys, one, "--signed", *SMALL)
-    assert "At least 1 feature" in refused(capsys, one, "--features", "0")
+    assert "features must be at least 1" in refused(capsys, one, "--features", "0")
     narrow = random(8, hookpoint="layers.1", text=str(run), context=32, bos=False, column="text")
     narrow.save(tmp_path / "narrow")
     known = json.loads((run / "dense-n32-topk3" / "config.json").read_text())["provenance"]["activations"]

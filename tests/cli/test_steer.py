@@ -115,7 +115,7 @@ def test_attribution_of_the_loss(run: Path, capsys: pytest.CaptureFixture[str]) 
         ([], "Say what to explain"),
         (["--loss", "--token", "e"], "Say what to explain"),
         (["--token", "zebra crossing"], "'zebra crossing' is not one token of"),
-        (["--loss", "--top", "0"], "--top must be at least 1, not 0."),
+        (["--loss", "--top", "0"], "top must be at least 1, not 0."),
     ],
 )
 def test_what_cannot_be_attributed(

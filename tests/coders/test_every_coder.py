@@ -17,6 +17,7 @@ from expander_sae.coders import (
     Candidates,
     Coder,
     CoordinateDescent,
+    JumpReLU,
     MatchingPursuit,
     TopK,
     VotingDecoder,
@@ -50,6 +51,7 @@ def gap(dtype: torch.dtype) -> float:
 CASES = [
     Case("topk", lambda signed, _: TopK(K, signed=signed), norm=None),
     Case("batch-topk", lambda signed, _: BatchTopK(K, signed=signed, threshold=0.5), norm=None),
+    Case("jumprelu", lambda signed, _: JumpReLU(signed=signed), norm=None, takes_k=False),
     Case("candidates", lambda signed, _: Candidates(K, 6, signed=signed)),
     Case("matching-pursuit", lambda signed, _: MatchingPursuit(K, signed=signed)),
     Case("omp", lambda signed, _: OMP(K, signed=signed)),

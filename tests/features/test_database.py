@@ -10,15 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OMP
 from expander_sae.errors import ExpanderError
-from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, collect_features, spread_over_frequency
+from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, collect_features
 from expander_sae.features.pairs import CLEAR, LEAST
 from expander_sae.features.schema import BINS, CONTEXTS, FEATURES, GROUPS, arrow_schema
 from expander_sae.features.shards import shard_name
@@ -303,23 +301,3 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
         collect_all(two, store, config=config)
     free(0)
     collect_features(sae, store, out=database.path, name="new", config=config)  # is there already
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    counts=st.lists(st.integers(0, 40), min_size=1, max_size=60),
-    wanted=st.integers(1, 10),
-    least=st.integers(1, 30),
-)
-def test_features_are_spread_from_rare_to_frequent(counts: list[int], wanted: int, least: int) -> None:
-    chosen = spread_over_frequency(np.array(counts), wanted, least=least)
-    allowed = sorted(count for count in counts if count >= least)
-    found = [counts[feature] for feature in chosen]
-    assert len(chosen) == len(set(chosen)) == min(wanted, len(allowed))
-    assert found == sorted(found)
-    assert all(count >= least for count in found)
-    # Between two neighbours lie equally many features, give or take one.
-    if len(allowed) > wanted:
-        share = len(allowed) / wanted
-        for place, count in enumerate(found):
-            assert allowed[int(place * share)] <= count <= allowed[min(len(allowed) - 1, int((place + 1) * share))]

@@ -17,7 +17,7 @@ from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.finetuning import FinetuneConfig, finetune
 from expander_sae.finetuning.learner import Finetuner
 from expander_sae.interventions.replaced import PatchedModel
-from expander_sae.training import CheckpointError, StoppedError, read_metrics
+from expander_sae.training import CheckpointError, read_metrics
 from tests.evaluation.subjects import random
 from tests.training.planted import same_tensors
 
@@ -154,8 +154,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
     [
         ({"tokens": 0}, "tokens must be at least 1"),
         ({"log_every": 0}, "log_every must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above zero"),
-        ({"fvu_weight": -1.0}, "fvu_weight must be at least zero"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"fvu_weight": -1.0}, "fvu_weight must be at least 0"),
         ({"warm_up": 0.6, "decay": 0.6}, "add up to at most 1"),
         ({"betas": (0.9, 1.0)}, "betas must be from 0 to below 1"),
         ({"clip": 0.0}, "clip must be above 0"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -46,7 +45,7 @@ def test_shares_are_percent_and_large_numbers_short() -> None:
     assert [short(number) for number in (0.25, 300_000, 2.6e6, 3e9, 0)] == ["0.25", "300k", "2.6M", "3G", "0"]
 
 
-def test_the_same_chart_is_the_same_file_and_refers_to_nothing_outside(tmp_path: Path) -> None:
+def test_the_same_chart_is_the_same_file_and_refers_to_nothing_outside() -> None:
     picture, again = (
         point_chart(POINTS, Axis("x", log=True), Axis("y")),
         point_chart(POINTS, Axis("x", log=True), Axis("y")),
@@ -55,9 +54,7 @@ def test_the_same_chart_is_the_same_file_and_refers_to_nothing_outside(tmp_path:
     assert picture.svg.startswith("<svg")
     assert not re.findall(r'(?:href|src)="(?!#)', picture.svg)
     assert "DejaVu" not in picture.svg
-    picture.save(tmp_path / "chart")
-    assert (tmp_path / "chart.svg").read_text(encoding="utf-8") == picture.svg
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert picture.png.startswith(b"\x89PNG")
 
 
 def test_a_single_row_of_metrics_can_be_shown() -> None:

@@ -17,7 +17,9 @@ import pytest
 from expander_sae.activations.harvest import TextConfig, harvest
 from expander_sae.activations.models import load_language_model
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.errors import ExpanderError
+from expander_sae.coders import OMP
+from expander_sae.errors import ExpanderError, StoppedError
+from expander_sae.evaluation.quality import HeldOut, QualityConfig, quality_of
 from expander_sae.evaluation.results import NOTHING, Kind
 from expander_sae.reporting.report import csv_of, flat
 from expander_sae.studies import compare, data
@@ -26,7 +28,7 @@ from expander_sae.studies.frontier import CONTESTANTS, compared, run
 from expander_sae.studies.frontier.config import FrontierConfig
 from expander_sae.studies.frontier.contestants import FAMILIES, REFERENCE, Contestant
 from expander_sae.studies.frontier.report import report_of
-from expander_sae.training import StoppedError, Trainee
+from expander_sae.training import Trainee
 from tests.studies.notebook import Notebook
 
 
@@ -58,7 +60,11 @@ def test_every_family_is_there_under_its_coders_and_seeds(config: FrontierConfig
     for row in rows:
         coders.setdefault(str(row.labels["name"]), set()).add(str(row.labels["coder"]))
     for name, found in coders.items():
-        assert found == ({"omp"} if name.startswith("expander") else {"topk", "omp"})
+        usual = (
+            {"topk", "omp"} if name.startswith(("dense n=", "dense rank", "pruned")) else {"topk", "candidates", "omp"}
+        )
+        ours = {"expander": {"omp"}, "readable": {"candidates", "omp"}}
+        assert found == ours.get(name.split()[0], usual)
 
 
 def test_costs_are_those_of_the_form(result: Result) -> None:
@@ -165,7 +171,9 @@ def test_the_report_has_every_number(config: FrontierConfig, result: Result) -> 
         assert (config.out / f"frontier_{name}.png").stat().st_size > 1000
 
 
-def test_inside_a_language_model_what_it_loses_is_measured(tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_inside_a_language_model_what_it_loses_is_measured_and_what_features_tell(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = [json.dumps({"text": f"The river of day {n} was {n % 5} feet high, not {n * n}."}) for n in range(300)]
     (tmp_path / "text.jsonl").write_text("\n".join(lines))
     text = TextConfig(text=str(tmp_path / "text.jsonl"), context=64)
@@ -173,20 +181,34 @@ def test_inside_a_language_model_what_it_loses_is_measured(tiny_model_folder: Pa
     harvest(language_model, ["layers.1"], tokens=600, out=tmp_path / "acts", text=text)
     config = FrontierConfig(
         store=tmp_path / "acts", degrees=(2,), n=32, k=3, batch=64, sub_vectors=(4,), evaluation_tokens=150,
-        out=tmp_path / "out",
+        readability=True, text_tokens=400, features=4, out=tmp_path / "out",
     )  # fmt: skip
+    read, texts = HeldOut.read, list[Any]()
+    monkeypatch.setattr(HeldOut, "read", lambda *rest, **named: texts.append(read(*rest, **named)) or texts[-1])
     result = compared(config, Notebook())
     losses = {(each.labels["name"], each.labels["coder"]): each for each in result.records}
     assert all(each["retention"].kind == Kind.DOCUMENTS for each in losses.values())
     reference, ours = losses[REFERENCE, "topk"], losses["expander d=2", "omp"]
     assert reference["clean"] == ours["clean"]
     assert reference["patched"] != ours["patched"]
-    report_of(result).write(config.out)
+    report = report_of(result)
+    report.write(config.out)
     assert str(tmp_path) not in (config.out / "frontier.json").read_text()
+
+    assert len(texts) == 1
+    found = quality_of(
+        SparseAutoencoder.load(config.out / CONTESTANTS / "seed0-readable-d-2").with_coder(OMP(3)), texts[0],
+        config=QualityConfig(features=4, ranks=False, effects=0),
+    )  # fmt: skip
+    assert losses["readable d=2", "omp"]["token_r2"] == found.measures["token_r2"]
+    assert {"fvu_token_r2", "values_token_r2", "bytes_coherence"} <= report.pictures.keys()
+    assert any("Nothing of as few bytes is better both by FVU and by token R2 than" in each for each in report.findings)
 
     held_out = dataclasses.replace(text, part="held-out")
     harvest(language_model, ["layers.1"], tokens=200, out=tmp_path / "held", text=held_out)
-    elsewhere = dataclasses.replace(config, held_out=tmp_path / "held", out=tmp_path / "without model")
+    elsewhere = dataclasses.replace(
+        config, held_out=tmp_path / "held", readability=False, out=tmp_path / "without model"
+    )
     without = compared(elsewhere, Notebook())
     assert all(each["clean"] is NOTHING for each in without.records)
 
@@ -202,11 +224,31 @@ def test_inside_a_language_model_what_it_loses_is_measured(tiny_model_folder: Pa
         ({"seeds": (1, 1)}, "seeds must be different numbers of at least 0"),
         ({"k": 0}, "k must be at least 1, not 0"),
         ({"fine_tune": 0.0}, "fine_tune must be a share"),
+        ({"labels": (Path(__file__),)}, "give --readability with --labels"),
     ],
 )
 def test_settings_that_cannot_be(config: FrontierConfig, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ExpanderError, match=sentence):
         dataclasses.replace(config, **changes)
+
+
+def test_planted_activations_cannot_be_read(config: FrontierConfig, tmp_path: Path) -> None:
+    here = dataclasses.replace(config, readability=True, out=tmp_path / "refused")
+    with pytest.raises(ExpanderError, match="Planted activations have no text to read; give a store with --store"):
+        run(here, Notebook())
+    assert not here.out.exists()
+
+
+def test_work_is_that_of_the_form_and_the_coder(result: Result) -> None:
+    work = {(row.labels["name"], row.labels["coder"]): row.counts["multiply_adds"] for row in rows_of(result)}
+    m, n, k, d = 96, 64, 3, 6
+    assert work[REFERENCE, "topk"] == work["dense 2 bits", "topk"] == n * m + k * m
+    assert work["readable d=6", "candidates"] == n * d + k * d + 6 * d + sum(
+        step * 3 + step * step for step in (1, 2, 3)
+    )
+    assert work["readable d=6", "omp"] == work["expander d=6", "omp"] > work["readable d=6", "candidates"]
+    assert work["dense n=4", "topk"] == 4 * m + k * m
+    assert work["dense rank 2", "topk"] == round(2 * (n + m) / n) * (n + k)
 
 
 def test_degrees_up_to_the_width_are_refused_before_anything_is_written(config: FrontierConfig, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from expander_sae.evaluation.results import NOTHING, Interval, Kind
 from expander_sae.studies.compare import Record
-from expander_sae.studies.frontier.contestants import EXPANDER, FEWER, PRUNED
-from expander_sae.studies.frontier.report import findings, measures_of, verdict_table, verdicts
+from expander_sae.studies.frontier.contestants import EXPANDER, FEWER, PRUNED, READABLE
+from expander_sae.studies.frontier.report import findings, map_of, measures_of, pictures_of, verdict_table, verdicts
 
 
 def around(value: float, half: float = 0.02) -> Interval:
@@ -77,3 +77,25 @@ def test_sentences_name_who_wins_where() -> None:
 
 def test_without_a_language_model_only_what_was_measured_is_compared() -> None:
     assert [measure.name for measure in measures_of([OURS])] == ["fvu", "never_fired"]
+
+
+def read(record: Record, r2: float) -> Record:
+    """The same with what its features tell a reader."""
+    return record.with_measures({"token_r2": around(r2), "coherence_strongest": around(r2 + 0.1)})
+
+
+def test_readability_is_a_measure_of_who_wins_and_of_what_nothing_beats() -> None:
+    rows = [
+        read(OURS, 0.05),
+        read(row(READABLE, "readable d=7", 1000, 4000, around(0.45)), 0.35),
+        read(row(FEWER, "dense n=9", 1000, 1500, around(0.60)), 0.20),
+        read(row(PRUNED, "pruned d=7", 1000, 4000, around(0.55)), 0.15),
+    ]
+    said = {each.split(":")[0]: each for each in findings(rows)}
+    by_values = said["At equal learned values, by token R2 of features"]
+    assert by_values.endswith("wins at readable d=7; another wins at d=7 (fewer columns).")
+    assert findings(rows)[-1].endswith(
+        "better both by FVU and by token R2 than expander d=7 under omp, readable d=7 under omp, dense n=9 under omp."
+    )
+    assert {"fvu_token_r2", "fvu_coherence", "values_token_r2"} <= pictures_of(rows).keys()
+    assert ">readable expander, omp</text>" in map_of(rows, measures_of(rows)[-1]).svg

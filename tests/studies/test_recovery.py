@@ -15,6 +15,7 @@ import torch
 
 from expander_sae.cli.main import main
 from expander_sae.errors import ExpanderError
+from expander_sae.files import read_checked, write_checked
 from expander_sae.studies import recovery as recovery
 from expander_sae.studies.recovery import (
     CELLS,
@@ -214,7 +215,7 @@ def test_a_certificate_without_its_counts_is_damaged(
     here = dataclasses.replace(config, out=tmp_path / "copy")
     shutil.copytree(config.out, here.out)
     path = here.out / CELLS / "uniform-n60-theory.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "condition": []}))
+    write_checked(path, {**read_checked(path), "condition": []})
     with pytest.raises(ExpanderError, match=r"uniform-n60-theory\.json was edited or damaged"):
         decoded(here, Notebook())
 

@@ -14,6 +14,7 @@ from expander_sae.cli.main import main
 from expander_sae.cli.study import STUDIES
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Interval, Kind
+from expander_sae.files import write_checked
 from expander_sae.reporting.charts import Axis, Point, point_chart
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Cell, Table
@@ -108,7 +109,7 @@ def test_damaged_reports_are_refused(folder: Path) -> None:
     path = folder / "supports.json"
     content = json.loads(path.read_text())
     for part in ("title", "tables", "notes", "pictures", "rows", "intervals"):
-        path.write_text(json.dumps({name: each for name, each in content.items() if name != part}))
+        write_checked(path, {name: each for name, each in content.items() if name not in (part, "checksum")})
         with pytest.raises(ExpanderError, match=r"supports.json was edited or damaged; run its study again"):
             read_reports(folder, NAMES)
 
@@ -128,7 +129,7 @@ def test_nothing_to_bind_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_make_runs_every_study_and_binds_them_all() -> None:
     lines = (Path(__file__).parents[2] / "Makefile").read_text().splitlines()
     commands = [line.split("expander study ", 1)[1].split() for line in lines if "(BIN)/expander study " in line]
-    studies = [name for name in STUDIES if name != "planted"]
+    studies = [name for name in STUDIES if name not in ("planted", "readable")]  # which needs a text
     assert {command[0] for command in commands} == {"page", *studies}
     (bound,) = [" ".join(command) for command in commands if command[0] == "page"]
     assert f"$(addprefix $(RUNS)/,{' '.join(studies)})" in bound

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from expander_sae.activations.models import load_language_model
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.main import main
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StoppedError
 from expander_sae.evaluation import evaluate_activations
 from expander_sae.studies import compare, data
 from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Record
@@ -102,11 +103,11 @@ def test_a_stopped_run_goes_on_at_the_unfinished_pass(
     def stopping(source: Any, configs: Any, **options: Any) -> None:
         asked.append(configs[0].tokens)
         if asked == [512, 1024]:
-            raise training.StoppedError("Stopped after 0 of 1024 tokens.")
+            raise StoppedError("Stopped after 0 of 1024 tokens.", signal.SIGTERM)
         train(source, configs, **options)
 
     monkeypatch.setattr(compare, "train", stopping)
-    with pytest.raises(training.StoppedError, match="the same command goes on from there"):
+    with pytest.raises(StoppedError, match="the same command goes on from there"):
         run(here, Notebook())
     again, _ = compared(here, Notebook())
     assert asked == [512, 1024, 1024]

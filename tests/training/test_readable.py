@@ -121,9 +121,9 @@ def test_the_same_run_twice_is_the_same(signed: bool) -> None:
         ({"latent_bias": False}, "leave tied, latent_bias and unit_norm alone"),
         ({"unit_norm": True}, "leave tied, latent_bias and unit_norm alone"),
         ({"candidates": K - 1}, f"candidates must be at least k = {K}"),
-        ({"refit_share": 1.5}, "must be shares from 0 to 1"),
-        ({"prune_until": -0.5}, "must be shares from 0 to 1"),
-        ({"balance": -1.0}, "balance at least 0"),
+        ({"refit_share": 1.5}, "refit_share must be from 0 to 1"),
+        ({"prune_until": -0.5}, "prune_until must be from 0 to 1"),
+        ({"balance": -1.0}, "balance must be at least 0"),
     ],
     ids=str,
 )

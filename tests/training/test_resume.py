@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from expander_sae.errors import ExpanderError
-from expander_sae.training import CheckpointError, Run, StoppedError, TensorBatches, TrainConfig, read_metrics, train
+from expander_sae.errors import ExpanderError, StoppedError
+from expander_sae.training import CheckpointError, Run, TensorBatches, TrainConfig, read_metrics, train
 from tests.training.child_run import configs
 from tests.training.failing import Failing, fail
 from tests.training.planted import config, planted, same_tensors

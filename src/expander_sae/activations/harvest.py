@@ -28,9 +28,10 @@ from expander_sae.activations.store.manifest import DTYPES
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
 from expander_sae.activations.texts.files import Part
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, at_least, check_fields
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory, check_time
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ class TextConfig:
     """The part of it: one document in twenty is held out for evaluation."""
     column: str = "text"
     """The field or column that holds the text, in files that have several."""
-    context: int = 256
+    context: Count = 256
     """Tokens that the model sees at once, at most."""
     bos: bool = False
     """Put the tokenizer's BOS token in front of every piece; its activation is harvested like any other."""
-    tokens_per_batch: int = 4096
+    tokens_per_batch: Count = 4096
     """Tokens that go through the model together, padding included."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ def plan_harvest(
     }
     # One hookpoint is the store itself; several are folders beside each other.
     paths = {hookpoint: out if len(found) == 1 else out / str(hookpoint).replace(":", "-") for hookpoint in found}
+    place = str(language_model.device)
+    check_time(
+        f"A harvest of {tokens:,} tokens", float(tokens) * language_model.parameters, place, "ask for fewer tokens"
+    )
     needed = sum(bytes_needed(tokens, width[hookpoint], DTYPES[dtype]) for hookpoint in found)
     check_disk(out, needed)
     return HarvestPlan(paths, width, needed)
@@ -157,6 +165,9 @@ def text_batches(language_model: LanguageModel, text: TextConfig) -> Iterator[Ba
             f"The context of {text.context} tokens is longer than the {language_model.context} that "
             f"{language_model.name} was made for."
         )
+    together = 4.0 * text.tokens_per_batch * language_model.width
+    instead = "give fewer --tokens-per-batch"
+    check_memory(f"A batch of {text.tokens_per_batch:,} tokens", together, str(language_model.device), instead)
     found = documents(text.text, part=text.part, column=text.column)
     pieces = tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
     return batches_by_length(pieces, text.tokens_per_batch)

@@ -18,6 +18,7 @@ from expander_sae.activations.windows import Place, Window, WindowedText
 from expander_sae.checks import at_least
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory
 
 WINDOW = 65_536
 """Tokens that are mixed with each other unless asked otherwise; two windows are in memory at a time."""
@@ -52,6 +53,9 @@ class LiveActivations:
         probe = torch.zeros(1, 2, dtype=torch.int64, device=language_model.device)
         self.width = read_activations(language_model.model, found, probe)[found[0]].shape[-1]
         """Size of an activation."""
+        held = (2.0 * window + 2.0 * batch) * self.width * language_model.model.dtype.itemsize
+        what = f"Two windows of {window:,} tokens and a batch of {batch:,}"
+        check_memory(what, held, str(language_model.device), "give a smaller --window or --batch")
         text = pinned_text(text or TextConfig())
         self.language_model, self._hookpoint = language_model, found[0]
         self._batch, self._seed = batch, seed

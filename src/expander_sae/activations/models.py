@@ -14,6 +14,7 @@ import torch
 
 from expander_sae.activations.smollm2 import SHA256, fetch_smollm2, quiet_transformers, smollm2_folder
 from expander_sae.errors import ExpanderError, require
+from expander_sae.means import device_named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,7 +70,7 @@ def load_language_model(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     name, revision = _name_and_revision(os.fspath(name_or_path))
-    place = _device(device)
+    place = device_named(device)
     folder = _folder(name, fetch)
     location, local = (name, False) if folder is None else (str(folder), True)
     with quiet_transformers() if local else nullcontext():
@@ -118,16 +119,6 @@ def cross_entropy(language_model: LanguageModel, text: str) -> float:
     with torch.no_grad():
         logits = language_model.model(input_ids=ids, use_cache=False).logits[0]
     return float(torch.nn.functional.cross_entropy(logits[:-1].float(), ids[0, 1:]))
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device itself, after a tensor could be put there."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ExpanderError(f"The device {str(device)!r} is not available on this machine; try 'cpu'.") from error
 
 
 def _name_and_revision(given: str) -> tuple[str, str | None]:

@@ -85,6 +85,7 @@ class Config:
     coder: Coder
     tied: bool
     latent_bias: bool
+    thresholds: bool
     scale: float
     dtype: torch.dtype
     """The dtype of the biases, and of the values unless they are quantised."""
@@ -101,6 +102,7 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """What config.json holds, without what the folder adds to it."""
         check_json(self.provenance, "provenance")
+        thresholds = {"thresholds": True} if self.thresholds else {}
         return {
             "m": self.dictionary.m,
             "n": self.dictionary.n,
@@ -108,6 +110,7 @@ class Config:
             "coder": coder_to_json(self.coder),
             "tied": self.tied,
             "latent_bias": self.latent_bias,
+            **thresholds,
             "scale": self.scale,
             "dtype": dtype_name(self.dtype),
             "values": self.values,
@@ -137,6 +140,7 @@ class Config:
             coder=parse_coder(fields.inner("coder")),
             tied=fields.take("tied", bool),
             latent_bias=fields.take("latent_bias", bool),
+            thresholds="thresholds" in content and fields.take("thresholds", bool),
             scale=fields.take("scale", float),
             dtype=DTYPES[dtype],
             values=values,
@@ -159,6 +163,8 @@ class Config:
         yield Learned("pre_bias", (self.dictionary.m,), self.dtype)
         if self.latent_bias:
             yield Learned("latent_bias", (self.dictionary.n,), self.dtype)
+        if self.thresholds:
+            yield Learned("thresholds", (self.dictionary.n,), self.dtype)
 
 
 def known_coders() -> dict[str, type[Coder]]:

@@ -23,7 +23,7 @@ from expander_sae.autoencoder.config import (
 )
 from expander_sae.autoencoder.dictionaries import record_of
 from expander_sae.autoencoder.tensors import convert, read, write
-from expander_sae.coders import Candidates, Coder, OneShotCoder
+from expander_sae.coders import Candidates, Coder, JumpReLU, OneShotCoder
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
@@ -37,12 +37,14 @@ class SparseAutoencoder(nn.Module):
     """Writes activations as `W codes + pre_bias`, on activations scaled to a mean norm of sqrt(m).
 
     A one-shot coder (TopK, BatchTopK) reads codes off the encoder: the dictionary itself when `tied`, else a second set
-    of values on the same support, plus the latent bias if there is one; Candidates reads off it which features may fire
-    and fits them to the dictionary. Any other coder works on the dictionary alone.
+    of values on the same support, plus the latent bias if there is one; JumpReLU reads the thresholds too. Candidates
+    reads off the encoder which features may fire and fits them to the dictionary. Any other coder works on the
+    dictionary alone.
     """
 
     pre_bias: nn.Parameter
     latent_bias: nn.Parameter | None
+    thresholds: nn.Parameter | None
     scale: Tensor
 
     def __init__(
@@ -52,6 +54,7 @@ class SparseAutoencoder(nn.Module):
         *,
         tied: bool = True,
         latent_bias: bool = False,
+        thresholds: bool = False,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -59,8 +62,9 @@ class SparseAutoencoder(nn.Module):
         self.untied_encoder = None if tied else copy.deepcopy(dictionary)
         device, dtype = dictionary.device, dictionary.dtype
         self.pre_bias = nn.Parameter(torch.zeros(dictionary.m, device=device, dtype=dtype))
-        zeros = torch.zeros(dictionary.n, device=device, dtype=dtype) if latent_bias else None
-        self.latent_bias = None if zeros is None else nn.Parameter(zeros)
+        for name, wanted in (("latent_bias", latent_bias), ("thresholds", thresholds)):
+            zeros = torch.zeros(dictionary.n, device=device, dtype=dtype) if wanted else None
+            self.register_parameter(name, None if zeros is None else nn.Parameter(zeros))
         self.register_buffer("scale", torch.ones((), device=device))
         self.provenance: dict[str, Any] = dict(provenance or {})
         """Where it comes from (model, hookpoint, text, tokens, metrics, ...); kept in the file."""
@@ -69,8 +73,8 @@ class SparseAutoencoder(nn.Module):
     def learned_values(self) -> int:
         """How many learned numbers there are: dictionary, encoder if it has its own, and biases."""
         blocks = [self.dictionary] if self.untied_encoder is None else [self.dictionary, self.untied_encoder]
-        biases = [self.pre_bias] if self.latent_bias is None else [self.pre_bias, self.latent_bias]
-        return sum(block.learned_values for block in blocks) + sum(bias.numel() for bias in biases)
+        biases = [self.pre_bias, self.latent_bias, self.thresholds]
+        return sum(block.learned_values for block in blocks) + sum(bias.numel() for bias in biases if bias is not None)
 
     @property
     def m(self) -> int:
@@ -121,6 +125,8 @@ class SparseAutoencoder(nn.Module):
     def _encode(self, centred: Float[Tensor, "*batch m"]) -> Codes:
         if isinstance(self.coder, Candidates):
             return self.coder(self.dictionary, centred, self.latent_bias, self.encoder)
+        if isinstance(self.coder, JumpReLU):
+            return self.coder(self.encoder, centred, self.latent_bias, self.thresholds)
         if isinstance(self.coder, OneShotCoder):
             return self.coder(self.encoder, centred, self.latent_bias)
         return self.coder(self.dictionary, centred)
@@ -183,8 +189,17 @@ class SparseAutoencoder(nn.Module):
             raise StorageError(
                 "The encoder has another support than the dictionary, which a file cannot say; give both the same one."
             )
-        latent_bias, kind = self.latent_bias is not None, values or dtype_name(dtype)
-        config = Config(record, self.coder, self.tied, latent_bias, float(self.scale), dtype, kind, self.provenance)
+        config = Config(
+            record,
+            self.coder,
+            tied=self.tied,
+            latent_bias=self.latent_bias is not None,
+            thresholds=self.thresholds is not None,
+            scale=float(self.scale),
+            dtype=dtype,
+            values=values or dtype_name(dtype),
+            provenance=self.provenance,
+        )
         blocks = self.dictionary.named_modules(remove_duplicate=False)
         supports = {
             f"{prefix}.rows".removeprefix("."): block.support
@@ -208,6 +223,7 @@ class SparseAutoencoder(nn.Module):
             config.coder,
             tied=config.tied,
             latent_bias=config.latent_bias,
+            thresholds=config.thresholds,
             provenance=config.provenance,
         )
         with torch.no_grad():
@@ -223,8 +239,9 @@ class SparseAutoencoder(nn.Module):
             for name, tensor in self.untied_encoder.named_parameters(remove_duplicate=False):
                 learned[encoder_name(name)] = tensor
         learned["pre_bias"] = self.pre_bias
-        if self.latent_bias is not None:
-            learned["latent_bias"] = self.latent_bias
+        for name, bias in (("latent_bias", self.latent_bias), ("thresholds", self.thresholds)):
+            if bias is not None:
+                learned[name] = bias
         named = {id(tensor) for tensor in learned.values()}
         others = [name for name, tensor in self.named_parameters() if id(tensor) not in named]
         if others:

@@ -37,7 +37,7 @@ PARTS = {
     "values": ("values", "integers"),
     "scales": ("scales",),
     "rows": ("rows", "remainders", "quotients", "order", "degrees"),
-    "biases": ("bias",),
+    "biases": ("bias", "thresholds"),
 }
 """How the names of the tensors of each part of the file end."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from expander_sae.certificates.progress import Progress, silent
 from expander_sae.certificates.samples import Sets, codes_of_store, random_sets, sets_of_codes
 from expander_sae.certificates.statements import Certificate, Statement
 from expander_sae.certificates.stopping_sets import smallest_stopping_set
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, Range, Seed, check_fields
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import adversarial_expansion
@@ -37,32 +38,23 @@ SUPPORT_ONLY = "everything about supports (theorems 1, 2, 4 and 6)"
 class CertifyConfig:
     """What to certify, and how long to search and to sample."""
 
-    k: tuple[int, ...] = ()
+    k: tuple[Count, ...] = ()
     """Features per token to certify for; by default that of the autoencoder's coder."""
-    supports: int = 1000
+    supports: Count = 1000
     """Uniformly random sets of k features to look at."""
-    tokens: int = 1000
+    tokens: Count = 1000
     """Tokens whose codes to look at."""
-    restarts: int = 100
+    restarts: Count = 100
     """How often each search for bad sets begins anew."""
-    delta: float = 1e-6
+    delta: Annotated[float, Range(above=0, below=1)] = 1e-6
     """The chance of a bad draw that counts as none."""
-    tau: float = 0.01
+    tau: Annotated[float, Range(0, below=1)] = 0.01
     """Values up to this share of their column's norm are near zero."""
-    seed: int = 0
+    seed: Seed = 0
     """The seed of the samples and the searches."""
 
     def __post_init__(self) -> None:
-        for name in ("supports", "tokens", "restarts"):
-            at_least(name, getattr(self, name), 1)
-        if any(k < 1 for k in self.k):
-            raise ExpanderError(f"Every k must be at least 1, not {min(self.k)}.")
-        if not 0 < self.delta < 1:
-            raise ExpanderError(f"delta must be between 0 and 1, not {self.delta}.")
-        if not 0 <= self.tau < 1:
-            raise ExpanderError(f"tau must be from 0 to below 1, not {self.tau}.")
-        if not 0 <= self.seed < 2**32:
-            raise ExpanderError(f"seed must be between 0 and 2**32 - 1, not {self.seed}.")
+        check_fields(self)
 
 
 def certify(

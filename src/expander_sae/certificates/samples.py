@@ -22,6 +22,7 @@ from expander_sae.certificates.progress import Progress
 from expander_sae.certificates.statements import Statement
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory
 
 CONFIDENCE = 0.95
 TOKENS_AT_ONCE = 1024
@@ -64,6 +65,7 @@ class Rate:
 
 def random_sets(features: Int64[NDArray[np.int64], " features"], k: int, number: int, seed: int) -> Sets:
     """Independent uniformly random sets of k of these features, ascending."""
+    check_memory(f"Sets of {k} features, {number:,} of them,", (100.0 + 8 * k) * number, instead="ask for fewer sets")
     generator = np.random.default_rng([seed, k])
     return [np.sort(generator.choice(features, k, replace=False, shuffle=False)) for _ in range(number)]
 

@@ -23,11 +23,11 @@ def smallest_stopping_set(
     candidates = np.flatnonzero(mask.degrees)
     largest, best = min(largest, candidates.size), np.empty(0, dtype=np.int64)
     shuffled = generator.permutation(candidates)
-    endangered = np.resize(shuffled[np.argsort(covers[shuffled], kind="stable")], restarts)
+    endangered = shuffled[np.argsort(covers[shuffled], kind="stable")]
     for restart in range(restarts):
         # Half of the time it may grow past what was found: what is minimal inside is often smaller.
         limit = best.size - 1 if best.size and restart % 4 > 1 else largest
-        start = endangered[restart // 2] if restart % 2 == 0 else int(generator.choice(candidates))
+        start = endangered[restart // 2 % endangered.size] if restart % 2 == 0 else int(generator.choice(candidates))
         grown = _grow(mask.rows, mask.starts, mask.features, start, limit, int(generator.integers(1 << 31)))
         remaining = mask.remaining(np.sort(grown))
         if remaining.size:

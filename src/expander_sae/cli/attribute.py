@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.table import Table
 
+from expander_sae.checks import Count
 from expander_sae.cli.inputs import autoencoder_in, hookpoint_of, language_model_of
 from expander_sae.console import terminal, waiting
 from expander_sae.errors import ExpanderError
@@ -39,7 +40,7 @@ class Attribute:
     """A token to compare it with."""
     loss: bool = False
     """Explain the cross-entropy of the text instead."""
-    top: int = 20
+    top: Count = 20
     """Firings to take away and to list."""
     model: str | None = None
     """smollm2, the folder of a model, or a name on the Hugging Face hub; that of the training by default."""
@@ -53,8 +54,6 @@ class Attribute:
 
         if self.loss == (self.token is not None) or (self.other is not None and self.token is None):
             raise ExpanderError('Say what to explain: --token " Paris", with --other " Rome" if you like, or --loss.')
-        if self.top < 1:
-            raise ExpanderError(f"--top must be at least 1, not {self.top}.")
         sae = autoencoder_in(self.run_folder)
         hookpoint = hookpoint_of(sae, self.hookpoint)
         language_model = language_model_of({self.run_folder.name: sae}, self.model)

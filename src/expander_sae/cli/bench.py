@@ -1,22 +1,20 @@
 """`expander bench`: the table of ratios, on this machine."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, File
 from expander_sae.console import terminal, waiting
-from expander_sae.errors import ExpanderError
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measure speed, size and memory against dense torch, torch CSR and scikit-learn, as ratios on this machine."""
 
-    repeats: int = 7
+    repeats: Count = 7
     """Timed runs of each contestant; the median counts."""
-    json: Path | None = None
+    json: File | None = None
     """Also write the results to this file."""
-    markdown: Path | None = None
+    markdown: File | None = None
     """Also write the table to this file."""
 
     def run(self) -> None:
@@ -25,10 +23,6 @@ class Bench:
         from expander_sae.benchmarking.measure import describe_machine
         from expander_sae.benchmarking.results import as_json, as_markdown, as_table
 
-        at_least("repeats", self.repeats, 1)
-        for path in (self.json, self.markdown):
-            if path is not None and not path.absolute().parent.is_dir():
-                raise ExpanderError(f"The folder of {path} does not exist.")
         results, machine = [], describe_machine()
         for name, run in cases(self.repeats):
             with waiting(f"measuring {name}"):

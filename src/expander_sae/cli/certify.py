@@ -8,6 +8,7 @@ import tyro
 
 from expander_sae.activations.store import Store
 from expander_sae.certificates import CertifyConfig, as_text, certify
+from expander_sae.checks import File
 from expander_sae.cli.inputs import autoencoder_in
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
@@ -27,7 +28,7 @@ class Certify:
     codes: Path | None = None
     """A store of activations; the codes of some of its tokens are looked at."""
     config: Annotated[CertifyConfig, tyro.conf.arg(name="")] = field(default_factory=CertifyConfig)
-    json: Path | None = None
+    json: File | None = None
     """Also write everything to this .json file."""
     progress: bool = True
     """Show a live line."""
@@ -52,5 +53,3 @@ def _check_writable(path: Path) -> None:
     """Refuse a file that could not be written, before the work is done."""
     if path.suffix != ".json":
         raise ExpanderError(f"{path} must end in .json.")
-    if not path.absolute().parent.is_dir():
-        raise ExpanderError(f"The folder of {path} does not exist.")

@@ -38,6 +38,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "Files": {
         "info": "what an autoencoder on disk is",
         "compress": "an autoencoder in fewer bytes",
+        "export": "an autoencoder as SAELens, sparsify or dictionary_learning load it",
+        "import": "an autoencoder out of their folders",
     },
 }
 
@@ -46,13 +48,13 @@ NAMES = [name for group in GROUPS.values() for name in group]
 
 def run(name: str, arguments: Sequence[str]) -> None:
     """Do what a command is asked to do: its class says by its fields what can be asked, its `main` reads it itself."""
-    import tyro
-
     module = import_module(f"expander_sae.cli.{name}")
     if hasattr(module, "main"):
         module.main(arguments)
     else:
-        tyro.cli(getattr(module, name.capitalize()), prog=f"expander {name}", args=arguments).run()
+        from expander_sae.cli.asking import asked_for
+
+        asked_for(getattr(module, name.capitalize()), f"expander {name}", arguments).run()
 
 
 def overview() -> str:

@@ -9,6 +9,7 @@ import tyro
 from rich.table import Table
 
 from expander_sae.autoencoder import Compression, compress
+from expander_sae.checks import AutoencoderFolder
 from expander_sae.console import terminal
 
 
@@ -18,7 +19,7 @@ class Compress:
 
     path: tyro.conf.Positional[Path]
     """The folder of the autoencoder, which stays as it is."""
-    out: tyro.conf.Positional[Path]
+    out: tyro.conf.Positional[AutoencoderFolder]
     """The folder of the smaller one."""
     values: Literal["int8", "int4"] = "int8"
     """What dictionary and encoder are stored in, with a scale of one byte per column."""

@@ -8,7 +8,7 @@ import tyro
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import at_least
+from expander_sae.checks import AutoencoderFolder, Count
 from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.training import cut, energies
@@ -28,18 +28,15 @@ class Cut:
     """The folder of the autoencoder, which stays as it is."""
     store: tyro.conf.Positional[Path]
     """The folder of a store of activations, such as the one it was trained on."""
-    out: Path
+    out: AutoencoderFolder
     """The folder of the smaller one."""
-    d: int
+    d: Count
     """Learned values per column, on average."""
-    tokens: int = 16_384
+    tokens: Count = 16_384
     """Activations to code, from the start of the store."""
 
     def run(self) -> None:
         """Cut, write, and say how many values are left."""
-        at_least("tokens", self.tokens, 1)
-        if self.out.resolve() == self.path.resolve():
-            raise ExpanderError(f"{self.out} would replace the autoencoder by one that knows less; choose another.")
         sae, store = SparseAutoencoder.load(self.path), Store.open(self.store)
         if store.width != sae.m:
             raise ExpanderError(f"{self.store} has activations of width {store.width}, not {sae.m}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from expander_sae.checks import PageFolder
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
 
@@ -20,7 +21,7 @@ class Dashboard:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The folder of an autoencoder, or of two."""
-    out: Path | None = None
+    out: PageFolder | None = None
     """The folder to write; by default RUN/dashboard."""
     measures: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """A .json file of `expander eval` or `expander quality`, for the overview; may be given several times."""

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import tyro
-
+from expander_sae.cli.asking import asked_for
 from expander_sae.cli.study import answer
 from expander_sae.console import terminal
 from expander_sae.files import replace_file
@@ -17,7 +16,7 @@ PAGE = "report.html"
 
 def main(arguments: Sequence[str]) -> None:
     """Announce the stages, print the table and what it says, say where the page is."""
-    config = tyro.cli(DemoConfig, prog="expander demo", args=arguments)
+    config = asked_for(DemoConfig, "expander demo", arguments)
     console = terminal()
     report = answer(run, config, console)
     replace_file(config.out / PAGE, page_of([report], report.title).encode())

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from expander_sae.activations.texts.files import Part
+from expander_sae.checks import Count, File
 from expander_sae.cli.inputs import coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
 
@@ -29,11 +30,11 @@ class Eval:
     """The part of the text: one document in twenty is held out."""
     column: str | None = None
     """The field or column that holds the text."""
-    context: int | None = None
+    context: Count | None = None
     """Tokens that the model sees at once, at most."""
     bos: bool | None = None
     """Put the tokenizer's BOS token in front of every piece; it is passed through."""
-    tokens: int = 50_000
+    tokens: Count = 50_000
     """Tokens to evaluate on."""
     coder: str | None = None
     """Measure under this coder instead of each autoencoder's own: omp:32, mp:32, topk:16, fista:0.1, ..."""
@@ -42,7 +43,7 @@ class Eval:
     reference: str | None = None
     """The autoencoder whose recovered loss the others retain a share of; by default the one dense dictionary with the
     n and k of a sparse one."""
-    out: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    out: tyro.conf.UseAppendAction[tuple[File, ...]] = ()
     """Also write the results to this .json or .csv file; may be given several times."""
 
     def run(self) -> None:

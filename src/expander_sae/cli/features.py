@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from expander_sae.activations.texts.files import Part
+from expander_sae.checks import Count, DatabaseFolder, PageFolder
 from expander_sae.cli.inputs import language_model_of
 from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.errors import ExpanderError
@@ -41,15 +42,15 @@ class Features:
     """The part of the text: one document in twenty is held out."""
     column: str | None = None
     """The field or column that holds the text."""
-    context: int | None = None
+    context: Count | None = None
     """Tokens that the model sees at once, at most."""
     bos: bool | None = None
     """Put the tokenizer's BOS token in front of every piece."""
-    out: Path | None = None
+    out: DatabaseFolder | None = None
     """The folder of the database, of one autoencoder."""
-    neuronpedia: Path | None = None
+    neuronpedia: PageFolder | None = None
     """Also write what Neuronpedia imports to a folder of the model inside this one."""
-    delphi: Path | None = None
+    delphi: PageFolder | None = None
     """Also write the cache that delphi explains features from into this folder."""
     config: tyro.conf.OmitArgPrefixes[FeaturesConfig] = field(default_factory=FeaturesConfig)
 

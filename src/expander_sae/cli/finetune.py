@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from expander_sae.activations.texts.files import Part
+from expander_sae.checks import AutoencoderFolder, Count
 from expander_sae.cli.inputs import autoencoder_in, language_model_of
 from expander_sae.console import terminal
 from expander_sae.finetuning import FinetuneConfig, FinetuneRun, finetune
@@ -21,7 +22,7 @@ class Finetune:
 
     path: tyro.conf.Positional[Path]
     """The folder of the autoencoder, which stays as it is."""
-    out: Path
+    out: AutoencoderFolder
     """The folder for the fine-tuned one, its metrics and the checkpoint."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")] = field(default_factory=FinetuneConfig)
     model: str | None = None
@@ -34,7 +35,7 @@ class Finetune:
     """The part of the text: one document in twenty is held out."""
     column: str | None = None
     """The field or column that holds the text."""
-    context: int | None = None
+    context: Count | None = None
     """Tokens that the model sees at once, at most."""
     bos: bool | None = None
     """Put the tokenizer's BOS token in front of every piece; it is passed through."""

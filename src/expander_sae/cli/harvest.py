@@ -1,7 +1,6 @@
 """`expander harvest`: activations of a language model, on disk."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import tyro
 from rich.filesize import decimal
@@ -9,6 +8,7 @@ from rich.filesize import decimal
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.store import Store
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
+from expander_sae.checks import Count, StoreFolder
 from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.distribution import joined
 
@@ -23,15 +23,15 @@ class Harvest:
 
     model: tyro.conf.Positional[str]
     """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
-    out: Path
+    out: StoreFolder
     """The folder of the store; with several hookpoints, of a store for each."""
     hookpoint: tuple[str, ...] = ("layers.12",)
     """Modules to read, as patterns over their names; :input behind a name reads what goes into the module."""
-    tokens: int = 600_000
+    tokens: Count = 600_000
     """Tokens to keep."""
     dtype: str = "float16"
     """How activations are stored: float16 or bfloat16."""
-    tokens_per_shard: int = TOKENS_PER_SHARD
+    tokens_per_shard: Count = TOKENS_PER_SHARD
     """Tokens of a file; a killed harvest loses the file that was not finished."""
     text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
 

@@ -4,20 +4,25 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn
 
 from expander_sae.cli.commands import NAMES, overview, run
 from expander_sae.cli.process import prepare_process
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StoppedError
+from expander_sae.means import is_out_of_memory
 from expander_sae.version import __version__
 
 FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 """Exit statuses: a sentence was printed; the command line is wrong; after Ctrl-C; whoever read the output has gone."""
+BY_SIGNAL = 128
+"""What a shell adds to the number of the signal that ended a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure that a user can cause is one sentence and an exit status."""
+    _open_closed_streams()
     try:
         try:
             _call(sys.argv[1:] if arguments is None else list(arguments))
@@ -27,14 +32,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
         _end(INTERRUPTED, "Interrupted.")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(PIPE_CLOSED)
+    except StoppedError as error:
+        _end(BY_SIGNAL + error.signal, str(error))
     except ExpanderError as error:
         _end(FAILED, str(error))
     except OSError as error:
+        _drop_output()  # which may be what cannot be written
         _end(FAILED, f"{error.strerror}: {error.filename}." if error.filename else f"{error}.")
-    except MemoryError:
-        _end(FAILED, "There is not enough memory for this; ask for fewer features, tokens or values per column.")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        _end(FAILED, f"There is not enough memory for this{f' ({reason})' if reason else ''}; ask for less of it.")
+
+
+def _open_closed_streams() -> None:
+    """Write to nowhere instead of to a stream that was closed before the command began."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  as long as the process lives
+
+
+def _drop_output() -> None:
+    """Let nothing more be written, not even what Python still holds when it ends."""
+    with suppress(OSError, ValueError):  # a test's output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _call(arguments: list[str]) -> None:

@@ -7,6 +7,8 @@ import io
 import os
 import sys
 
+from expander_sae.means import DAYS
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Of glibc's mallopt."""
 
@@ -16,6 +18,12 @@ def prepare_process() -> None:
     yield_idle_threads()
     keep_memory()
     write_any_name()
+    end_within_a_day()
+
+
+def end_within_a_day() -> None:
+    """Refuse work that would take more than a day, unless the user has said how many it may take."""
+    os.environ.setdefault(DAYS, "1")
 
 
 def yield_idle_threads() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from expander_sae.activations.texts.files import Part
+from expander_sae.checks import Count, CountOrNone, PageFolder
 from expander_sae.cli.inputs import autoencoder_in, coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
@@ -34,7 +35,7 @@ class Quality:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders that `expander train` wrote, of one autoencoder or of several."""
-    out: Path | None = None
+    out: PageFolder | None = None
     """A folder for tables, pictures and the page. What was measured is kept there, and running it again goes on."""
     model: str | None = None
     """smollm2, the folder of a model, or a name on the Hugging Face hub."""
@@ -46,11 +47,11 @@ class Quality:
     """The part of the text: one document in twenty is held out."""
     column: str | None = None
     """The field or column that holds the text."""
-    context: int | None = None
+    context: Count | None = None
     """Tokens that the model sees at once, at most."""
     bos: bool | None = None
     """Put the tokenizer's BOS token in front of every piece; it is not measured."""
-    tokens: int = 50_000
+    tokens: Count = 50_000
     """Tokens to measure on."""
     coder: str | None = None
     """Measure under this coder instead of each autoencoder's own: omp:32, mp:32, topk:16, fista:0.1, ..."""
@@ -59,7 +60,7 @@ class Quality:
     labels: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """A JSONL file of {"text": ..., "spans": [[begin, end, label], ...]} with labels for the documents of the text; may
     be given several times. Give it as --text too, with --part all."""
-    sequences: int = 0
+    sequences: CountOrNone = 0
     """Tasks of the package sae-probes (pip install --no-deps sae-probes) to draw: texts with a label each."""
     again: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """The folder of the same training from another seed, for the first run, then for the second, ...: which features
@@ -69,7 +70,7 @@ class Quality:
     environment variable EXPANDER_JUDGE_KEY may hold its key."""
     judge_model: str = ""
     """What that model is called there."""
-    judge_features: int = 25
+    judge_features: Count = 25
     """Features of every dictionary that it judges."""
     config: tyro.conf.OmitArgPrefixes[QualityConfig] = field(default_factory=QualityConfig)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.table import Table
 
-from expander_sae.checks import a_feature
+from expander_sae.checks import Count, Seed, Weight, a_feature
 from expander_sae.cli.inputs import autoencoder_in, hookpoint_of, language_model_of
 from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
@@ -49,11 +49,11 @@ class Steer:
     """Strengths are activations as they are, not multiples of the feature's largest."""
     drop_error: bool = False
     """Put the dictionary's reconstruction in the place of the activations, instead of changing them."""
-    tokens: int = 40
+    tokens: Count = 40
     """Tokens to write."""
-    temperature: float = 0.0
+    temperature: Weight = 0.0
     """0 always takes the likeliest token."""
-    seed: int = 0
+    seed: Seed = 0
     """Of what is drawn at a temperature above 0."""
     model: str | None = None
     """smollm2, the folder of a model, or a name on the Hugging Face hub; that of the training by default."""

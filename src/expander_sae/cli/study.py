@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
+from expander_sae.checks import File
+from expander_sae.cli.asking import asked_for
 from expander_sae.console import Announcer, terminal
 from expander_sae.errors import ExpanderError
 
@@ -23,6 +25,7 @@ STUDIES = {
     "frontier": "What does a dictionary keep, at equal learned values or bytes, beside dense ones made smaller?",
     "supports": "Does it matter where the values of a column are, or only how many there are?",
     "amortisation": "How much of what small dictionaries lose is the encoder's, and not the dictionary's?",
+    "readable": "What makes features tell a reader something: coder, degree, rows or training objective?",
     "recovery": "How many active features can every coder find exactly, and what does theory say?",
     "coding": "Is it the encoder that fails or the dictionary, where true codes and columns are known?",
     "scaling": "What do more features, active features, values per column and tokens buy?",
@@ -44,7 +47,7 @@ class Page:
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Folders that `expander study NAME` finished, in the order of the page."""
-    out: Path = Path("report.html")
+    out: File = Path("report.html")
     """The page."""
     title: str = "Studies of expander dictionaries"
     """What stands over it."""
@@ -58,7 +61,6 @@ class Page:
         if not self.folders:
             raise ExpanderError("There is nothing to bind; give at least one folder of a finished study.")
         reports = [report for folder in self.folders for report in read_reports(folder, [*STUDIES, "demo"])]
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, page_of(reports, self.title).encode())
         terminal().print(f"{len(reports)} reports are in {self.out}.", soft_wrap=True)
 
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         _list_studies()
         sys.exit(0 if arguments else MISUSED)
     elif name == PAGE:
-        tyro.cli(Page, prog=f"expander study {PAGE}", args=rest).run()
+        asked_for(Page, f"expander study {PAGE}", rest).run()
     elif name in STUDIES:
         _run(name, rest)
     else:
@@ -87,7 +89,7 @@ def _list_studies() -> None:
 def _run(name: str, arguments: Sequence[str]) -> None:
     """Carry out a study and say where its report is."""
     study: Study[Any] = import_module(f"expander_sae.studies.{name}").STUDY
-    config = tyro.cli(study.config, prog=f"expander study {name}", args=arguments)
+    config = asked_for(study.config, f"expander study {name}", arguments)
     console = terminal()
     report = answer(study.run, config, console)
     path = config.out / f"{report.name}.md"

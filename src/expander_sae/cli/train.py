@@ -12,6 +12,7 @@ from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.live import WINDOW, LiveActivations
 from expander_sae.activations.models import load_language_model, name_of
 from expander_sae.activations.store import Store
+from expander_sae.checks import AutoencoderFolder, Count, CountOrNone
 from expander_sae.console import terminal
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
@@ -26,7 +27,7 @@ class Live:
     """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
     hookpoint: str = "layers.12"
     """Module to read; :input behind the name reads what goes into it."""
-    window: int = WINDOW
+    window: Count = WINDOW
     """Tokens that are mixed with each other; two windows are in memory at a time."""
     text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
 
@@ -42,7 +43,7 @@ class Train:
 
     store: tyro.conf.Positional[Path | None] = None
     """The folder that `expander harvest` filled; none with --model."""
-    out: Path
+    out: AutoencoderFolder
     """The folder for the autoencoder, its metrics and the checkpoint."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     live: Annotated[Live, tyro.conf.arg(name="")] = field(default_factory=Live)
@@ -51,9 +52,9 @@ class Train:
     with as many learned values as the first one."""
     resume: bool = False
     """Go on from the checkpoint in the folder."""
-    ce_every: int = 0
+    ce_every: CountOrNone = 0
     """Measure the language model's loss under each dictionary after every so many tokens; 0 for never."""
-    ce_tokens: int = 8192
+    ce_tokens: Count = 8192
     """Tokens of held-out text that it is measured on."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl."""
@@ -94,10 +95,6 @@ class Train:
             raise ExpanderError(
                 "A store has its hookpoint and its text already; leave --hookpoint, --window and the options of the "
                 "text off, or train with --model."
-            )
-        if self.ce_every < 0 or self.ce_tokens < 1:
-            raise ExpanderError(
-                f"ce_every must be at least 0 and ce_tokens at least 1, not {self.ce_every} and {self.ce_tokens}."
             )
 
     def _source(self) -> Store | LiveActivations:

@@ -3,9 +3,11 @@
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from expander_sae.checks import Range
 from expander_sae.cli.inputs import autoencoder_in, hookpoint_of, language_model_of
 from expander_sae.console import LiveLines, terminal
 
@@ -24,7 +26,7 @@ class View:
     """smollm2, the folder of a model, or a name on the Hugging Face hub; that of the training by default."""
     hookpoint: str | None = None
     """Where in the model the dictionary belongs; where it was trained by default."""
-    port: int = 0
+    port: Annotated[int, Range(0, 65535)] = 0
     """The port to serve on; any free one by default."""
     open: bool = True
     """Open the page in a browser."""

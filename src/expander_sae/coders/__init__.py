@@ -5,6 +5,7 @@ from expander_sae.coders.basis_pursuit import BasisPursuit
 from expander_sae.coders.candidates import Candidates
 from expander_sae.coders.coordinate_descent import CoordinateDescent
 from expander_sae.coders.fista import FISTA
+from expander_sae.coders.jumprelu import JumpReLU
 from expander_sae.coders.pursuit import OMP, MatchingPursuit
 from expander_sae.coders.ssmp import SSMP
 from expander_sae.coders.thresholding import HTP, NIHT
@@ -22,6 +23,7 @@ __all__ = [
     "Candidates",
     "Coder",
     "CoordinateDescent",
+    "JumpReLU",
     "MatchingPursuit",
     "OneShotCoder",
     "TopK",

@@ -11,6 +11,7 @@ from expander_sae.dictionaries.codes import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.inputs import check_finite
+from expander_sae.means import check_memory
 
 
 class DenseDictionary(Dictionary):
@@ -33,6 +34,8 @@ class DenseDictionary(Dictionary):
             raise ExpanderError(f"A dictionary needs a width and a number of features of at least 1, not {m} and {n}.")
         self.m, self.n = m, n
         if values is None:
+            # The random numbers, and the columns of unit norm that are made of them.
+            check_memory(f"A dense dictionary of {n:,} columns of {m:,} values", 8.0 * n * m, instead="give fewer")
             values = nn.functional.normalize(torch.randn(n, m, generator=generator), dim=1)
         if tuple(values.shape) != (n, m):
             raise ExpanderError(f"values must be [{n}, {m}], one row per column of W, not {list(values.shape)}.")

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     SEEDS = "95 % over seeds (Student)"
     LEAST_AND_MOST = "least and most over seeds"
     HULL = "hull of the 95 % intervals over documents of all seeds"
+    HULL_OF_FEATURES = "hull of the 95 % intervals over features and documents of all seeds"
     BINOMIAL = "95 % of a binomial share (Clopper-Pearson)"
     CROSSING = "where 95 % binomial intervals (Clopper-Pearson) fall through one half"
     FIT = "95 % of fits to redrawn cells"

@@ -6,7 +6,6 @@ One pass encodes a text; everything else is read out of the codes, a few thousan
 from expander_sae.features.collect import FeaturesConfig, collect_all, collect_features
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase
 from expander_sae.features.source import ReadText, StoredText
-from expander_sae.features.statistics import spread_over_frequency
 
 __all__ = [
     "DatabaseInfo",
@@ -16,5 +15,4 @@ __all__ = [
     "StoredText",
     "collect_all",
     "collect_features",
-    "spread_over_frequency",
 ]

@@ -18,7 +18,7 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import Store, Tokens, check_disk
 from expander_sae.activations.texts.spelling import Spelling
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, CountOrNone, check_fields
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError, require
 from expander_sae.evaluation.autoencoders import check_width
@@ -52,19 +52,19 @@ features of it, and out of how many."""
 class FeaturesConfig:
     """What is kept of every feature."""
 
-    tokens: int = 500_000
+    tokens: Count = 500_000
     """Tokens of the text to look at."""
-    strongest: int = 20
+    strongest: Count = 20
     """Strongest contexts of a feature, each of another document."""
-    drawn: int = 5
+    drawn: CountOrNone = 5
     """Contexts from each quarter of its activations, and as many from all of its firings."""
-    around: int = 16
+    around: CountOrNone = 16
     """Tokens on each side of a context."""
-    related: int = 10
+    related: Count = 10
     """Features listed that fire together with it, and as many that fire instead of it."""
-    nearest: int = 10
+    nearest: CountOrNone = 10
     """Features listed whose columns are nearest; 0 for none, which a million features are described faster with."""
-    lens: int = 10
+    lens: CountOrNone = 10
     """Tokens listed that it makes likelier, and as many that it makes less likely; 0 for none."""
     readability: bool = True
     """Measure what the identity of the token explains of each feature, and how pure its strongest contexts are."""
@@ -72,10 +72,7 @@ class FeaturesConfig:
     """Keep the codes of the text, too, which another description or another format can be made of without the model."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "strongest", "related"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("drawn", "around", "nearest", "lens"):
-            at_least(name, getattr(self, name), 0)
+        check_fields(self)
 
 
 def collect_features(
@@ -142,15 +139,15 @@ class _Collection:
         if not DATABASE.is_at(folder):
             return new
         there = DATABASE.read(folder)
-        differing = [key for key, value in identity.items() if there["identity"][key] != value]
+        differing = [key for key, value in identity.items() if there["identity"].get(key) != value]
         same = there["settings"] == asdict(config)
-        if differing or (there["complete"] and not same and not there["settings"]["keep_codes"]):
+        if differing or (there["complete"] and not same and not there["settings"].get("keep_codes")):
             what = " and ".join(differing) or "settings, and its codes were not kept"
             raise ExpanderError(
                 f"{folder} holds a feature database of other {what}; choose another folder with --out, or delete it."
             )
         for file, known in there["files"].items():
-            DATABASE.check_size(folder / file, known["bytes"])
+            DATABASE.check_named(folder / file, known["sha256"], known["bytes"])
         return replace(new, files=there["files"], encoded=there["encoded"], complete=there["complete"] and same)
 
     @property

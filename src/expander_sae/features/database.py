@@ -18,6 +18,7 @@ from expander_sae.checks import a_feature
 from expander_sae.errors import ExpanderError, require
 from expander_sae.features.schema import CONTEXTS_FILE, DATABASE, FEATURES_FILE
 from expander_sae.features.shards import Shard, open_shards
+from expander_sae.files import NamedFile, conforms
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,11 +66,12 @@ class DatabaseInfo:
 class FeatureDatabase:
     """A finished database, read a few features at a time; whatever is asked for comes from the two Parquet files."""
 
-    def __init__(self, path: Path, info: DatabaseInfo, codes: list[str], checksum: str) -> None:
-        self.path, self.info = path, info
+    def __init__(self, path: Path, info: DatabaseInfo, files: Mapping[str, NamedFile], checksum: str) -> None:
+        """`files` says of every file how many `bytes` it has, and their `sha256`."""
+        self.path, self.info, self._files = path, info, files
         self.checksum = checksum
         """Another one for every other content."""
-        self.codes = codes
+        self.codes = [name for name in files if name.startswith("codes-")]
         """Names of the files of codes in the order of the text; none if they were not kept."""
         self._features: pyarrow.Table | None = None
         self._contexts: pyarrow.parquet.ParquetFile | None = None
@@ -90,8 +92,9 @@ class FeatureDatabase:
             )
         for name, known in content["files"].items():
             DATABASE.check_size(folder / name, known["bytes"])
-        codes = [name for name in content["files"] if name.startswith("codes-")]
-        return cls(folder, DatabaseInfo.from_json(content), codes, content["checksum"])
+        if not (conforms(content, DatabaseInfo) and {FEATURES_FILE, CONTEXTS_FILE} <= content["files"].keys()):
+            raise ExpanderError(f"{folder / DATABASE.seal} {DATABASE.unknown}.")
+        return cls(folder, DatabaseInfo.from_json(content), content["files"], content["checksum"])
 
     def check(self, sae: SparseAutoencoder) -> None:
         """Refuse another autoencoder than the one whose features these are."""
@@ -106,7 +109,7 @@ class FeatureDatabase:
         if self._features is None:
             from pyarrow import parquet
 
-            self._features = parquet.read_table(self.path / FEATURES_FILE)
+            self._features = parquet.read_table(self._verified(FEATURES_FILE))
         return self._features
 
     def feature(self, number: int) -> dict[str, Any]:
@@ -140,13 +143,19 @@ class FeatureDatabase:
 
     def shards(self) -> list[Shard]:
         """The codes of the text; none if they were not kept."""
-        return open_shards([self.path / name for name in self.codes])
+        return open_shards([self._verified(name) for name in self.codes])
+
+    def _verified(self, name: str) -> Path:
+        """One of its files, which was found to be as it was written."""
+        known = self._files[name]
+        DATABASE.check_named(self.path / name, known["sha256"], known["bytes"])
+        return self.path / name
 
     def _contexts_file(self) -> pyarrow.parquet.ParquetFile:
         if self._contexts is None:
             from pyarrow import parquet
 
-            self._contexts = parquet.ParquetFile(self.path / CONTEXTS_FILE)
+            self._contexts = parquet.ParquetFile(self._verified(CONTEXTS_FILE))
         return self._contexts
 
     def _ranges(self) -> Iterator[tuple[int, int]]:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from expander_sae.errors import ExpanderError
-from expander_sae.files import SealedFolder
+from expander_sae.files import NamedFile, SealedFolder
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+class Content(TypedDict):
+    """What database.json says from the first moment on; of a complete one it says more."""
+
+    identity: dict[str, Any]
+    settings: dict[str, Any]
+    encoded: bool
+    complete: bool
+    files: dict[str, NamedFile]
+
 
 DATABASE = SealedFolder(
     seal="database.json",
@@ -24,6 +35,7 @@ DATABASE = SealedFolder(
     newer="was written by a newer expander-sae ({library}); update expander-sae to read it",
     unknown="describes no feature database that this version can read; run `expander features` again in a new folder",
     remedy="delete the folder and run `expander features` again",
+    content=Content,
 )
 FOLDER = "features"
 """The folder of the database inside that of its autoencoder, unless another is named."""

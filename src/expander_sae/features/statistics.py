@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expander_sae.checks import at_least
 from expander_sae.features.schema import BINS, RARE
 from expander_sae.features.shards import Block, Text
 
@@ -15,18 +14,6 @@ from expander_sae.features.shards import Block, Text
 def statuses(fired: NDArray[np.int64]) -> NDArray[np.str_]:
     """Of every feature: alive, rare or dead."""
     return np.where(fired == 0, "dead", np.where(fired < RARE, "rare", "alive"))
-
-
-def spread_over_frequency(fired: NDArray[np.int64], wanted: int, *, least: int = 20) -> list[int]:
-    """At most `wanted` features from rare to frequent, evenly spaced in rank among those that fired `least` times."""
-    at_least("wanted", wanted, 1)
-    at_least("least", least, 1)
-    features = np.flatnonzero(fired >= least)
-    ranked = features[np.argsort(fired[features], kind="stable")]
-    places = np.arange(len(ranked))
-    if len(ranked) > wanted:
-        places = ((np.arange(wanted) + 0.5) * len(ranked) / wanted).astype(np.int64)
-    return [int(feature) for feature in ranked[places]]
 
 
 def statistics(block: Block, text: Text, tokens: int) -> dict[str, Any]:

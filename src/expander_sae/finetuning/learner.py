@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -20,7 +19,7 @@ from expander_sae.activations.harvest import TextConfig, origin_at
 from expander_sae.activations.hookpoints import read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, Decay, Positive, Seed, Share, Weight, check_fields
 from expander_sae.coders import OMP, Candidates, OneShotCoder
 from expander_sae.console import waiting
 from expander_sae.distribution import Group
@@ -31,6 +30,7 @@ from expander_sae.evaluation.text import Part, Passage, TextActivations
 from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.interventions.replaced import PatchedModel
+from expander_sae.means import check_memory, check_time
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
 from expander_sae.training.config import check_schedule
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
@@ -46,39 +46,32 @@ SHOWN = (Shown("KL", "kl", ".3f"), FVU)
 class FinetuneConfig:
     """How a trained dictionary is fine-tuned."""
 
-    tokens: int = 30_000
+    tokens: Count = 30_000
     """Tokens to learn from, drawn from all over the first 2 million of the text."""
-    batch: int = 1024
+    batch: Count = 1024
     """Tokens per step, padding included; at least as many as the context."""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Adam's step size; by default a share of what training took for such a dictionary, see `default_learning_rate`."""
-    fvu_weight: float = 16.0
+    fvu_weight: Weight = 16.0
     """What the fraction of variance unexplained counts beside the KL divergence, 0 for nothing."""
-    warm_up: float = 0.1
+    warm_up: Share = 0.1
     """Share of the tokens over which the learning rate rises from zero."""
-    decay: float = 0.5
+    decay: Share = 0.5
     """Share of the tokens, at the end, over which it falls to zero."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
     """How long Adam remembers gradients and their squares."""
-    clip: float = 1.0
+    clip: Positive = 1.0
     """Largest norm of the gradient; longer ones are shortened to it."""
-    seed: int = 0
+    seed: Seed = 0
     """Of which pieces of the text are taken, and of their order."""
-    checkpoint_every: int = 10_000
+    checkpoint_every: Count = 10_000
     """Tokens between checkpoints (there is always one on SIGTERM and Ctrl-C)."""
-    log_every: int = 4
+    log_every: Count = 4
     """Steps between rows of metrics."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch", "checkpoint_every", "log_every"):
-            at_least(name, getattr(self, name), 1)
+        check_fields(self)
         check_schedule(self)
-        if not 0 <= self.fvu_weight < math.inf:
-            raise ExpanderError(f"fvu_weight must be at least zero and finite, not {self.fvu_weight}.")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ExpanderError(f"betas must be from 0 to below 1, not {self.betas}.")
-        if not self.clip > 0:
-            raise ExpanderError(f"clip must be above 0, not {self.clip}.")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as JSON holds it."""
@@ -187,6 +180,7 @@ def finetune(
     identity = _Identity(config, _digest(sae), origin_at(language_model, setting.hookpoint, setting.text))
     if saved is not None and folder is not None:
         saved.check_same([identity], folder)
+    _check_means(config, language_model)
     with waiting("reading the text and its activations", progress):
         passage = Passage.drawn(
             language_model, setting.text, config.tokens, tokens_per_batch=config.batch, seed=config.seed
@@ -199,6 +193,14 @@ def finetune(
     engine.complete(activations.parts(engine.steps), dict, progress=progress, shown=SHOWN)
     origin = {**identity.origin, "massive_above": activations.massive_above}
     return _kept(finetuner, engine, origin)
+
+
+def _check_means(config: FinetuneConfig, language_model: LanguageModel) -> None:
+    """Refuse what this machine cannot do: logits of a batch, with the gradient, and three passes a token."""
+    place, logits = str(language_model.device), 4.0 * min(config.batch, config.tokens) * language_model.vocabulary
+    check_memory(f"A batch of {config.batch:,} tokens", 2 * logits, place, "give a smaller batch")
+    work = 3.0 * config.tokens * language_model.parameters
+    check_time(f"Fine-tuning on {config.tokens:,} tokens", work, place, "ask for fewer tokens")
 
 
 def _kept(finetuner: Finetuner, engine: Engine[Part], origin: Mapping[str, Any]) -> FinetuneRun:

@@ -26,7 +26,7 @@ INK = "#1f2328"
 """Axes and text."""
 GRID = "#d8dce1"
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2, 2, 2, 2, 2)))
-MARKERS = ("o", "s", "D", "^", "v", "P")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 SIZE = (5.2, 3.4)
 """Inches; the page shows them between 0.9 and 1.4 times as large."""
 LARGE = (8.0, 5.2)
@@ -86,14 +86,9 @@ class Picture:
         """The same chart with these words."""
         return dataclasses.replace(self, title=title, caption=caption)
 
-    def save(self, path: Path) -> None:
-        """Write path.svg and path.png."""
-        path.with_suffix(".svg").write_text(self.svg, encoding="utf-8")
-        path.with_suffix(".png").write_bytes(self.png)
-
     @classmethod
     def load(cls, path: Path) -> Picture:
-        """What `save` wrote, without words."""
+        """The chart of path.svg and path.png, without words."""
         return cls(path.with_suffix(".svg").read_text(encoding="utf-8"), path.with_suffix(".png").read_bytes())
 
 

@@ -286,7 +286,7 @@ def _row(quality: Quality) -> dict[str, Any]:
 
 def _features(qualities: Sequence[Quality]) -> Features | None:
     """Features of every dictionary, drawn at random."""
-    cards = [_card(each.name, shown) for each in qualities if each.coder for shown in each.shown]
+    cards = [card_of(each.name, shown) for each in qualities if each.coder for shown in each.shown]
     about = (
         "Drawn at random among those that were measured, not chosen: what a reader meets. Each with its strongest "
         "contexts, one of a document, its scores, and the patterns that foretell it."
@@ -294,7 +294,8 @@ def _features(qualities: Sequence[Quality]) -> Features | None:
     return Features(about, cards) if cards else None
 
 
-def _card(name: str, shown: ShownFeature) -> FeatureCard:
+def card_of(name: str, shown: ShownFeature) -> FeatureCard:
+    """A feature of the dictionary of this name, with its scores and its contexts."""
     scores = ", ".join(f"{MEASURES[key]} {value:.2f}" for key, value in shown.scores.items() if not math.isnan(value))
     said = f"The judge: {shown.explanation} " if shown.explanation else ""
     patterns = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from typing import Any
 
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Interval, Kind
-from expander_sae.files import replace_file, write_json
+from expander_sae.files import read_checked, replace_file, write_checked
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.highlights import FeatureCard
 from expander_sae.reporting.tables import Cell, Table
@@ -64,23 +64,27 @@ class Report:
     def write(self, folder: Path) -> Path:
         """Write the pictures, NAME.csv, NAME.md, and last NAME.json, when all is there; the path of the Markdown."""
         folder.mkdir(parents=True, exist_ok=True)
-        for shown, picture in self.pictures.items():
-            picture.save(folder / f"{self.name}_{shown}")
-        if self.rows:
-            replace_file(folder / f"{self.name}.csv", csv_of([flat(row) for row in self.rows]).encode())
         path = folder / f"{self.name}.md"
-        replace_file(path, self.to_markdown().encode())
-        write_json(folder / f"{self.name}.json", self.to_json())
+        made = {path: self.to_markdown().encode()}
+        for shown, picture in self.pictures.items():
+            made[folder / f"{self.name}_{shown}.svg"] = picture.svg.encode()
+            made[folder / f"{self.name}_{shown}.png"] = picture.png
+        if self.rows:
+            made[folder / f"{self.name}.csv"] = csv_of([flat(row) for row in self.rows]).encode()
+        for file, data in made.items():
+            replace_file(file, data)
+        digests = {file.name: hashlib.sha256(data).hexdigest() for file, data in made.items()}
+        write_checked(folder / f"{self.name}.json", {**self.to_json(), "files": digests})
         return path
 
     @classmethod
     def read(cls, path: Path) -> Report:
         """The report whose JSON this is, with the pictures beside it."""
         try:
-            content = json.loads(path.read_bytes())
+            content = read_checked(path)
             name, shown = content["name"], list(content["pictures"])
             files = [f"{name}.md", *(f"{name}_{each}{ending}" for each in shown for ending in (".svg", ".png"))]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise _damaged(path) from error
         missing = next((file for file in files if not (path.parent / file).exists()), None)
         if missing:
@@ -88,8 +92,11 @@ class Report:
                 f"The report in {path.parent} is not finished, {missing} is missing; run its study again with the same "
                 "--out."
             )
-        pictures = {each: Picture.load(path.parent / f"{name}_{each}") for each in shown}
         try:
+            for file, digest in content.pop("files").items():
+                if hashlib.sha256((path.parent / file).read_bytes()).hexdigest() != digest:
+                    raise _damaged(path.parent / file)
+            pictures = {each: Picture.load(path.parent / f"{name}_{each}") for each in shown}
             return cls.from_json(content, pictures)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise _damaged(path) from error

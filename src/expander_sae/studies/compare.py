@@ -13,13 +13,14 @@ from scipy.stats import t as student
 
 from expander_sae.autoencoder import SparseAutoencoder, is_autoencoder
 from expander_sae.certificates.statements import count
+from expander_sae.errors import StoppedError
 from expander_sae.evaluation import Evaluation
 from expander_sae.evaluation.results import NOTHING, Interval, Kind, Scope
-from expander_sae.files import write_json
+from expander_sae.files import write_checked
 from expander_sae.reporting.tables import Cell, Percent, Shown
 from expander_sae.studies.data import ActivationsConfig, Data
 from expander_sae.studies.study import Stage, Stages, damaged, read_cell, settings_of
-from expander_sae.training import StoppedError, TrainConfig, has_checkpoint, train
+from expander_sae.training import TrainConfig, has_checkpoint, train
 
 TRAINED, EVALUATIONS = "trained", "evaluations"
 """The folders of autoencoders and of what was measured of them, in that of a comparison."""
@@ -59,9 +60,13 @@ class Record:
         """The same with these counts as well."""
         return Record(self.labels, self.measures, {**self.counts, **counts})
 
+    def with_measures(self, measures: Mapping[str, Interval]) -> Record:
+        """The same with these measures as well."""
+        return Record(self.labels, {**self.measures, **measures}, self.counts)
+
     def row(self, *measures: str) -> dict[str, Any]:
-        """Labels, counts and these measures, as a report takes them."""
-        return {**self.labels, **self.counts, **{name: self.measures[name] for name in measures}}
+        """Labels, counts and these measures, as a report takes them; nothing where one was not measured."""
+        return {**self.labels, **self.counts, **{name: self.measures.get(name, NOTHING) for name in measures}}
 
 
 Settings = TypeVar("Settings", bound=ActivationsConfig)
@@ -85,7 +90,8 @@ class Comparison(Generic[Settings]):
     def facts(self) -> dict[str, Any]:
         """What made the numbers, for a report: without the paths of this machine."""
         origin = {name: self.data.origin.get(name) for name in ("planted", "model", "revision", "hookpoint", "context")}
-        settings = {name: each for name, each in settings_of(self.config).items() if name not in ("store", "held_out")}
+        paths = ("store", "held_out", "labels")
+        settings = {name: each for name, each in settings_of(self.config).items() if name not in paths}
         scope = {"tokens": self.scope.tokens, "documents": self.scope.documents}
         return {
             "activations": {name: value for name, value in origin.items() if value is not None},
@@ -123,7 +129,9 @@ def train_in_one_pass(configs: Sequence[TrainConfig], folder: Path, data: Data, 
             try:
                 train(data.source, configs, out=out, resume=begun, progress=stages.listener.live)
             except StoppedError as error:
-                raise StoppedError("Stopped in the middle of training; the same command goes on from there.") from error
+                raise StoppedError(
+                    "Stopped in the middle of training; the same command goes on from there.", error.signal
+                ) from error
         stage.outcome = f"in {folder}"
 
 
@@ -171,27 +179,45 @@ OPTIONAL = {
     "CE recovered (zeros)": "recovered_zero",
     "CE recovered (mean)": "recovered_mean",
     "retention": "retention",
+    "fire often": "fire_often",
+    "fire at all": "fire_at_all",
 }
 """Shares that some runs measure and others do not, by their headings in a table."""
+READABILITY = {
+    "token R2": "token_r2",
+    "purity": "purity",
+    "coh. pred.": "coherence_of_predictions",
+    "coh. act.": "coherence_strongest",
+    "any": "coherence_any",
+    "probe 1": "probe_1",
+    "probe 8": "probe_8",
+}
+"""What features tell a reader, where that was asked, by the headings in a table."""
 
 
 def optional_columns(records: Sequence[Record]) -> dict[str | Cell, Callable[[Record], Shown]]:
-    """The columns of a table for those shares that were measured."""
+    """The columns of a table for what was measured of these."""
 
-    def column(measure: str) -> Callable[[Record], Shown]:
+    def share(measure: str) -> Callable[[Record], Shown]:
         return lambda record: Percent(record[measure])
 
-    return {heading: column(measure) for heading, measure in OPTIONAL.items() if was_asked(records, measure)}
+    def number(measure: str) -> Callable[[Record], Shown]:
+        return lambda record: record[measure]
+
+    found = {heading: share(measure) for heading, measure in OPTIONAL.items()}
+    found |= {heading: number(measure) for heading, measure in READABILITY.items()}
+    asked = {**OPTIONAL, **READABILITY}
+    return {heading: column for heading, column in found.items() if was_asked(records, asked[heading])}
 
 
 def was_asked(records: Sequence[Record], measure: str = "recovered_mean") -> bool:
     """Whether there is any number for a measure; for the loss there is none where no language model was asked."""
-    return any(not math.isnan(record[measure].value) for record in records)
+    return any(not math.isnan(record.measures.get(measure, NOTHING).value) for record in records)
 
 
 def write_evaluations(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
     """Put evaluations into a JSON file, by name, in one step."""
-    write_json(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
+    write_checked(path, {name: evaluation.to_json() for name, evaluation in evaluations.items()})
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:
@@ -234,7 +260,7 @@ def grouped(records: Sequence[Record], by: Sequence[str]) -> dict[tuple[str | in
 
 
 def hull(numbers: Sequence[Interval]) -> Interval:
-    """The mean, from the lowest end of all intervals over documents to the highest; nan if any of them is.
+    """The mean, from the lowest end of all 95 % intervals to the highest; nan if any of them is.
 
     Numbers that have no interval of their own, such as counted shares, range from the least to the most.
     """
@@ -243,7 +269,9 @@ def hull(numbers: Sequence[Interval]) -> Interval:
     ends = [end for number in numbers for end in (number.low, number.high)]
     known = not any(map(math.isnan, ends))
     low, high = (min(ends), max(ends)) if known else (math.nan, math.nan)
-    return Interval(fmean(number.value for number in numbers), low, high, Kind.HULL)
+    of_features = any(number.kind in (Kind.FEATURES, Kind.FEATURES_AND_DOCUMENTS) for number in numbers)
+    kind = Kind.HULL_OF_FEATURES if of_features else Kind.HULL
+    return Interval(fmean(number.value for number in numbers), low, high, kind)
 
 
 def least_and_most(numbers: Sequence[Interval]) -> Interval:

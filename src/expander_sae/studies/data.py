@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.models import LanguageModel, load_language_model, name_of
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import at_least, distinct
+from expander_sae.checks import Count, Seed, StudyFolder, check_fields, distinct
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate, evaluate_activations
 from expander_sae.training import TrainConfig
@@ -34,21 +35,20 @@ class ActivationsConfig:
     is loaded and its loss is measured as well, on the held-out part of the store's text."""
     synthetic: bool = False
     """Take sums of planted sparse columns in place of a store: a minute's rehearsal."""
-    batch: int = 1024
+    batch: Count = 1024
     """Tokens per training step."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """Everything is trained once with each."""
-    evaluation_tokens: int = 20_000
+    evaluation_tokens: Count = 20_000
     """Held-out tokens to measure on, at most."""
-    out: Path = Path("runs/comparison")
+    out: StudyFolder = Path("runs/comparison")
     """The folder for everything that is made; a second run goes on there."""
 
     lists: ClassVar[dict[str, int]] = {"seeds": 0}
     """Fields that hold different numbers, and the least of them; None is none yet."""
-    counts: ClassVar[tuple[str, ...]] = ("batch", "evaluation_tokens")
-    """Fields that are at least 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if (self.store is None) != self.synthetic:
             raise ExpanderError("Give either the folder of a store with --store or --synthetic, one of the two.")
         if self.synthetic and self.held_out is not None:
@@ -56,8 +56,6 @@ class ActivationsConfig:
         for name, least in self.lists.items():
             if getattr(self, name) is not None:
                 distinct(name, getattr(self, name), least)
-        for name in self.counts:
-            at_least(name, getattr(self, name), 1)
 
     def dense(self, n: int, k: int, tokens: int) -> TrainConfig:
         """A dense dictionary that is trained on so many tokens."""
@@ -76,18 +74,24 @@ class ActivationsConfig:
 class ComparisonConfig(ActivationsConfig):
     """How dictionaries of one size are trained on the activations."""
 
-    n: int | None = None
+    n: Count | None = None
     """Features; by default 8 for every coordinate of an activation."""
-    k: int = 16
+    k: Count = 16
     """Active features per token."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """Tokens to train on; by default as many as there are, more means several passes."""
+    inside: bool = False
+    """With --held-out: measure the language model's loss as well, on the text that this store is of."""
 
-    counts: ClassVar[tuple[str, ...]] = (*ActivationsConfig.counts, "k")
     per_coordinate: ClassVar[int] = 8
     """Features for every coordinate where n is not given."""
     planted_passes: ClassVar[int] = 1
     """Times that planted data are read where no number of tokens is given; they are few."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.inside and self.held_out is None:
+            raise ExpanderError("Without --held-out the loss is measured inside the model anyway; leave --inside off.")
 
     def base(self, data: Data) -> TrainConfig:
         """The dense dictionary on these activations; the others differ from it."""
@@ -121,29 +125,57 @@ class Data(Protocol):
 
 
 class StoreData:
-    """A store, measured inside its language model or on a second store."""
+    """A store, measured inside its language model or on a second store, or inside on the text of the second."""
 
     def __init__(
-        self, path: str, held_out: str | None, tokens: int, language_model: LanguageModel | None = None
+        self,
+        path: str,
+        held_out: str | None,
+        tokens: int,
+        language_model: LanguageModel | None = None,
+        *,
+        inside: bool = False,
     ) -> None:
         self.source, self._evaluation_tokens = Store.open(path), tokens
         self.width, self.tokens, self.origin = self.source.width, self.source.norms.count, dict(self.source.origin)
         self._held_out = None if held_out is None else Store.open(held_out)
-        self._language_model = language_model
+        self._language_model, self._inside = language_model, inside or held_out is None
         if self._held_out is not None and self._held_out.width != self.width:
             raise ExpanderError(f"{held_out} has activations of width {self._held_out.width}, not {self.width}.")
-        if self._held_out is None and not {"model", "revision", "hookpoint", "text"} <= self.origin.keys():
-            raise ExpanderError(f"{path} does not say which model and text it comes from; give a --held-out store.")
+        if self._inside:
+            self.check_origins()
+
+    def check_origins(self) -> None:
+        """Refuse stores that do not say which model and text they come from."""
+        for store in filter(None, (self.source, self._held_out)):
+            if not {"model", "revision", "hookpoint", "text"} <= store.origin.keys():
+                raise ExpanderError(
+                    f"{store.path} does not say which model and text it comes from; give a store that `expander "
+                    "harvest` filled."
+                )
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model that the store names, loaded when it is first asked for."""
+        if self._language_model is None:
+            self._language_model = load_language_model(name_of(self.origin))
+        return self._language_model
+
+    @property
+    def held_out_text(self) -> TextConfig:
+        """The text that is measured on: that of the second store, or the held-out part of the first one's."""
+        if self._held_out is not None:
+            return text_of(self._held_out.origin)
+        return replace(text_of(self.origin), part="held-out")
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], reference: str, progress: Callable[[int], None]
     ) -> Mapping[str, Evaluation]:
-        if self._held_out is not None:
+        if self._held_out is not None and not self._inside:
             return evaluate_activations(saes, self._held_out, tokens=self._evaluation_tokens)
-        if self._language_model is None:  # only now: a second run that finds all of it measured needs no model
-            self._language_model = load_language_model(name_of(self.origin))
         return evaluate(
-            saes, self._language_model, tokens=self._evaluation_tokens, reference=reference, report=progress
+            saes, self.language_model, text=self.held_out_text, tokens=self._evaluation_tokens, reference=reference,
+            report=progress,
         )  # fmt: skip
 
 
@@ -182,9 +214,9 @@ def planted_activations(tokens: int) -> Float[Tensor, "tokens m"]:
     return x + 0.1 * noise / WIDTH**0.5
 
 
-def open_data(config: ActivationsConfig, planted: int = HELD_OUT) -> Data:
+def open_data(config: ComparisonConfig, planted: int = HELD_OUT) -> Data:
     """What the config asks for; planted data hold out so many tokens."""
     if config.store is None:
         return PlantedData(config.evaluation_tokens, planted)
     held_out = None if config.held_out is None else str(config.held_out)
-    return StoreData(str(config.store), held_out, config.evaluation_tokens)
+    return StoreData(str(config.store), held_out, config.evaluation_tokens, inside=config.inside)

@@ -20,6 +20,7 @@ from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.distribution import current_group
 from expander_sae.files import replace_file, to_bytes
+from expander_sae.means import check_memory
 from expander_sae.studies.study import damaged
 from expander_sae.training import Numbers, TrainConfig, batch_statistics, fvu, learn, open_source
 
@@ -55,6 +56,8 @@ class MLPEncoder(nn.Module):
 
     def __init__(self, dictionary: Dictionary, hidden: int, seed: int) -> None:
         super().__init__()
+        values = 16.0 * hidden * (dictionary.m + dictionary.n)  # with a gradient and two moments each
+        check_memory(f"An MLP with {hidden:,} hidden units", values, instead="give fewer")
         self.shortcut = LinearEncoder(dictionary)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from expander_sae.errors import ExpanderError
-from expander_sae.files import write_json
+from expander_sae.files import read_checked, write_checked
 from expander_sae.reporting.charts import check_matplotlib
 from expander_sae.reporting.report import Report
 
@@ -73,7 +72,7 @@ class Stages:
 
     def __init__(self, folder: Path, listener: Listener) -> None:
         self._path, self.listener = folder / SECONDS, listener
-        self.seconds: dict[str, float] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self.seconds: dict[str, float] = read_cell(self._path) if self._path.exists() else {}
 
     @contextmanager
     def stage(self, name: str, what: str, *, total: int | None = None, found: bool = False) -> Iterator[Stage]:
@@ -87,7 +86,7 @@ class Stages:
             if not found:
                 self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self._path, self.seconds)
+                write_checked(self._path, self.seconds)
         self.listener.ends(f"found {stage.outcome}" if found else stage.outcome, elapsed)
 
     @property
@@ -108,14 +107,16 @@ def begun(asked: Settings, listener: Listener, what: str) -> Iterator[Stages]:
     _refuse_others(path, content)
     yield Stages(asked.out, listener)
     asked.out.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
+    write_checked(path, content)
 
 
 def settings_of(config: Settings) -> dict[str, Any]:
     """What makes one run differ from another, as JSON holds it: all but the folder."""
 
     def plain(value: object) -> object:
-        return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        if isinstance(value, tuple):
+            return [plain(each) for each in value]
+        return str(value) if isinstance(value, Path) else value
 
     fields = dataclasses.asdict(config)  # type: ignore[call-overload]  # settings are dataclasses
     return {name: plain(value) for name, value in fields.items() if name != "out"}
@@ -144,8 +145,8 @@ def _refuse_others(path: Path, content: Mapping[str, Any]) -> None:
 def read_cell(path: Path) -> dict[str, Any]:
     """What such a file holds."""
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        return read_checked(path)
+    except (ValueError, RecursionError) as error:
         raise damaged(path) from error
 
 

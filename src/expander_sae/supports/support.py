@@ -15,6 +15,7 @@ from jaxtyping import Int, Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from expander_sae.means import check_memory
 from expander_sae.supports.construction import NO_ROW, Construction, Request, SupportError, Value, integer
 from expander_sae.supports.registry import constructions, find
 
@@ -140,6 +141,9 @@ class Support:
         """The coordinates of every feature, ascending, then -1 if there are fewer than d; not to be written to."""
         if self._stored_rows is not None:
             return self._stored_rows
+        check_memory(
+            f"A support of {self.n:,} features", 8.0 * self.n * self.d, instead="give fewer features or values"
+        )
         maker = find(self.construction)
         if maker.all_rows is not None:
             rows = maker.all_rows(self._request).astype(np.int32)

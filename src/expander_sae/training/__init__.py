@@ -6,7 +6,7 @@ from expander_sae.training.checkpoints import CheckpointError, has_checkpoint
 from expander_sae.training.config import TrainConfig, width_matched
 from expander_sae.training.cutting import cut, energies
 from expander_sae.training.dead_features import FiringRecord
-from expander_sae.training.engine import Learner, Probe, StoppedError, learn
+from expander_sae.training.engine import Learner, Probe, learn
 from expander_sae.training.learner import Trainee
 from expander_sae.training.losses import batch_statistics, fvu
 from expander_sae.training.metrics import Mean, Numbers, read_metrics
@@ -26,7 +26,6 @@ __all__ = [
     "Probe",
     "Run",
     "Sample",
-    "StoppedError",
     "TensorBatches",
     "TrainConfig",
     "Trainee",

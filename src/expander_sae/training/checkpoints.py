@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
@@ -27,6 +27,14 @@ class CheckpointError(ExpanderError):
     """A checkpoint that cannot be written, or from which this run cannot go on."""
 
 
+class _Content(TypedDict):
+    configs: list[dict[str, Any]]
+    step: int
+    tokens: int
+    cursor: dict[str, Any]
+    tensors: list[str]
+
+
 _SEALED = SealedFolder(
     seal="checkpoint.json",
     others=re.compile(r"state-[0-9a-f]{16}\.safetensors"),
@@ -39,6 +47,7 @@ _SEALED = SealedFolder(
     newer="was written by expander-sae {library}, which this version cannot go on from; use that version",
     unknown="was written by expander-sae {library}, which this version cannot go on from; use that version",
     remedy="what was edited or damaged cannot be resumed, start the run anew in another folder",
+    content=_Content,
 )
 
 

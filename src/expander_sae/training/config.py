@@ -1,11 +1,10 @@
 """What a training run is asked for: one frozen record per dictionary, checked as a whole when it is made."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, Decay, Positive, Seed, Share, Weight, check_fields
 from expander_sae.coders import OMP, BatchTopK, Candidates, Coder, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions, named
@@ -52,10 +51,8 @@ class Schedule(Protocol):
 
 
 def check_schedule(asked: Schedule) -> None:
-    """Refuse a learning rate that is none."""
-    if asked.learning_rate is not None and not (0 < asked.learning_rate < math.inf):
-        raise ExpanderError(f"learning_rate must be above zero and finite, not {asked.learning_rate}.")
-    if not (asked.warm_up >= 0 and asked.decay >= 0 and asked.warm_up + asked.decay <= 1):
+    """Refuse a rate that would have to rise and fall at once."""
+    if asked.warm_up + asked.decay > 1:
         raise ExpanderError(
             f"warm_up and decay must be shares that add up to at most 1, not {asked.warm_up} and {asked.decay}."
         )
@@ -65,11 +62,11 @@ def check_schedule(asked: Schedule) -> None:
 class TrainConfig:
     """One dictionary and how it is trained."""
 
-    n: int
+    n: Count
     """Features."""
-    d: int | None = None
+    d: Count | None = None
     """Learned values per column; none for a dense dictionary."""
-    k: int = 32
+    k: Count = 32
     """Active features per token (on average with batch_topk, at most with mp and omp)."""
     construction: str = "learned"
     """How the support is made: `learned` from data while training, and stored, or by a recipe such as `uniform` or
@@ -77,14 +74,14 @@ class TrainConfig:
     start: str | None = None
     """The folder of an autoencoder to start from, of the same n and d: its rows, which stay, its values and biases. So
     an encoder of one product learns on the rows that a pursuit chose (coder topk)."""
-    atoms: int | None = None
+    atoms: Count | None = None
     """Make columns of this many learned dense atoms instead of coordinates: d atoms a column on average, one to begin
     with. Then n can be many times larger at the price of m values per atom and d per column."""
     atoms_from: str | None = None
     """The folder of an autoencoder whose columns are the atoms at the beginning, so that it grows to n features."""
-    atoms_alone: float = 0.4
+    atoms_alone: Share = 0.4
     """Share of the tokens over which atoms of no other run learn alone, before columns are made of them."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the support and of the starting values."""
     objective: Literal["readable", "fidelity"] | None = None
     """What learned rows and codes are for: `readable` (the default where rows are learned and no coder is named) gives
@@ -103,73 +100,70 @@ class TrainConfig:
     unit_norm: bool | None = None
     """Scale the columns to unit norm after every step; by default with mp and omp, since free norms keep a tied encoder
     from overshooting."""
-    stretch: int | None = None
+    stretch: Count | None = None
     """How many times d values the longest of learned columns may have: n d of them are spread over all columns by what
     each explains; by default 8, or 4 with the readable objective from 16 values on. With 1 every column has d; so it
     has with topk and batch_topk, whose columns do not move."""
-    move_every: int = 10
+    move_every: Count = 10
     """Steps between moves of learned rows, or between prunings with the readable objective."""
-    move_until: float = 0.95
+    move_until: Share = 0.95
     """Share of the tokens after which learned rows stay where they are."""
-    prune_until: float = 0.6
+    prune_until: Share = 0.6
     """Share of the tokens over which the readable objective takes columns from their longest down to d values."""
-    candidates: int | None = None
+    candidates: Count | None = None
     """Features per token that may fire when a readable dictionary is read, of which k do; by default a quarter more
     than k. More explain more and read worse."""
-    refit_share: float = 0.5
+    refit_share: Share = 0.5
     """What the loss under refitted amplitudes counts in the readable objective, beside that of one-shot codes."""
-    balance: float | None = None
+    balance: Weight | None = None
     """How fast a rare feature's chance to fire rises per step in the readable objective (0 for not at all): more of
     them fire and each means less; by default 0.005 from 16 values on, else 0."""
-    tokens: int = 1_000_000
+    tokens: Count = 1_000_000
     """Tokens to train on; a store that holds fewer is read again in another order."""
-    batch: int = 1024
+    batch: Count = 1024
     """Tokens per step, over all processes together."""
-    shuffle_seed: int = 0
+    shuffle_seed: Seed = 0
     """Of the order of the tokens."""
-    learning_rate: float | None = None
+    learning_rate: Positive | None = None
     """Adam's step size; by default a rule of n and d, see `learning_rate_rule`."""
-    warm_up: float = 0.02
+    warm_up: Share = 0.02
     """Share of the tokens over which the learning rate rises from zero."""
-    decay: float = 0.5
+    decay: Share = 0.5
     """Share of the tokens, at the end, over which it falls to zero."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
     """How long Adam remembers gradients and their squares."""
-    clip: float = 1.0
+    clip: Positive = 1.0
     """Largest norm of the gradient; longer ones are shortened to it."""
-    auxk: float | None = None
+    auxk: Weight | None = None
     """Weight of the loss that revives dead features, 0 for none; by default 1/8, 1/32 for a dense dictionary
     and with the readable objective."""
-    auxk_k: int | None = None
+    auxk_k: Count | None = None
     """Dead features that share in it, per token; by default k/2, or m/2 for a dense dictionary."""
-    dead_after: int | None = None
+    dead_after: Count | None = None
     """Tokens without firing after which a feature counts as dead; by default 5 % of the run, at most 10 million, or
     20,000 with the readable objective."""
-    lift: float | None = None
+    lift: Weight | None = None
     """How fast a dead feature's latent bias rises until it fires, in learning rates per step; by default 0.7, or 0 (not
     at all) with the readable objective."""
     multi_topk: bool = False
     """Add 1/8 of the loss under 4 k features per token, so that features beyond the k-th learn too (topk only)."""
-    average: float = 0.0
+    average: Decay = 0.0
     """Keep a running average of the weights with this decay per step, and give it back in the end; 0 for none."""
     precision: Literal["float32", "float64", "bfloat16"] = "float32"
     """Of the parameters and the arithmetic; bfloat16 only for the matrix products of a dense dictionary."""
-    checkpoint_every: int = 1_000_000
+    checkpoint_every: Count = 1_000_000
     """Tokens between checkpoints (there is always one on SIGTERM and Ctrl-C)."""
-    log_every: int = 50
+    log_every: Count = 50
     """Steps between rows of metrics."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self._check_sizes()
         self._check_objective()
         self._check_coder()
-        self._check_schedule()
+        check_schedule(self)
 
     def _check_sizes(self) -> None:
-        sizes = ["n", "k", "tokens", "batch", "move_every", "checkpoint_every", "log_every"]
-        sizes += [name for name in ("d", "atoms", "stretch", "auxk_k", "dead_after") if getattr(self, name) is not None]
-        for name in sizes:
-            at_least(name, getattr(self, name), 1)
         if self.k > self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
         if self.composed and (not self.learns_rows or self.signed):
@@ -177,7 +171,7 @@ class TrainConfig:
                 "Columns of atoms are learned and have non-negative codes; give d, and leave construction, start and "
                 "signed off."
             )
-        if (self.atoms or 1) > self.n or not 0 <= self.atoms_alone < 1:
+        if (self.atoms or 1) > self.n or self.atoms_alone == 1:
             raise ExpanderError(
                 f"There can be no more atoms than features, {self.n}, and they are alone for a share of the tokens "
                 f"below 1, not {self.atoms} and {self.atoms_alone}."
@@ -203,11 +197,6 @@ class TrainConfig:
                 "The readable objective reads codes off the dictionary itself, with a latent bias and free norms; "
                 "leave tied, latent_bias and unit_norm alone, or choose objective fidelity or a coder."
             )
-        if not (0 <= self.refit_share <= 1 and 0 <= self.prune_until <= 1 and 0 <= self.balance_rate < math.inf):
-            raise ExpanderError(
-                "refit_share and prune_until must be shares from 0 to 1 and balance at least 0, not "
-                f"{self.refit_share}, {self.prune_until} and {self.balance_rate}."
-            )
         self.make_coder()  # refuses fewer candidates than k
 
     def _check_coder(self) -> None:
@@ -225,18 +214,6 @@ class TrainConfig:
             raise ExpanderError(f"precision must be float32, float64 or bfloat16, not {self.precision!r}.")
         if self.precision == "bfloat16" and self.d is not None:
             raise ExpanderError("precision bfloat16 is for dense dictionaries; an expander one trains in float32.")
-
-    def _check_schedule(self) -> None:
-        check_schedule(self)
-        if not 0 <= self.move_until <= 1:
-            raise ExpanderError(f"move_until must be a share of the tokens from 0 to 1, not {self.move_until}.")
-        if not all(0 <= beta < 1 for beta in (*self.betas, self.average)):
-            raise ExpanderError(f"betas and average must be from 0 to below 1, not {self.betas} and {self.average}.")
-        if not (self.clip > 0 and 0 <= self.auxk_weight < math.inf and 0 <= self.lift_rate < math.inf):
-            raise ExpanderError(
-                f"clip must be above 0, auxk and lift at least 0, not {self.clip}, {self.auxk_weight} and "
-                f"{self.lift_rate}."
-            )
 
     @property
     def _can_be_readable(self) -> bool:
@@ -289,6 +266,17 @@ class TrainConfig:
     def entries(self) -> int:
         """Values of all columns of an expander dictionary."""
         return self.n * self.degree
+
+    def entries_at(self, m: int) -> int:
+        """Values of all columns, dense ones too, for activations of width m."""
+        return self.n * (m if self.d is None else self.d)
+
+    def bytes_in_training(self, m: int) -> float:
+        """What training takes at least: values with their gradient and Adam's two moments, and the codes of a batch."""
+        size = 8 if self.precision == "float64" else 4
+        values = self.entries_at(m) * (1 if self.tied else 2) * 4 * size
+        rows = 0 if self.d is None else 4 * self.entries
+        return float(values + rows + self.batch * (self.n * size if self.d is None else 12 * self.k))
 
     def longest(self, m: int) -> int:
         """The most values that a column of an expander dictionary may have."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.console import LiveLines
 from expander_sae.distribution import Group
-from expander_sae.errors import ExpanderError
+from expander_sae.errors import ExpanderError, StoppedError
 from expander_sae.training.checkpoints import Checkpoint, Settings, write_checkpoint
 from expander_sae.training.config import Schedule
 from expander_sae.training.metrics import Journal, Numbers, Sink
@@ -45,10 +45,6 @@ class Shown(NamedTuple):
 
 FVU = Shown("FVU", "fvu", ".3f")
 DEAD = Shown("dead", "dead", ".1%")
-
-
-class StoppedError(ExpanderError):
-    """The run was asked to stop, and did so after saving a checkpoint."""
 
 
 class Learner(Protocol[B_contra]):
@@ -157,7 +153,7 @@ class Engine(Generic[B]):
                 if stop or finished or due:
                     self._save(cursor())
                 if stop and not finished:
-                    raise StoppedError(self._farewell())
+                    raise StoppedError(self._farewell(), request.signal)
         for journal in self.journals:
             journal.close()
 
@@ -207,14 +203,14 @@ def _note(shown: Sequence[Shown], row: Mapping[str, float] | None) -> str:
 
 
 class StopRequest:
-    """While it is entered, SIGTERM and Ctrl-C only set `asked`; a second one acts as it always does.
+    """While it is entered, SIGTERM and Ctrl-C only set `asked` and `signal`; a second one acts as it always does.
 
     The step in progress is finished and saved first. Only the main thread gets signals; a run in another thread is
     stopped by whatever stops the process.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked, self.signal = False, int(signal.SIGTERM)  # what another process of the run was told
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Self:
@@ -226,7 +222,7 @@ class StopRequest:
         self._restore()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked, self.signal = True, number
         self._restore()
 
     def _restore(self) -> None:

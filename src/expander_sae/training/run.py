@@ -18,6 +18,7 @@ from expander_sae.checks import at_least
 from expander_sae.console import waiting
 from expander_sae.distribution import current_group
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory, check_time, device_named
 from expander_sae.training.checkpoints import Checkpoint, CheckpointError, checkpoint_to_resume
 from expander_sae.training.config import TrainConfig, check_one_pass
 from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe
@@ -93,7 +94,8 @@ def train(
     saved = checkpoint_to_resume(folder, resume)
     if saved is not None and folder is not None:
         saved.check_same(configs, folder)
-    group, place = current_group(), _device(device)
+    group, place = current_group(), device_named(device)
+    _check_means(configs, _width(source), place)
     with open_source(source, configs[0], group) as batches:
         sample = _sample(source, batches, configs[0].batch, saved, place, progress and group.writes)
         trainees = [Trainee(each, new_autoencoder(each, sample, group), sample, group) for each in configs]
@@ -108,6 +110,24 @@ def train(
     runs = [_kept(trainee, engine, number, origin_of(source)) for number, trainee in enumerate(trainees)]
     group.wait()
     return runs[0] if isinstance(config, TrainConfig) else runs
+
+
+def _width(source: Source) -> int | None:
+    """Of the activations; unknown of batches that others make."""
+    if isinstance(source, Tensor):
+        return source.shape[-1]
+    return source.width if isinstance(source, Store | LiveActivations) else None
+
+
+def _check_means(configs: list[TrainConfig], m: int | None, device: torch.device) -> None:
+    """Refuse what this machine cannot hold, or not do in time."""
+    if m is None:
+        return
+    batch = 8.0 * configs[0].batch * m
+    needed = batch + sum(config.bytes_in_training(m) for config in configs)
+    check_memory("Training", needed, str(device), "give a smaller n, d or batch")
+    work = float(configs[0].tokens) * sum(config.entries_at(m) for config in configs)
+    check_time(f"Training on {configs[0].tokens:,} tokens", work, str(device), "give fewer tokens or a smaller n or d")
 
 
 def _sample(
@@ -142,12 +162,6 @@ def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[st
     if folder is not None and engine.group.writes:
         sae.save(folder)
     return Run(sae, trainee.config, rows, folder)
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _folders(folder: Path | None, configs: list[TrainConfig]) -> list[Path | None]:

@@ -41,6 +41,7 @@ from expander_sae.activations.store.shards import (
     shard_name,
 )
 from expander_sae.files import check_json, to_bytes
+from expander_sae.means import check_memory
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class StoreWriter:
         """
         self.path = Path(path)
         wanted = _wanted_manifest(width, dtype, tokens_per_shard, origin)
+        # The unfinished shard, and the bytes of its file.
+        shard = 2.0 * tokens_per_shard * width * dtype.itemsize
+        check_memory(f"A shard of {tokens_per_shard:,} tokens", shard, instead="give a smaller --tokens-per-shard")
         make_folder(self.path)
         self._lock = FolderLock(self.path)
         try:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes
-from expander_sae.errors import ExpanderError
 
 TOKENS_AT_ONCE = 4096
 """Tokens that are encoded together."""
@@ -83,8 +82,6 @@ def draw(
     firings: csc_array, document: NDArray[np.int64], wanted: int, seed: int, eligible: NDArray[np.int64] | None = None
 ) -> Measured:
     """At most `wanted` of the features that fire often enough (or of those given), the same for the same seed."""
-    if wanted < 1:
-        raise ExpanderError(f"At least 1 feature must be measured, not {wanted}.")
     found = firing_often(firings, document) if eligible is None else eligible
     features = np.random.default_rng(seed).permutation(found)[:wanted]
     firing = int((np.diff(firings.indptr) > 0).sum())

@@ -12,6 +12,7 @@ from scipy.sparse import csc_array
 from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import Count, CountOrNone, Seed, check_fields
 from expander_sae.coders.named import name_of
 from expander_sae.evaluation.autoencoders import check_width
 from expander_sae.evaluation.bootstrap import Bootstrap
@@ -50,17 +51,20 @@ Report = Callable[[str, int, int], None]
 class QualityConfig:
     """What is measured, and of how many features."""
 
-    features: int = 250
+    features: Count = 250
     """Features that are drawn and measured, of those that fire on 30 or more tokens in 10 or more documents."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws features, halves of the documents, and contexts."""
     ranks: bool = True
     """Also measure the firings by rank of pick: what is picked first, and what only explains the rest."""
-    effects: int = 20
+    effects: CountOrNone = 20
     """Features that are taken away inside the model, two firings each, to see how concentrated their effect is; 0 for
     none."""
-    shown: int = 6
+    shown: CountOrNone = 6
     """Features, drawn at random, that the page shows with their contexts."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

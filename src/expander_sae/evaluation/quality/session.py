@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,7 +37,7 @@ from expander_sae.evaluation.quality.sequences import SAE_PROBES, Sequences, sae
 from expander_sae.evaluation.quality.stability import columns_found_again, firings_found_again
 from expander_sae.evaluation.results import Interval
 from expander_sae.evaluation.setting import Setting
-from expander_sae.files import checksum, to_bytes, write_json
+from expander_sae.files import checksum, read_checked, to_bytes, write_checked
 from expander_sae.version import __version__
 
 HELD_OUT, SEQUENCES, MEASURED = "held_out.safetensors", "sequences.safetensors", "measured"
@@ -139,9 +138,9 @@ class Session:
         if self._folder is None or not self._path(name).exists():
             return None
         try:
-            content = json.loads(self._path(name).read_bytes())
+            content = read_checked(self._path(name))
             return Quality.from_json(content["quality"]) if content["key"] == self._key(name, sae) else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _measured(self, name: str, sae: SparseAutoencoder | None) -> Quality:
@@ -151,7 +150,7 @@ class Session:
         if sae is not None and name in self._again:
             found = replace(found, measures={**found.measures, **self._stability(sae, self._again[name])})
         if self._folder is not None:
-            write_json(self._path(name), {"key": self._key(name, sae), "quality": found.to_json()})
+            write_checked(self._path(name), {"key": self._key(name, sae), "quality": found.to_json()})
         return found
 
     def _path(self, name: str) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, Positive, Seed, StudyFolder
 from expander_sae.coders import OMP, Coder, CoordinateDescent, MatchingPursuit, TopK
 from expander_sae.errors import ExpanderError
 from expander_sae.studies.data import ComparisonConfig
@@ -48,21 +48,21 @@ class AmortisationConfig(ComparisonConfig):
     """Learned values per column of the expander dictionaries."""
     construction: str = "learned"
     """Their supports: learned from data, or by a recipe, as `expander train` takes it."""
-    penalty: float = 0.1
+    penalty: Positive = 0.1
     """Of the lasso, as a share of what makes the codes of a token zero."""
-    hidden: int = 256
+    hidden: Count = 256
     """Hidden units of the MLP encoders, beside which they have a linear path."""
-    mlp_tokens: int | None = None
+    mlp_tokens: Count | None = None
     """Tokens that every MLP encoder learns from; by default as many as the dictionaries."""
-    n: int | None = None
+    n: Count | None = None
     """Features; by default 4 for every coordinate of an activation."""
-    k: int = 8
+    k: Count = 8
     """Active features per token, under every coder."""
-    batch: int = 256
+    batch: Count = 256
     """Tokens per training step."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Everything is trained once with each."""
-    out: Path = Path("runs/amortisation")
+    out: StudyFolder = Path("runs/amortisation")
     """The folder for everything that is made; a second run goes on there."""
 
     lists: ClassVar[dict[str, int]] = {"degrees": 1, "seeds": 0}
@@ -72,7 +72,6 @@ class AmortisationConfig(ComparisonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.coder("lasso")  # refuses a penalty that cannot be
-        at_least("hidden", self.hidden, 1)
         if self.mlp_tokens is not None and self.mlp_tokens < self.batch:
             raise ExpanderError(f"mlp_tokens must be at least one batch of {self.batch}, not {self.mlp_tokens}.")
 

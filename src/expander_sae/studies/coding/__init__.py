@@ -13,7 +13,7 @@ from torch import Tensor
 from expander_sae.coders import OMP as Pursuit
 from expander_sae.coders import Coder, CoordinateDescent
 from expander_sae.evaluation.results import NOTHING, Interval
-from expander_sae.files import write_json
+from expander_sae.files import write_checked
 from expander_sae.kernels.threads import one_thread
 from expander_sae.reporting.report import Report
 from expander_sae.studies.coding.config import (
@@ -98,7 +98,7 @@ class Task:
 
     def write(self, outcomes: dict[str, Outcome]) -> None:
         """Put the outcomes on disk, by coder."""
-        write_json(self.path, {coder: dataclasses.asdict(outcome) for coder, outcome in outcomes.items()})
+        write_checked(self.path, {coder: dataclasses.asdict(outcome) for coder, outcome in outcomes.items()})
 
     def read(self) -> list[Record]:
         """A record of every coder on disk."""

@@ -4,7 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from expander_sae.checks import at_least, different, distinct, one_of
+from expander_sae.checks import (
+    Count,
+    Positive,
+    Seed,
+    SomeShare,
+    StudyFolder,
+    Weight,
+    check_fields,
+    different,
+    distinct,
+    one_of,
+)
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions
 
@@ -32,54 +43,52 @@ class CodingConfig:
     multiply-adds. Run it again to go on where it was stopped.
     """
 
-    m: int = 32
+    m: Count = 32
     """Width of an activation."""
-    n: int = 96
+    n: Count = 96
     """Features."""
-    d: int = 5
+    d: Count = 5
     """Values per column of the expander dictionary."""
-    k: int = 3
+    k: Count = 3
     """Active features per token; coefficients lie between 0.5 and 1.5."""
     construction: str = "uniform"
     """The support of the true expander dictionary; what is learned finds its rows itself."""
-    noise: float = 0.05
+    noise: Weight = 0.05
     """Norm of added noise as a share of the activation's."""
     truths: tuple[Literal["dense", "expander"], ...] = (DENSE, EXPANDER)
     """True dictionaries; what is learned is of the same kind."""
     known: tuple[Literal["codes", "dictionary", "neither"], ...] = ("codes", "dictionary", "neither")
     """What is known while learning."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Seeds; each draws another world, and everything is learned in it anew."""
-    samples: int = 16_384
+    samples: Count = 16_384
     """Activations to learn from."""
-    tokens: int = 262_144
+    tokens: Count = 262_144
     """Tokens to learn from; more than there are samples means several passes."""
-    solver_tokens: int = 32_768
+    solver_tokens: Count = 32_768
     """Tokens for dictionaries that learn from solved codes, which take longer per token and need fewer."""
-    batch: int = 256
+    batch: Count = 256
     """Tokens per step of learning."""
-    learning_rate: float = 0.003
+    learning_rate: Positive = 0.003
     """Learning rate of the encoders; dictionaries that learn from solved codes take the library's rule."""
-    hidden: int = 256
+    hidden: Count = 256
     """Hidden units of the MLP, beside which it has a linear shortcut."""
-    penalty: float = 0.1
+    penalty: SomeShare = 0.1
     """Weight of the l1 norm, where there is one, as a share of the weight at which a token's codes become zero."""
-    steps: int = 50
+    steps: Count = 50
     """Gradient steps of optimised codes from zero."""
-    refining_steps: int = 10
+    refining_steps: Count = 10
     """Gradient steps from where the TopK encoder left off."""
-    test_tokens: int = 2048
+    test_tokens: Count = 2048
     """Tokens to measure on, which nothing learned from."""
-    out: Path = Path("runs/coding")
+    out: StudyFolder = Path("runs/coding")
     """The folder for everything that is made; a second run goes on there."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         different("truths", self.truths, (DENSE, EXPANDER))
         different("known", self.known, tuple(SETTINGS))
         distinct("seeds", self.seeds, 0)
-        counts = "m d k samples tokens solver_tokens batch hidden steps refining_steps test_tokens"
-        for name in counts.split():
-            at_least(name, getattr(self, name), 1)
         if self.k > self.n or self.d > self.m:
             raise ExpanderError(
                 f"k must be at most n = {self.n} and d at most m = {self.m}, not {self.k} and {self.d}."
@@ -87,11 +96,6 @@ class CodingConfig:
         if self.batch > min(self.samples, self.tokens, self.solver_tokens):
             raise ExpanderError(f"samples, tokens and solver_tokens must be at least one batch of {self.batch}.")
         one_of("construction", self.construction, constructions())
-        if self.noise < 0 or not self.learning_rate > 0 or not 0 < self.penalty <= 1:
-            raise ExpanderError(
-                "noise must be at least 0, learning_rate above 0 and penalty above 0 and at most 1, not "
-                f"{self.noise}, {self.learning_rate} and {self.penalty}."
-            )
 
     @property
     def settings(self) -> list[str]:

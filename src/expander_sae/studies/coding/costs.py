@@ -51,6 +51,12 @@ class Sizes:
         ]  # fmt: skip
         return self.product + sum(steps)
 
+    def choosing(self, candidates: int) -> int:
+        """A pursuit among so many candidates: one product, their inner products, then per step the change of their
+        correlations and two triangular solves."""
+        gram = candidates * (candidates + 1) // 2 * self.entries
+        return self.product + gram + sum(step * candidates + step * step for step in range(1, self.k + 1))
+
     def encoder_step(self, coder: str, setting: str) -> int:
         """A token in a step of training an encoder, and the dictionary with it where neither is known.
 

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.means import check_memory
 from expander_sae.studies.coding.config import DENSE, CodingConfig
 from expander_sae.supports import Support
 
@@ -36,6 +37,9 @@ class World:
     @classmethod
     def draw(cls, config: CodingConfig, truth: str, seed: int) -> World:
         """Draw the dictionary and all tokens from a seed."""
+        tokens = config.samples + config.test_tokens
+        held = 4.0 * tokens * (config.m + 2 * config.n)
+        check_memory(f"A world of {tokens:,} activations", held, instead="give fewer samples or test_tokens")
         generator = torch.Generator().manual_seed(seed)
         dictionary = true_dictionary(config, truth, seed, generator)
         return cls(

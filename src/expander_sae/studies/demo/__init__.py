@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,19 +14,23 @@ from expander_sae.activations.store import Store
 from expander_sae.activations.store.manifest import STORE
 from expander_sae.autoencoder import SparseAutoencoder, describe
 from expander_sae.errors import ExpanderError
-from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_features, spread_over_frequency
+from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_features
+from expander_sae.features.schema import FOLDER
 from expander_sae.reporting.dashboard import Shown, write_dashboard
 from expander_sae.reporting.page import check_installed
 from expander_sae.reporting.report import Report
 from expander_sae.studies.compare import EVALUATIONS, Contender, measure, train_in_one_pass
 from expander_sae.studies.data import StoreData
 from expander_sae.studies.demo.config import ACTIVATIONS, DASHBOARD, DENSE, DICTIONARIES, DemoConfig
-from expander_sae.studies.demo.report import Compared, DemoResult, SampleFeature, report_of
+from expander_sae.studies.demo.report import Compared, DemoResult, report_of
+from expander_sae.studies.demo.telling import Telling
 from expander_sae.studies.study import Listener, Stages, begun
 from expander_sae.training import read_metrics
 from expander_sae.training.metrics import METRICS
 
 _TOKENS_PER_SHARD = 16_384  # what a killed harvest loses at most: half a minute
+BESIDE = FeaturesConfig(drawn=0, related=1, nearest=0, lens=0, keep_codes=False)
+"""What is kept of the features of the dense dictionary: their strongest contexts and what these tell."""
 
 
 def run(config: DemoConfig, listener: Listener) -> Report:
@@ -53,12 +59,15 @@ def demonstrated(config: DemoConfig, listener: Listener) -> DemoResult:
                        describe(folder / plan.name).bytes_on_disk)
         for (name, plan), record in zip(plans.items(), records, strict=True)
     }  # fmt: skip
-    shown = folder / next(iter(plans.values())).name
-    first = SparseAutoencoder.load(shown)
-    database = _features(shown, first, data.source, language_model, stages)
-    samples = _samples(config, database)
-    _dashboard(Shown(database, first), shown / DASHBOARD, stages)
-    return DemoResult(config, language_model, data.source, compared, scope, first, samples, stages.rounded)
+    first = folder / plans[config.first].name
+    databases = _features({name: folder / plans[name].name for name in (config.first, DENSE)}, data.source,
+                          language_model, stages)  # fmt: skip
+    tellings = {
+        name: Telling.of(each, data.source, config.features, config.contexts) for name, each in databases.items()
+    }
+    sae = SparseAutoencoder.load(first)
+    _dashboard(Shown(databases[config.first], sae), first / DASHBOARD, stages)
+    return DemoResult(config, language_model, data.source, compared, scope, sae, tellings, stages.rounded)
 
 
 def _load(config: DemoConfig, stages: Stages) -> LanguageModel:
@@ -105,26 +114,25 @@ def _harvest(config: DemoConfig, language_model: LanguageModel, stages: Stages) 
 
 
 def _features(
-    folder: Path, sae: SparseAutoencoder, store: Store, language_model: LanguageModel, stages: Stages
-) -> FeatureDatabase:
-    """Where every feature fires."""
-    with stages.stage("features", f"where features of {folder.name} fire", total=store.tokens) as stage:
-        database = collect_features(
-            sae, store, out=folder / "features", language_model=language_model,
-            config=FeaturesConfig(tokens=store.tokens),
-            report=lambda what, done, total: stage.proceeds(done * store.tokens // total),
-        )  # fmt: skip
-        stage.outcome = f"{database.info.n - database.info.dead:,} of {database.info.n:,} do"
-    return database
+    folders: Mapping[str, Path], store: Store, language_model: LanguageModel, stages: Stages
+) -> dict[str, FeatureDatabase]:
+    """Where every feature of these dictionaries fires; of the dense one only what it is compared by."""
+    with stages.stage(
+        "features", f"where features of {' and '.join(folders)} fire", total=len(folders) * store.tokens
+    ) as stage:
+        found = dict[str, FeatureDatabase]()
+        for name, folder in folders.items():
 
+            def proceeds(what: str, done: int, total: int) -> None:
+                stage.proceeds((len(found) * total + done) * store.tokens // total)
 
-def _samples(config: DemoConfig, database: FeatureDatabase) -> list[SampleFeature]:
-    """Features from rare to frequent, and where they fire most strongly; the others are on the dashboard."""
-    fired = database.features().column("fired").to_numpy()
-    return [
-        SampleFeature(feature, int(fired[feature]), database.contexts(feature)[: config.contexts])
-        for feature in spread_over_frequency(fired, config.features)
-    ]
+            found[name] = collect_features(
+                SparseAutoencoder.load(folder), store, out=folder / FOLDER, language_model=language_model,
+                config=replace(BESIDE if name == DENSE else FeaturesConfig(), tokens=store.tokens), report=proceeds,
+            )  # fmt: skip
+        alive = [f"{each.info.n - each.info.dead:,} of {each.info.n:,}" for each in found.values()]
+        stage.outcome = f"{' and '.join(alive)} do"
+    return found
 
 
 def _dashboard(shown: Shown, folder: Path, stages: Stages) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expander_sae.activations.models import SMOLLM2
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, StudyFolder, check_fields
 from expander_sae.errors import ExpanderError
 from expander_sae.training import TrainConfig, width_matched
 from expander_sae.training.config import check_width
@@ -31,32 +31,31 @@ class DemoConfig:
     """The module whose output the dictionaries take apart."""
     text: str = "python"
     """The text: `python` (no download), a .txt, .jsonl or .parquet file, a folder of them, or a data set's name."""
-    context: int = 256
+    context: Count = 256
     """Tokens that the model sees at once, at most."""
-    harvest_tokens: int = 100_000
+    harvest_tokens: Count = 100_000
     """Tokens whose activations are kept."""
-    train_tokens: int = 200_000
+    train_tokens: Count = 200_000
     """Tokens to train on; more than were harvested means several passes."""
-    evaluation_tokens: int = 6_000
+    evaluation_tokens: Count = 6_000
     """Tokens of held-out text on which the model's loss is measured."""
-    degrees: tuple[int, ...] = (7, 2)
-    """Learned values per column of the expander dictionaries; features are shown of the first."""
-    n: int = 4608
+    degrees: tuple[Count, ...] = (7, 2)
+    """Learned values per column of the expander dictionaries; features are shown of the first and of the dense one."""
+    n: Count = 4608
     """Features."""
-    k: int = 16
+    k: Count = 16
     """Active features per token."""
-    batch: int = 1024
+    batch: Count = 1024
     """Tokens per training step."""
-    features: int = 8
-    """Features to show, from rare to frequent."""
-    contexts: int = 5
+    features: Count = 8
+    """Features to show of either, drawn at random among those that fire."""
+    contexts: Count = 5
     """Contexts to show of each."""
-    out: Path = Path("runs/demo")
+    out: StudyFolder = Path("runs/demo")
     """The folder for everything that is made, report.html included; a second run goes on there."""
 
     def __post_init__(self) -> None:
-        for name in ("harvest_tokens", "train_tokens", "evaluation_tokens", "batch", "features", "contexts"):
-            at_least(name, getattr(self, name), 1)
+        check_fields(self)
         if not self.degrees or len(set(self.degrees)) < len(self.degrees):
             raise ExpanderError(f"degrees must be different numbers, at least one, not {self.degrees}.")
         self._train_config(None)  # which checks n and k
@@ -80,7 +79,6 @@ class DemoConfig:
             n=self.n,
             d=d,
             k=self.k,
-            objective="fidelity",
             tokens=self.train_tokens,
             batch=self.batch,
             checkpoint_every=max(self.batch, self.train_tokens // 5),

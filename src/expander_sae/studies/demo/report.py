@@ -6,10 +6,9 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 from rich.filesize import decimal
 
@@ -21,9 +20,10 @@ from expander_sae.evaluation.results import Interval, Scope
 from expander_sae.reporting.charts import Axis, Picture, Point, Series, line_chart, point_chart
 from expander_sae.reporting.highlights import FeatureCard, highlighted
 from expander_sae.reporting.report import Features, Report
-from expander_sae.reporting.tables import Cell, Percent, Table
+from expander_sae.reporting.tables import Cell, Percent, Shown, Table
 from expander_sae.studies.compare import Record, was_asked
 from expander_sae.studies.demo.config import ACTIVATIONS, DENSE, DICTIONARIES, DemoConfig
+from expander_sae.studies.demo.telling import MEASURED, MEASURES, SampleFeature, Telling
 from expander_sae.studies.study import notes_of, settings_of
 from expander_sae.training import TrainConfig
 
@@ -50,15 +50,6 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class SampleFeature:
-    """A feature of the first dictionary, and where it fires most strongly."""
-
-    feature: int
-    firings: int
-    contexts: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class DemoResult:
     """Everything that the report is made of."""
 
@@ -70,8 +61,9 @@ class DemoResult:
     scope: Scope
     """What they were measured on."""
     sae: SparseAutoencoder
-    """The first expander dictionary, of which features are shown."""
-    samples: list[SampleFeature]
+    """The first expander dictionary."""
+    tellings: Mapping[str, Telling]
+    """What features tell a reader, of the first expander dictionary and of the dense one."""
     seconds: dict[str, int]
     """Of every stage."""
 
@@ -98,17 +90,17 @@ def report_of(result: DemoResult) -> Report:
     return Report(
         name="demo",
         title=f"{config.model}, {config.hookpoint}: dictionaries of few values, beside a dense one",
-        findings=[summary(result)],
-        tables={"The dictionaries compared": table_of(result)},
+        findings=[summary(result), *readability(result)],
+        tables={"The dictionaries compared": table_of(result), "What features tell a reader": telling_table(result)},
         notes=notes(result),
         pictures=_pictures(result),
         facts={"made": _made(result), "settings": settings_of(config), "seconds": result.seconds},
         rows=[{**each.record.row(*measures), "bytes_on_disk": each.bytes_on_disk} for each in result.compared.values()],
         features=Features(
-            f"Features of {config.first}, from rare to frequent, chosen by frequency alone. Each is shown in the "
-            f"{config.contexts} training documents in which it fires most strongly: the deeper a token's colour, the "
-            "more strongly; the strongest is underlined.",
-            [_card(sample, result) for sample in result.samples],
+            f"Features of {config.first} and then of {DENSE}, drawn at random among those that fire, whatever they "
+            f"look like. Each is shown in the {config.contexts} training documents in which it fires most strongly: "
+            "the deeper a token's colour, the more strongly; the strongest is underlined.",
+            [_card(name, sample, result) for name, each in result.tellings.items() for sample in each.samples],
         ),
         cautions=cautions(result),
         commands=_commands(config),
@@ -129,6 +121,32 @@ def table_of(result: DemoResult) -> Table:
         Cell("CE recovered", "against the mean", "(mean)"): lambda each: Percent(each[1].record["recovered_mean"]),
         "retention": lambda each: Percent(each[1].record["retention"]),
     })  # fmt: skip
+
+
+def telling_table(result: DemoResult) -> Table:
+    """What features tell a reader, of the expander dictionary that is shown and of the dense one."""
+
+    def mean(measure: str) -> Callable[[tuple[str, Telling]], Shown]:
+        return lambda each: Interval.bare(each[1].means[measure])
+
+    n = result.config.n
+    return Table.of(result.tellings.items(), {
+        "dictionary": lambda each: each[0],
+        "fire at all": lambda each: Percent(Interval.bare(each[1].firing / n)),
+        "fire often": lambda each: Percent(Interval.bare(each[1].often / n)),
+        **{name: mean(measure) for measure, name in MEASURES.items()},
+    })  # fmt: skip
+
+
+def readability(result: DemoResult) -> list[str]:
+    """A sentence on what features tell, if enough of them fire often enough in both dictionaries."""
+    if not all(each.often for each in result.tellings.values()):
+        return []
+    parts = [
+        f"{name} " + ", ".join(f"{said} {each.means[measure]:.2f}" for measure, said in MEASURES.items())
+        for name, each in result.tellings.items()
+    ]
+    return [f"What features tell a reader, means over {MEASURED} drawn at random: {'; '.join(parts)}."]
 
 
 def _shape(config: TrainConfig, m: int) -> str:
@@ -176,12 +194,17 @@ def _pictures(result: DemoResult) -> dict[str, Picture]:
     return pictures
 
 
-def _card(sample: SampleFeature, result: DemoResult) -> FeatureCard:
+def _card(name: str, sample: SampleFeature, result: DemoResult) -> FeatureCard:
     tokens = result.store.norms.count
+    measured = [
+        f"{said} {sample.scores[measure]:.2f}" for measure, said in MEASURES.items()
+        if not math.isnan(sample.scores[measure])
+    ]  # fmt: skip
+    scores = ", ".join(measured) or "too rare to be measured"
     return FeatureCard(
         feature=sample.feature,
-        frequency=f"Fires on {sample.firings / tokens:.2%} of {tokens:,} tokens.",
-        touches=_touched(result.sae, sample.feature),
+        frequency=f"Of {name}, fires on {sample.firings / tokens:.2%} of {tokens:,} tokens: {scores}.",
+        touches=_touched(result.sae, sample.feature) if name == result.config.first else "",
         contexts=highlighted(sample.contexts),
     )
 
@@ -258,9 +281,8 @@ def notes(result: DemoResult) -> list[str]:
     scope, dense = result.scope, result.dense.record
     losses = {name: f"{dense[name].value:.3f}" for name in ("clean", "zero", "mean")}
     sections = ["Loss"] * was_asked([dense], "clean")
-    return notes_of(
-        __package__, *sections, tokens=f"{scope.tokens:,}", documents=f"{scope.documents:,}", **losses
-    )  # fmt: skip
+    counts = {"tokens": f"{scope.tokens:,}", "documents": f"{scope.documents:,}", "measured": MEASURED}
+    return notes_of(__package__, *sections, **counts, **losses)
 
 
 def cautions(result: DemoResult) -> list[str]:
@@ -275,11 +297,12 @@ def cautions(result: DemoResult) -> list[str]:
         "or settings; small differences between rows may turn round.",
         f"One layer of one model on one kind of text ({config.text}). Other layers and models may compress better or "
         "worse.",
-        "Each dictionary is coded as it was trained: the expander ones by orthogonal matching pursuit, the dense ones "
-        f"by TopK. expander eval --coder omp:{config.k} measures all under the pursuit, which helps dense ones too.",
+        "Each dictionary is coded as it was trained: in the expander ones one product says which features may fire and "
+        "least squares how strongly, in the dense ones one product says both. expander train --objective fidelity "
+        f"explains more and tells a reader less; expander eval --coder omp:{config.k} measures all under a pursuit.",
         "Fewer learned values are not as many times less memory or time in use; expander bench measures those.",
-        "The contexts are where a feature fires most strongly, on the text it was trained on. What they have in common "
-        "is a guess at what the feature means, not a proof.",
+        "Contexts and scores of features are of the text they were trained on; expander quality measures on held-out "
+        "text. What contexts have in common is a guess at what the feature means, not a proof.",
     ]
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.reporting.report import Report
-from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, measure, train_in_one_pass
+from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Contender, Record, measure, train_in_one_pass
 from expander_sae.studies.data import open_data
 from expander_sae.studies.frontier.config import FrontierConfig
 from expander_sae.studies.frontier.contestants import (
@@ -19,8 +19,10 @@ from expander_sae.studies.frontier.contestants import (
     cell_name,
     contestants,
     cost_of,
+    multiply_adds,
 )
 from expander_sae.studies.frontier.report import report_of
+from expander_sae.studies.readability import qualities_of, read_text, readable_data, with_readability
 from expander_sae.studies.study import Listener, Stages, Study, begun
 
 CONTESTANTS = "contestants"
@@ -37,6 +39,9 @@ def compared(config: FrontierConfig, listener: Listener) -> Comparison[FrontierC
     with begun(config, listener, "a frontier") as stages:
         data = open_data(config)
         plans = config.trained(data)
+        text = readable_data(data) if config.readability else None
+    if text is not None:
+        read_text(config, text, stages)
     trained = config.out / TRAINED
     train_in_one_pass([each for plan in plans.values() for each in plan.all], trained, data, stages)
     found = contestants(config, plans, lambda each: SparseAutoencoder.load(trained / each.name), data.source)
@@ -45,11 +50,19 @@ def compared(config: FrontierConfig, listener: Listener) -> Comparison[FrontierC
     references = {each.seed: cell_name(each, each.coders[0]) for each in found if each.name == REFERENCE}
     contenders = [_contender(config, each, coder, references[each.seed]) for each, coder in cells]
     measured, scope = measure(contenders, config.out / EVALUATIONS, data, stages, config.evaluation_tokens)
-    records = []
-    for record, (each, _) in zip(measured, cells, strict=True):
-        learned_values, size = cost_of(each.path_in(config.out / CONTESTANTS))
-        records.append(record.with_counts(learned_values=learned_values, bytes_on_disk=size))
+    records = [_with_costs(config, record, each, coder) for record, (each, coder) in zip(measured, cells, strict=True)]
+    if text is not None:
+        qualities = qualities_of(contenders, config, stages)
+        records = [with_readability(record, quality) for record, quality in zip(records, qualities, strict=True)]
     return Comparison(config, data, config.base(data), records, scope, stages.rounded)
+
+
+def _with_costs(config: FrontierConfig, record: Record, contestant: Contestant, coder: CoderName) -> Record:
+    """The record with what the dictionary takes in its own form."""
+    folder = config.out / CONTESTANTS
+    learned_values, size = cost_of(contestant.path_in(folder))
+    work = multiply_adds(contestant, coder, folder, config.k)
+    return record.with_counts(learned_values=learned_values, bytes_on_disk=size, multiply_adds=work)
 
 
 def _make(config: FrontierConfig, found: Sequence[Contestant], stages: Stages) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import Quantised, SparseAutoencoder, describe, is_autoencoder
-from expander_sae.coders import OMP, Coder, TopK
+from expander_sae.coders import OMP, Candidates, Coder, TopK
+from expander_sae.studies.coding.costs import Sizes
 from expander_sae.studies.frontier.compressing import (
     PACKED,
     fine_tuned,
@@ -28,15 +29,20 @@ from expander_sae.studies.frontier.compressing import (
 from expander_sae.studies.frontier.config import FrontierConfig, SeedConfigs
 from expander_sae.training import TrainConfig
 
-EXPANDER, FEWER, LOW_RANK, PRUNED, ROUNDED, PRODUCTS = FAMILIES = (
-    "expander", "fewer columns", "low rank", "pruned", "fewer bits", "product-quantised",
+EXPANDER, READABLE, FEWER, LOW_RANK, PRUNED, ROUNDED, PRODUCTS = FAMILIES = (
+    "expander", "readable expander", "fewer columns", "low rank", "pruned", "fewer bits", "product-quantised",
 )  # fmt: skip
 """What a dictionary was made smaller by."""
+EXPANDERS = (EXPANDER, READABLE)
+"""Those of ours: trained to explain most, and to be read."""
 REFERENCE = "dense float16"
 """The one that all others are compared with."""
-CoderName = Literal["topk", "omp"]
-CODERS: dict[CoderName, type[Coder]] = {"topk": TopK, "omp": OMP}
+CoderName = Literal["topk", "candidates", "omp"]
+CODERS: dict[CoderName, type[Coder]] = {"topk": TopK, "candidates": Candidates, "omp": OMP}
 """What dictionaries are measured under; each takes the k of the config."""
+LoopName = Literal["topk", "omp"]
+LOOPS: tuple[LoopName, ...] = ("topk", "omp")
+"""What pruned dictionaries are trained once more with."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,20 @@ def _slug(words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
+def multiply_adds(contestant: Contestant, coder: CoderName, folder: Path, k: int) -> int:
+    """Per token, to find the codes and to put the reconstruction together; rounded columns count as dense ones."""
+    described = describe(contestant.path_in(folder))
+    form = described.provenance.get(PACKED)
+    values = described.m * described.n
+    if contestant.family == LOW_RANK and form is not None:
+        values = form["learned_values"]  # of the two factors
+    elif contestant.family in (*EXPANDERS, PRUNED):
+        values = described.learned_values - described.m - described.n * described.latent_bias
+    sizes = Sizes(described.m, described.n, round(values / described.n), min(k, described.n), hidden=0)
+    of_codes = {"topk": sizes.product, "candidates": sizes.choosing(Candidates(k).width), "omp": sizes.pursuing()}
+    return of_codes[coder] + sizes.k * sizes.entries
+
+
 def cost_of(folder: Path) -> tuple[int, int]:
     """(learned values, bytes on disk) of the autoencoder in a folder, biases and description included."""
     described = describe(folder)
@@ -117,21 +137,20 @@ def _dense(
     def of(length: int) -> Callable[[], SparseAutoencoder]:
         return lambda: product_quantised(dense(), length)
 
-    both = tuple(CODERS)
     return [
-        Contestant(ROUNDED, REFERENCE, seed, both, None, dense),
-        Contestant(ROUNDED, "dense int8", seed, both, "int8", dense),
-        Contestant(ROUNDED, "dense int4", seed, both, "int4", dense),
-        Contestant(ROUNDED, "dense 2 bits", seed, both, None, lambda: two_bits(dense())),
+        Contestant(ROUNDED, REFERENCE, seed, tuple(CODERS), None, dense),
+        Contestant(ROUNDED, "dense int8", seed, tuple(CODERS), "int8", dense),
+        Contestant(ROUNDED, "dense int4", seed, tuple(CODERS), "int4", dense),
+        Contestant(ROUNDED, "dense 2 bits", seed, tuple(CODERS), None, lambda: two_bits(dense())),
         *(
-            Contestant(PRODUCTS, f"dense PQ {length}", seed, both, None, of(length))
+            Contestant(PRODUCTS, f"dense PQ {length}", seed, tuple(CODERS), None, of(length))
             for length in config.sub_vectors
         ),
     ]  # fmt: skip
 
 
 def _lines(plan: SeedConfigs, trained: Callable[[TrainConfig], SparseAutoencoder], seed: int) -> list[Contestant]:
-    """What training made as it is: one expander dictionary per degree, and dense ones of fewer columns."""
+    """What training made as it is: expander dictionaries of every degree, and dense ones of fewer columns."""
 
     def as_trained(config: TrainConfig) -> Callable[[], SparseAutoencoder]:
         return lambda: trained(config)
@@ -143,6 +162,10 @@ def _lines(plan: SeedConfigs, trained: Callable[[TrainConfig], SparseAutoencoder
         *(
             Contestant(EXPANDER, f"expander d={each.d}", seed, ("omp",), "int8", as_trained(each))
             for each in plan.expanders
+        ),
+        *(
+            Contestant(READABLE, f"readable d={each.d}", seed, ("candidates", "omp"), "int8", as_trained(each))
+            for each in plan.readable
         ),
         *(
             Contestant(FEWER, f"dense n={each.n}", seed, ("topk",), "int8", as_trained(each))
@@ -166,7 +189,7 @@ def _tuned(
     tokens = max(plan.dense.batch, round(config.fine_tune * plan.dense.tokens))
     once_more = dataclasses.replace(plan.dense, tokens=tokens, shuffle_seed=plan.dense.shuffle_seed + 1)
 
-    def prune(d: int, coder: CoderName) -> Callable[[], SparseAutoencoder]:
+    def prune(d: int, coder: LoopName) -> Callable[[], SparseAutoencoder]:
         # Any recipe will do: rows are there already, and those of a recipe stay.
         tuning = dataclasses.replace(once_more, d=d, coder=coder, construction="uniform")
         return lambda: fine_tuned(pruned(trained(plan.dense), d, tuning.make_coder()), tuning, source)
@@ -181,10 +204,10 @@ def _tuned(
         *(
             Contestant(PRUNED, f"pruned d={d}", seed, (coder,), "int8", prune(d, coder))
             for d in degrees
-            for coder in CODERS
+            for coder in LOOPS
         ),
         *(
-            Contestant(LOW_RANK, f"dense rank {rank}", seed, tuple(CODERS), None, factorise(rank))
+            Contestant(LOW_RANK, f"dense rank {rank}", seed, LOOPS, None, factorise(rank))
             for rank in _ranks(degrees, once_more.n, _width(source))
         ),
     ]  # fmt: skip

@@ -10,12 +10,21 @@ from typing import NamedTuple
 from rich.filesize import decimal
 
 from expander_sae.evaluation import Interval
-from expander_sae.reporting.charts import Axis, Family, Picture, Point, family_chart
+from expander_sae.reporting.charts import Axis, Family, Picture, Point, family_chart, short
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Percent, Table
-from expander_sae.studies.compare import Comparison, Record, optional_columns, over_seeds, was_asked
+from expander_sae.studies.compare import (
+    OPTIONAL,
+    READABILITY,
+    Comparison,
+    Record,
+    grouped,
+    optional_columns,
+    over_seeds,
+    was_asked,
+)
 from expander_sae.studies.frontier.config import FrontierConfig
-from expander_sae.studies.frontier.contestants import EXPANDER, FAMILIES, PRODUCTS, REFERENCE, ROUNDED
+from expander_sae.studies.frontier.contestants import CODERS, EXPANDERS, FAMILIES, PRODUCTS, REFERENCE, ROUNDED
 from expander_sae.studies.study import notes_of
 
 ROUNDING = 1.05
@@ -32,6 +41,8 @@ class Measure(NamedTuple):
     name: str
     column: str
     """What records call it."""
+    short: str
+    """What a table calls it."""
     label: str
     lower_is_better: bool
     percent: bool
@@ -51,35 +62,45 @@ class Measure(NamedTuple):
         return one.high < other.low if self.lower_is_better else one.low > other.high
 
 
-FVU = Measure("fvu", "fvu", "share of the variance left unexplained (FVU)", True, False)
-RECOVERED = Measure("recovered", "recovered_mean", "cross-entropy recovered, against the mean", False, True)
-RETENTION = Measure("retention", "retention", "retention: CE recovered, as a share of the dense one's", False, True)
-NEVER_FIRED = Measure("never_fired", "never_fired", "features that never fired", True, True)
+FVU = Measure("fvu", "fvu", "FVU", "share of the variance left unexplained (FVU)", True, False)
+RECOVERED = Measure(
+    "recovered", "recovered_mean", "CE recovered", "cross-entropy recovered, against the mean", False, True
+)
+RETENTION = Measure(
+    "retention", "retention", "retention", "retention: CE recovered, as a share of the dense one's", False, True
+)
+NEVER_FIRED = Measure("never_fired", "never_fired", "never fired", "features that never fired", True, True)
+TOKEN_R2 = Measure("token_r2", "token_r2", "token R2", "token R2 of features", False, False)
+COHERENCE = Measure(
+    "coherence", "coherence_strongest", "coherence", "coherence of activations, strongest contexts", False, False
+)
+MEASURES = (FVU, RECOVERED, RETENTION, NEVER_FIRED, TOKEN_R2, COHERENCE)
+DECISIVE = (FVU, RECOVERED, TOKEN_R2, COHERENCE)
+"""Measures by which somebody wins."""
+READABLE = (TOKEN_R2, COHERENCE)
+"""Measures of readability, each drawn over FVU."""
 
 
 def report_of(comparison: Comparison[FrontierConfig]) -> Report:
     """The report; dictionaries over all seeds."""
     rows = over_seeds(comparison.records, ("family", "name", "coder"))
     words = {**comparison.words, "reference": REFERENCE, "rounding": ROUNDING - 1}
+    sections = [*(["Planted"] * comparison.config.synthetic), *(["Readability"] * comparison.config.readability)]
     return Report(
         name="frontier",
         title="Frontier: what dictionaries keep over what they take",
         findings=findings(rows),
         tables={"Every dictionary": table_of(rows), "Who wins where": verdict_table(rows)},
-        notes=notes_of(__package__, *(["Planted"] * comparison.config.synthetic), **words),
-        pictures={
-            f"{budget.split()[-1]}_{measure.name}": picture_of(rows, budget, measure)
-            for budget in BUDGETS
-            for measure in measures_of(rows)
-        },
+        notes=notes_of(__package__, *sections, **words),
+        pictures=pictures_of(rows),
         facts=comparison.facts,
-        rows=[row.row("fvu", "never_fired", "recovered_zero", "recovered_mean", "retention") for row in rows],
+        rows=[row.row("fvu", "never_fired", *OPTIONAL.values(), *READABILITY.values()) for row in rows],
     )
 
 
 def measures_of(rows: Sequence[Record]) -> list[Measure]:
     """Those that there are numbers for."""
-    return [each for each in (FVU, RECOVERED, RETENTION, NEVER_FIRED) if was_asked(rows, each.column)]
+    return [each for each in MEASURES if was_asked(rows, each.column)]
 
 
 def _name(row: Record) -> str:
@@ -93,26 +114,46 @@ def table_of(rows: Sequence[Record]) -> Table:
         "coder": lambda row: row.labels["coder"],
         "learned values": lambda row: row.counts["learned_values"],
         "on disk": lambda row: decimal(row.counts["bytes_on_disk"]),
+        "multiply-adds": lambda row: short(row.counts["multiply_adds"]),
         "FVU": lambda row: row["fvu"],
         "never fired": lambda row: Percent(row["never_fired"]),
         **optional_columns(rows),
     })  # fmt: skip
 
 
-def picture_of(rows: Sequence[Record], budget: str, measure: Measure) -> Picture:
-    """A measure over what is held equal; each dictionary under whichever coder is better for it."""
-    best = dict[tuple[str, str], Record]()
-    for row in rows:
-        if math.isnan(measure.of(row).value):
-            continue
-        place = str(row.labels["family"]), _name(row)
-        held = best.setdefault(place, row)
-        if measure.better(measure.of(row), measure.of(held)):
-            best[place] = row
+def pictures_of(rows: Sequence[Record]) -> dict[str, Picture]:
+    """Every measure over either budget, and what features tell a reader over what is explained."""
+    measures = measures_of(rows)
+    over_budgets = {
+        f"{budget.split()[-1]}_{measure.name}": picture_of(rows, budget, measure)
+        for budget in BUDGETS
+        for measure in measures
+    }
+    return {**over_budgets, **{f"fvu_{each.name}": map_of(rows, each) for each in READABLE if each in measures}}
+
+
+def map_of(rows: Sequence[Record], measure: Measure) -> Picture:
+    """A measure of readability over FVU; a line for all of one family under one coder."""
     families = []
     for family in FAMILIES:
-        members = [row for (of, _), row in best.items() if of == family]
-        points = [_point(row, BUDGETS[budget], measure) for row in members]
+        for coder in CODERS:
+            members = [row for row in rows if row.is_called(family=family, coder=coder)]
+            known = [row for row in members if not math.isnan(measure.of(row).value)]
+            points = [_point(row, row["fvu"].value, measure) for row in known]
+            families.append(Family(f"{family}, {coder}", sorted(points, key=lambda point: point.x)))
+    drawn = [family for family in families if family.points]
+    return family_chart(drawn, Axis(FVU.label), Axis(measure.label)).titled(
+        "Fidelity against readability", "Further left explains more, further up tells a reader more."
+    )
+
+
+def picture_of(rows: Sequence[Record], budget: str, measure: Measure) -> Picture:
+    """A measure over what is held equal; each dictionary under whichever coder is better for it."""
+    families = []
+    for family in FAMILIES:
+        under = grouped([row for row in rows if row.labels["family"] == family], ("name",))
+        members = [best for each in under.values() if (best := _best(each, measure)) is not None]
+        points = [_point(row, row.counts[BUDGETS[budget]], measure) for row in members]
         # Rounded and product-quantised ones are no line that one walks along: each is a choice of its own.
         label = "" if family in (ROUNDED, PRODUCTS) else family
         families.append(Family(label, sorted(points, key=lambda point: point.x)))
@@ -123,10 +164,10 @@ def picture_of(rows: Sequence[Record], budget: str, measure: Measure) -> Picture
     )  # fmt: skip
 
 
-def _point(row: Record, size: str, measure: Measure) -> Point:
+def _point(row: Record, x: float, measure: Measure) -> Point:
     number = measure.of(row)
     name = _name(row).removeprefix("expander ").removeprefix("dense ")
-    return Point(name, row.counts[size], number.value, number.low, number.high)
+    return Point(name, x, number.value, number.low, number.high)
 
 
 @dataclass(frozen=True)
@@ -150,21 +191,23 @@ class Verdict:
 
 
 def verdicts(rows: Sequence[Record]) -> list[Verdict]:
-    """One for every expander dictionary, budget and measure."""
-    measures = [measure for measure in measures_of(rows) if measure in (FVU, RECOVERED)]
-    return [
-        Verdict(row, budget, measure, _best_rival(row, rows, BUDGETS[budget], measure))
-        for budget in BUDGETS
-        for row in rows
-        if row.labels["family"] == EXPANDER
-        for measure in measures
-    ]
+    """One for every expander dictionary, budget and measure, all under whichever coder is better by the measure."""
+    measures = [measure for measure in measures_of(rows) if measure in DECISIVE]
+    ours = [row for row in rows if row.labels["family"] in EXPANDERS]
+    rivals = [row for row in rows if row.labels["family"] not in EXPANDERS]
+    found = []
+    for budget, size in BUDGETS.items():
+        for name in dict.fromkeys(_name(row) for row in ours):
+            for measure in measures:
+                expander = _best([row for row in ours if _name(row) == name], measure)
+                if expander is not None:
+                    small = [row for row in rivals if row.counts[size] <= ROUNDING * expander.counts[size]]
+                    found.append(Verdict(expander, budget, measure, _best(small, measure)))
+    return found
 
 
-def _best_rival(expander: Record, rows: Sequence[Record], size: str, measure: Measure) -> Record | None:
-    limit = ROUNDING * expander.counts[size]
-    small = [row for row in rows if row.labels["family"] != EXPANDER and row.counts[size] <= limit]
-    known = [row for row in small if not math.isnan(measure.of(row).value)]
+def _best(rows: Sequence[Record], measure: Measure) -> Record | None:
+    known = [row for row in rows if not math.isnan(measure.of(row).value)]
     return min(known, key=lambda row: measure.of(row).value * (1 if measure.lower_is_better else -1), default=None)
 
 
@@ -184,7 +227,8 @@ def verdict_table(rows: Sequence[Record]) -> Table:
         "expander": lambda each: _name(each.expander),
         "at equal": lambda each: each.budget,
         "size": size,
-        "measure": lambda each: "FVU" if each.measure is FVU else "CE recovered",
+        "coder": lambda each: each.expander.labels["coder"],
+        "measure": lambda each: each.measure.short,
         "its number": lambda each: number(each, each.expander),
         "best rival": lambda each: "–" if each.rival is None else f"{_name(each.rival)}, {each.rival.labels['coder']}",
         "the rival's number": lambda each: number(each, each.rival),
@@ -200,7 +244,21 @@ def findings(rows: Sequence[Record]) -> list[str]:
         for budget in BUDGETS:
             of_both = [each for each in found if (each.measure, each.budget) == (measure, budget)]
             lines.append(f"At equal {budget}, by {measure.label}: {_outcomes(of_both)}.")
+    if was_asked(rows, TOKEN_R2.column):
+        best = ", ".join(f"{_name(row)} under {row.labels['coder']}" for row in unbeaten(rows))
+        lines.append(f"Nothing of as few bytes is better both by FVU and by token R2 than {best}.")
     return lines
+
+
+def unbeaten(rows: Sequence[Record]) -> list[Record]:
+    """Those that no other one of at most as many bytes beats in both what is explained and what features tell."""
+    known = [row for row in rows if not math.isnan(row[TOKEN_R2.column].value)]
+
+    def beats(one: Record, other: Record) -> bool:
+        no_larger = one.counts["bytes_on_disk"] <= other.counts["bytes_on_disk"]
+        return no_larger and all(each.better(each.of(one), each.of(other)) for each in (FVU, TOKEN_R2))
+
+    return [row for row in known if not any(beats(other, row) for other in known)]
 
 
 def _outcomes(found: Sequence[Verdict]) -> str:

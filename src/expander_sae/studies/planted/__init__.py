@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, Seed, StudyFolder, Weight, check_fields
 from expander_sae.coders import OMP, Coder, MatchingPursuit, TopK
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
+from expander_sae.means import check_memory
 from expander_sae.reporting.report import Report
 from expander_sae.reporting.tables import Table
 from expander_sae.studies.study import Listener, Study, begun, notes_of, settings_of
@@ -33,30 +34,29 @@ class PlantedConfig:
     No model and no store: a minute at most, and measured anew whenever it is run.
     """
 
-    m: int = 2048
+    m: Count = 2048
     """Width of an activation."""
-    n: int = 16384
+    n: Count = 16384
     """Number of features."""
-    d: int = 7
+    d: Count = 7
     """Learned values per column."""
-    k: int = 32
+    k: Count = 32
     """Active features per token."""
-    tokens: int = 256
+    tokens: Count = 256
     """Activations to make and to decode."""
     construction: str = "uniform"
     """How the support is made (see `xs.Support.make`)."""
-    noise: float = 0.0
+    noise: Weight = 0.0
     """Norm of added noise as a share of the activation's norm."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the support, the values, the codes and the noise."""
-    out: Path = Path("runs/planted")
+    out: StudyFolder = Path("runs/planted")
     """The folder of the report."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.n:
+        check_fields(self)
+        if self.k > self.n:
             raise ExpanderError(f"k must be between 1 and the number of features, {self.n}, not {self.k}.")
-        at_least("tokens", self.tokens, 1)
-        at_least("noise", self.noise, 0)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class Found:
 
 def run(config: PlantedConfig, listener: Listener) -> Report:
     """Look for the planted codes under every coder, and say what came of it."""
+    held = 4.0 * config.tokens * (3 * config.m + 3 * config.k) + 4.0 * config.n * (config.m + 2 * config.d)
+    check_memory("Everything that is planted", held, instead="give a smaller n or fewer tokens")
     with begun(config, listener, "a study of planted codes") as stages:
         support = Support.make(config.construction, m=config.m, n=config.n, d=config.d, seed=config.seed)
     found = list[Found]()

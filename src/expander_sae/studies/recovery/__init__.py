@@ -12,7 +12,8 @@ from torch import Tensor
 from expander_sae.coders import FISTA, OMP, Coder, MatchingPursuit, TopK, VotingDecoder
 from expander_sae.coders.base import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
-from expander_sae.files import write_json
+from expander_sae.files import write_checked
+from expander_sae.means import check_memory
 from expander_sae.reporting.report import Report
 from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
 from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
@@ -71,15 +72,15 @@ def _fill(config: RecoveryConfig, name: str, n: int, stage: Stage, total: int) -
     try:
         dictionary = make_dictionary(config, name, n)
     except SupportError as error:
-        write_json(_file(config, name, n, THEORY), {"absent": str(error)})
+        write_checked(_file(config, name, n, THEORY), {"absent": str(error)})
         return
     certificates = certificates_of(config, dictionary)
     if THEORY in missing:
-        write_json(_file(config, name, n, THEORY), vars(certificates))
+        write_checked(_file(config, name, n, THEORY), vars(certificates))
     for coder in missing:
         if coder != THEORY:
             recovered = _strip(config, dictionary, coder, certificates)
-            write_json(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
+            write_checked(_file(config, name, n, coder), {"active": config.active, "recovered": recovered})
             stage.proceeds(total - _left(config))
 
 
@@ -155,6 +156,8 @@ def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificat
 def planted_codes(config: RecoveryConfig, n: int, k: int) -> Codes:
     """Random features and coefficients, the same for every dictionary and coder of this size."""
     generator = torch.Generator().manual_seed((config.seed << 40) + (n << 16) + k)
+    held = config.tokens * (12.0 * n + 16 * k)
+    check_memory(f"{config.tokens:,} tokens in a cell of {n:,} features", held, instead="give fewer tokens")
     indices = torch.rand(config.tokens, n, generator=generator).argsort(dim=1)[:, :k]
     shape, double = (config.tokens, k), torch.float64
     if config.coefficients == "gaussian":

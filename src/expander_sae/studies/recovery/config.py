@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from expander_sae.checks import at_least, different
+from expander_sae.checks import Count, Positive, Range, Seed, SomeShare, StudyFolder, check_fields, different
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions
 
@@ -33,13 +33,13 @@ class RecoveryConfig:
     stopped.
     """
 
-    m: int = 256
+    m: Count = 256
     """Width of an activation."""
-    d: int = 7
+    d: Count = 7
     """Learned values per column of the expander dictionaries."""
-    n_over_m: tuple[float, ...] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    n_over_m: tuple[Positive, ...] = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     """Features for every coordinate."""
-    k_over_m: tuple[float, ...] = (
+    k_over_m: tuple[Positive, ...] = (
         0.008, 0.012, 0.016, 0.024, 0.032, 0.048, 0.07, 0.1, 0.14, 0.18, 0.22, 0.27, 0.33, 0.4,
     )  # fmt: skip
     """Active features for every coordinate."""
@@ -53,34 +53,29 @@ class RecoveryConfig:
     """Sizes of the planted codes: all 1, between 0.5 and 1.5, or normally distributed."""
     signed: bool = True
     """Plant codes of either sign; otherwise all are positive, and the coders know it."""
-    tokens: int = 32
+    tokens: Count = 32
     """Activations in every cell of a picture."""
-    sets: int = 100
+    sets: Count = 100
     """Random sets of features for every k on which the exact recovery condition is decided."""
-    penalty: float = 0.01
+    penalty: SomeShare = 0.01
     """Penalty of the lasso, as a share of the one at which a token's codes become zero."""
-    agree: int | None = None
+    agree: Annotated[int, Range(2)] | None = None
     """Equal votes that the voting decoder needs: by default one more than two columns share, which is safe, or 2 where
     columns are Gaussian."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the supports, the columns and the codes."""
-    out: Path = Path("runs/recovery")
+    out: StudyFolder = Path("runs/recovery")
     """The folder for everything that is made; a second run goes on there."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         different("dictionaries", self.dictionaries, (*constructions(), DENSE))
         different("coders", self.coders, CODERS)
-        for name in ("m", "d", "tokens", "sets"):
-            at_least(name, getattr(self, name), 1)
         if self.d > self.m:
             raise ExpanderError(f"d must be at most m = {self.m}, not {self.d}.")
-        if not 0 < self.penalty <= 1:
-            raise ExpanderError(f"penalty must be above 0 and at most 1, not {self.penalty}.")
-        if self.agree is not None:
-            at_least("agree", self.agree, 2)
         for name in ("n_over_m", "k_over_m"):
             shares = getattr(self, name)
-            if not shares or shares[0] <= 0 or not all(low < high for low, high in pairwise(shares)):
+            if not shares or not all(low < high for low, high in pairwise(shares)):
                 raise ExpanderError(f"{name} must be ascending numbers above 0, at least one, not {shares}.")
         if self.active[-1] > self.features[0]:
             raise ExpanderError(

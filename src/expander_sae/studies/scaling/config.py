@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from expander_sae.checks import Count, StudyFolder
 from expander_sae.errors import ExpanderError
 from expander_sae.studies.data import ActivationsConfig
 from expander_sae.training import TrainConfig
@@ -48,21 +49,21 @@ class ScalingConfig(ActivationsConfig):
     held_out: Path | None = None
     """A store of other text to measure on; without one it is harvested from the held-out part of the store's text, with
     the language model that the store names."""
-    n: tuple[int, ...] | None = None
+    n: tuple[Count, ...] | None = None
     """Features; by default 2, 4 and 8 for every coordinate of an activation, on planted ones 1, 2 and 4."""
-    k: tuple[int, ...] | None = None
+    k: tuple[Count, ...] | None = None
     """Active features per token; by default 8, 16 and 32, on planted activations, which are made of 8, 2, 4 and 8."""
-    d: tuple[int, ...] | None = None
+    d: tuple[Count, ...] | None = None
     """Learned values per column; by default 2, 4, 8 and 16, on planted activations 2, 4 and 8."""
-    tokens: tuple[int, ...] | None = None
+    tokens: tuple[Count, ...] | None = None
     """Tokens to train on, each number in a pass of its own; by default a quarter, half and all there are."""
     coder: Literal["omp", "topk"] = "omp"
     """How codes are found, in training and when measured."""
     construction: str = "learned"
     """The supports: learned from data, or by a recipe, as `expander train` takes it."""
-    batch: int = 256
+    batch: Count = 256
     """Tokens per training step."""
-    out: Path = Path("runs/scaling")
+    out: StudyFolder = Path("runs/scaling")
     """The folder for everything that is made; a second run goes on there."""
 
     lists: ClassVar[dict[str, int]] = {"n": 1, "k": 1, "d": 1, "tokens": 1, "seeds": 0}

@@ -100,8 +100,7 @@ def _contender(config: SupportsConfig, plan: TrainConfig, recipe: Recipe, refere
 def _with_shape(record: Record, shape: Shape, features: int) -> Record:
     """The record with what is known of the support itself."""
     known = {"distinct": shape.distinct / features, "uncovered": float(shape.uncovered)}
-    measures = {**record.measures, **{name: Interval.bare(number) for name, number in known.items()}}
-    return Record(record.labels, measures, record.counts)
+    return record.with_measures({name: Interval.bare(number) for name, number in known.items()})
 
 
 STUDY = Study(SupportsConfig, run)

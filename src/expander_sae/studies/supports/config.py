@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from expander_sae.checks import at_least
+from expander_sae.checks import Count, Seed, StudyFolder
 from expander_sae.errors import ExpanderError
 from expander_sae.studies.data import ComparisonConfig
 from expander_sae.supports import Support, SupportError, named
@@ -39,30 +39,26 @@ class SupportsConfig(ComparisonConfig):
     pictures; run it again to go on where it was stopped.
     """
 
-    d: int = 4
+    d: Count = 4
     """Learned values per column, the same on every support."""
     degrees: tuple[int, ...] = (1, 2, 8, 16)
     """Other numbers of values per column, on uniform supports alone: what supports do is compared with what d does."""
     clusters: tuple[int, ...] = (1, 2, 4, 8)
     """Sizes of the clusters of clustered supports, as multiples of d; with 1 the columns of one share all rows."""
-    n: int | None = None
+    n: Count | None = None
     """Features; by default 4 for every coordinate, where all constructions exist on planted data."""
-    k: int = 8
+    k: Count = 8
     """Active features per token."""
-    batch: int = 256
+    batch: Count = 256
     """Tokens per training step."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Everything is trained once with each."""
-    out: Path = Path("runs/supports")
+    out: StudyFolder = Path("runs/supports")
     """The folder for everything that is made; a second run goes on there."""
 
     lists: ClassVar[dict[str, int]] = {"degrees": 1, "clusters": 1, "seeds": 0}
     per_coordinate: ClassVar[int] = 4
     planted_passes: ClassVar[int] = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("d", self.d, 1)
 
     def recipes(self, m: int) -> tuple[list[Recipe], dict[str, str]]:
         """The supports that exist at this width, and of the constructions that do not why not."""

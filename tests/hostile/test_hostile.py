@@ -1,0 +1,16 @@
+"""A slice of the harness: a few of everything, in a process whose forks start from one thread."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def test_a_slice_of_hostile_use_ends_in_results_and_sentences() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hostile"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}"
+    assert "silent differences" in done.stdout
