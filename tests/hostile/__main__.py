@@ -35,7 +35,9 @@ SLICE = {"damages": 12, "calls": 20, "kills": 4, "scarcity": 1, "crowds": 1, "co
 """How much of each is a part of every test run, however long it takes."""
 USED = (
     "training", "finetuning", "features", "evaluation.quality.session", "interventions", "server", "certificates",
-    "reporting.dashboard", "reporting.page", "reporting.charts", "activations.harvest", "interop.formats",
+    "reporting.dashboard", "reporting.page", "reporting.charts", "kernels.cpu.select", "kernels.cpu.greedy",
+    "kernels.cpu.pursue", "kernels.cpu.products", "kernels.cpu.local", "kernels.greedy", "activations.harvest",
+    "interop.formats",
 )  # fmt: skip
 OTHERS = ("pyarrow.parquet", "transformers.models.llama.modeling_llama", "matplotlib.pyplot")
 

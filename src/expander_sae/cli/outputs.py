@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from expander_sae.checks import Makes
+from expander_sae.cli.holding import hold
 from expander_sae.errors import ExpanderError
 
 SEALS = {"config.json": "an autoencoder", "manifest.json": "a store", "database.json": "a feature database",
@@ -30,6 +31,7 @@ def check_outputs(asked: Any) -> None:
             _check_file(path, makes)
         else:
             _check_folder(path, makes, inputs)
+            hold(path)
 
 
 def _paths(asked: Any) -> Iterator[tuple[Path, Makes | None]]:
