@@ -111,6 +111,7 @@ def map_of(rows: Sequence[Record], heading: str, measure: str) -> Picture:
                       row[measure].high) for row in known
             ]  # fmt: skip
             families.append(Family(name, sorted(points, key=lambda point: point.x)))
+    families.sort(key=lambda family: -len(family.points))  # points of the first one are named
     return family_chart(families, FVU, Axis(heading))
 
 
