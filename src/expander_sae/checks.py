@@ -68,6 +68,8 @@ class Makes:
     """What is made there, with its article."""
     inside: bool = False
     """Whether it may be inside a folder that is read for it."""
+    parents: bool = False
+    """Whether the folders above a file are made as well."""
 
 
 AutoencoderFolder = Annotated[Path, Makes("an autoencoder")]
@@ -77,6 +79,7 @@ DatabaseFolder = Annotated[Path, Makes("a feature database", inside=True)]
 PageFolder = Annotated[Path, Makes("a page", inside=True)]
 ForeignFolder = Annotated[Path, Makes("a folder of another library")]
 File = Annotated[Path, Makes("a file", inside=True)]
+FileInNewFolder = Annotated[Path, Makes("a file", inside=True, parents=True)]
 
 
 def check_fields(config: DataclassInstance) -> None:

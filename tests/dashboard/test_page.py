@@ -48,6 +48,33 @@ def test_the_table_sorts_by_any_column_both_ways(page: Page, address: str, one: 
         assert shown == sorted(alive, key=lambda feature: turn * largest[feature])[: len(shown)]
 
 
+def test_orders_are_those_of_the_values(page: Page, folder: Path) -> None:
+    """Of both signs, with ties, signed zeros and gaps, as floats and as whole numbers; gaps come last either way."""
+    page.goto((folder / "index.html").as_uri())
+    expect(page.locator("h1")).to_be_visible()
+    wrong = page.evaluate("""() => {
+      let seed = 1;
+      const drawn = () => (seed = (seed * 48271) % 2147483647) / 2147483647 - 0.5, n = 400, wrong = [];
+      const floats = Float32Array.from({ length: n }, () => {
+        const value = drawn();
+        return value > 0.4 ? NaN : value > 0.3 ? 0 : value < -0.4 ? -0 : value * 10 ** Math.round(60 * drawn());
+      });
+      const whole = Int32Array.from({ length: n }, () => Math.round(drawn() * (drawn() > 0 ? 9 : 4e9)));
+      const dictionary = { n, columns: { floats, whole }, orders: new Map() };
+      const feature = Array.from({ length: n }, (_, j) => j);
+      for (const [name, values] of Object.entries({ floats, whole, feature })) {
+        for (const descending of [false, true]) {
+          const keys = Array.from(values, (value) => (Number.isNaN(value) ? Infinity : descending ? -value : value));
+          const wanted = keys.map((_, j) => j).sort((a, b) => keys[a] - keys[b] || a - b);
+          const found = [...X.ordered(dictionary, name, descending)];
+          if (found.join() !== wanted.join()) wrong.push([name, descending]);
+        }
+      }
+      return wrong;
+    }""")
+    assert wrong == []
+
+
 def test_the_table_draws_what_is_seen_and_no_more(page: Page, address: str) -> None:
     page.goto(f"{address}#/table?sort=feature&dir=1")
     expect(page.locator(".grid-row").first).to_be_visible()

@@ -90,8 +90,9 @@ def _completed(
     if (out / "config.json").exists() and name == "train":
         return  # it was finished
     ended = command(arguments(maker, out)).wait()
-    differing = different(content(out), expected) if ended.kind == "done" else []
-    outcome = "traceback" if ended.kind != "done" else "difference" if differing else "done"
+    finished = ended.kind == "done" or "complete" in ended.errors
+    differing = different(content(out), expected) if finished else []
+    outcome = "traceback" if not finished else "difference" if differing else "done"
     table.add("after scarcity", outcome, f"{kind}: {name}: {', '.join(differing)}", ended.said)
 
 

@@ -25,7 +25,7 @@ class Telling(TensorBatches):
 def configs(tokens: int):
     """An expander and a dense dictionary, with everything that has a state."""
     common = {"tokens": tokens, "checkpoint_every": 7 * 64, "dead_after": 640, "average": 0.9}
-    readable = config(construction="learned", coder=None, balance=0.01, **common)
+    readable = config(construction="learned", coder=None, **common)
     return [config(**common), config(d=None, coder="batch_topk", **common), config(coder="omp", **common), readable]
 
 

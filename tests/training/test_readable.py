@@ -27,7 +27,9 @@ def trainee(x: torch.Tensor, settings: xs.TrainConfig) -> Trainee:
 def test_it_is_the_default_of_learned_rows_without_a_coder() -> None:
     default = xs.TrainConfig(n=64, d=4, k=4)
     assert default.readable
-    assert default.make_coder() == Candidates(4)
+    assert default.make_coder() == Candidates(4, 4)
+    assert xs.TrainConfig(n=64, d=7, k=16).make_coder() == Candidates(16, 17)
+    assert xs.TrainConfig(n=64, d=32, k=16).make_coder() == Candidates(16, 20)
     assert default.name == "learned-d4-n64-candidates4"
     for change in ({"coder": "omp"}, {"d": None}, {"construction": "uniform"}, {"objective": "fidelity"}):
         assert not xs.TrainConfig(**({"n": 64, "d": 4, "k": 4} | change)).readable
@@ -77,17 +79,6 @@ def test_no_gradient_flows_through_refitted_amplitudes() -> None:
     assert not sae.latent_bias.grad.any()
 
 
-def test_balance_lets_more_features_fire() -> None:
-    _, x = planted(4096)
-
-    def firing(balance: float) -> int:
-        sae = train(x, readable(n=4 * N, tokens=64 * 100, balance=balance), progress=False).sae
-        codes = sae.encode(x)
-        return len(codes.indices[codes.active].unique())
-
-    assert firing(0.05) > firing(0.0)
-
-
 def test_dead_features_begin_anew_as_tokens_while_columns_are_long() -> None:
     _, x = planted(4096)
     learner = trainee(x, readable(tokens=64 * 100, dead_after=64 * 3, n=4 * N, prune_until=0.9))
@@ -123,7 +114,6 @@ def test_the_same_run_twice_is_the_same(signed: bool) -> None:
         ({"candidates": K - 1}, f"candidates must be at least k = {K}"),
         ({"refit_share": 1.5}, "refit_share must be from 0 to 1"),
         ({"prune_until": -0.5}, "prune_until must be from 0 to 1"),
-        ({"balance": -1.0}, "balance must be at least 0"),
     ],
     ids=str,
 )

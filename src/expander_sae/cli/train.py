@@ -99,6 +99,14 @@ class Train:
                 "A store has its hookpoint and its text already; leave --hookpoint, --layer, --window and the options "
                 "of the text off, or train with --model."
             )
+        idle = self.config.idle
+        if idle:
+            raise ExpanderError(
+                f"{' and '.join(idle)} would change nothing under {self.config.coding} with these rows; leave off what "
+                "does nothing."
+            )
+        if self.ce_tokens != Train.ce_tokens and not self.ce_every:
+            raise ExpanderError("ce_tokens would change nothing without --ce-every; give that, or leave it off.")
 
     def _source(self) -> Store | LiveActivations:
         """What to train on."""

@@ -19,6 +19,8 @@ from expander_sae.files import replace_file, write_json
 
 CONTEXT = 256
 """Tokens of a piece where the text does not say what the model saw at once."""
+EXAMPLE = 32
+"""Tokens of delphi's examples, into which it cuts the pieces without a rest."""
 
 
 def write_delphi(database: FeatureDatabase, out: Path) -> Path:
@@ -36,7 +38,7 @@ def write_delphi(database: FeatureDatabase, out: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     shards = database.shards()
     text = Text.of(shards)
-    length = min(int(origin.get("context", CONTEXT)), text.tokens)
+    length = min(max(1, int(origin.get("context", CONTEXT)) // EXAMPLE) * EXAMPLE, text.tokens)
     pieces = text.tokens // length
     tokens = text.token_ids[: pieces * length].reshape(pieces, length)
     splits = 0

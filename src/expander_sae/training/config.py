@@ -86,8 +86,8 @@ class TrainConfig:
     objective: Literal["readable", "fidelity"] | None = None
     """What learned rows and codes are for: `readable` (the default where rows are learned and no coder is named) gives
     features that a person can read, which fire by their own correlation and begin as tokens; `fidelity` (rows that
-    move, under omp) explains more. Held out at n=4608, k=16, m=576: with d=7 FVU .413 against .324, but 29 % of what a
-    feature does follows from the token alone against 6 %; d=32 FVU .321."""
+    move, under omp) explains more. Held out at n=4608, k=16, m=576: with d=7 FVU .417 against .324, but 33 % of what a
+    feature does follows from the token alone against 6 %; d=32 FVU .318."""
     coder: Literal["topk", "batch_topk", "mp", "omp"] | None = None
     """How codes are found, in training and afterwards; by default as the objective says (omp for fidelity), for a dense
     dictionary topk. To name one is to leave the readable objective."""
@@ -108,16 +108,13 @@ class TrainConfig:
     """Steps between moves of learned rows, or between prunings with the readable objective."""
     move_until: Share = 0.95
     """Share of the tokens after which learned rows stay where they are."""
-    prune_until: Share = 0.6
+    prune_until: Share = 0.85
     """Share of the tokens over which the readable objective takes columns from their longest down to d values."""
     candidates: Count | None = None
-    """Features per token that may fire when a readable dictionary is read, of which k do; by default a quarter more
-    than k. More explain more and read worse."""
+    """Features per token that may fire when a readable dictionary is read, of which k do; by default a sixteenth
+    more than k, a quarter from 16 values on. More explain more and read worse."""
     refit_share: Share = 0.5
     """What the loss under refitted amplitudes counts in the readable objective, beside that of one-shot codes."""
-    balance: Weight | None = None
-    """How fast a rare feature's chance to fire rises per step in the readable objective (0 for not at all): more of
-    them fire and each means less; by default 0.005 from 16 values on, else 0."""
     tokens: Count = 1_000_000
     """Tokens to train on; a store that holds fewer is read again in another order."""
     batch: Count = 1024
@@ -271,13 +268,6 @@ class TrainConfig:
         """Values of all columns, dense ones too, for activations of width m."""
         return self.n * (m if self.d is None else self.d)
 
-    def bytes_in_training(self, m: int) -> float:
-        """What training takes at least: values with their gradient and Adam's two moments, and the codes of a batch."""
-        size = 8 if self.precision == "float64" else 4
-        values = self.entries_at(m) * (1 if self.tied else 2) * 4 * size
-        rows = 0 if self.d is None else 4 * self.entries
-        return float(values + rows + self.batch * (self.n * size if self.d is None else 12 * self.k))
-
     def longest(self, m: int) -> int:
         """The most values that a column of an expander dictionary may have."""
         uneven = self.learns_rows and (self.readable or not self.one_shot)
@@ -297,7 +287,9 @@ class TrainConfig:
             return min(2, self.degree)  # with one atom it would be that atom again
         if self.stretch == 1 or (self.one_shot and not self.readable):
             return self.degree
-        return self.degree // 2 if self.readable and self.degree >= LONG_COLUMNS else least_degree(self.degree)
+        if self.readable:  # shorter ones mean nothing, and take values from those that could
+            return max(1, self.degree // (2 if self.degree >= LONG_COLUMNS else 3))
+        return least_degree(self.degree)
 
     @property
     def worth(self) -> float:
@@ -305,12 +297,6 @@ class TrainConfig:
         if self.composed:
             return 0.0
         return 0.5 if self.degree >= LONG_COLUMNS else 1.0
-
-    @property
-    def balance_rate(self) -> float:
-        """How fast a rare feature's chance to fire rises per step, the default filled in."""
-        usual = 0.005 if self.degree >= LONG_COLUMNS else 0.0
-        return usual if self.balance is None else self.balance
 
     @property
     def lift_rate(self) -> float:
@@ -339,6 +325,24 @@ class TrainConfig:
         return self.auxk_k or (max(1, m // 2) if self.d is None else max(1, self.k // 2))
 
     @property
+    def idle(self) -> list[str]:
+        """Fields that were given a value and change nothing about this dictionary."""
+        moves = self.learns_rows and not self.one_shot
+        works = {
+            "construction": self.d is not None and self.start is None,
+            **dict.fromkeys(("stretch", "move_every"), moves or self.readable),
+            "move_until": moves,
+            **dict.fromkeys(("prune_until", "candidates", "refit_share"), self.readable),
+            "atoms_alone": self.composed and self.atoms_from is None,
+            "auxk_k": self.auxk_weight > 0,
+            "lift": self.has_latent_bias,
+        }
+        return [
+            field.name for field in dataclasses.fields(self)
+            if not works.get(field.name, True) and getattr(self, field.name) != field.default
+        ]  # fmt: skip
+
+    @property
     def name(self) -> str:
         """What the dictionary is called in tables and folders."""
         kind = "dense" if self.d is None else f"{self.construction.replace(':', '-')}-d{self.d}"
@@ -349,7 +353,8 @@ class TrainConfig:
     def make_coder(self) -> Coder:
         """The coder itself."""
         if self.readable:
-            return Candidates(self.k, self.candidates, self.signed)
+            usual = self.k + self.k // (4 if self.degree >= LONG_COLUMNS else 16)
+            return Candidates(self.k, self.candidates or usual, self.signed)
         return CODERS[self.coding](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
 
     def to_json(self) -> dict[str, Any]:

@@ -12,16 +12,11 @@ with lift too, 9 % were dead in the end, by silence for 30k tokens, at the same 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes
 from expander_sae.distribution import Group
-
-TARGET = 0.15
-"""Share of the mean firing rate that a rare feature is helped up to."""
-RATE_MEMORY = 0.95
-"""How much of the running mean of a feature's firing rate stays at every step."""
 
 
 class FiringRecord:
@@ -31,44 +26,15 @@ class FiringRecord:
         self._dead_after = dead_after
         self.silent_for: Int[Tensor, " n"] = torch.zeros(n, dtype=torch.int64, device=device)
 
-    def update(self, codes: Codes, tokens: int, group: Group) -> Float[Tensor, " n"]:
-        """Take in the codes of a batch of this many tokens; gives back on how many of them each feature fired."""
+    def update(self, codes: Codes, tokens: int, group: Group) -> None:
+        """Take in the codes of a batch of this many tokens."""
         weights = codes.active.flatten().to(torch.float32)
         # Of no code at all, bincount makes integers, which the processes could not add up.
         fired = torch.bincount(codes.indices.flatten(), weights, minlength=codes.n).to(torch.float32)
         self.silent_for += tokens
-        fired = group.add_up(fired)
-        self.silent_for[fired > 0] = 0
-        return fired
+        self.silent_for[group.add_up(fired) > 0] = 0
 
     @property
     def dead(self) -> Bool[Tensor, " n"]:
         """Which features are dead now."""
         return self.silent_for >= self._dead_after
-
-
-class Balance:
-    """Helps rare features to fire: a bias that says who fires and not how strongly, higher the rarer a feature is.
-
-    Measured with the readable objective: a little of it lets 97 % of the columns of 32 values fire at the same quality;
-    with 7 values it buys firing at the price of what features mean (from 30 to 63 % firing, token R2 .366 to .234).
-    """
-
-    def __init__(self, n: int, k: int, rate: float, device: torch.device) -> None:
-        self._rate, self._usual = rate, k / n
-        self.selection: Float[Tensor, " n"] = torch.zeros(n, device=device)
-        self._firing: Float[Tensor, " n"] = torch.full((n,), self._usual, device=device)
-
-    def update(self, fired: Float[Tensor, " n"], tokens: int) -> None:
-        """Take in on how many of a batch's tokens each feature fired."""
-        self._firing.lerp_(fired / tokens, 1 - RATE_MEMORY)
-        rise = (1 - self._firing / (self._usual * TARGET)).clamp(-1, 1)
-        self.selection.add_(rise, alpha=self._rate).clamp_(min=0)
-
-    def forget(self, features: Int[Tensor, " f"]) -> None:
-        """Take these features for ordinary ones: they begin anew."""
-        self._firing[features] = self._usual
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Every tensor that the next step depends on."""
-        return {"balance/selection": self.selection, "balance/firing": self._firing}

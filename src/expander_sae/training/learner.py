@@ -16,7 +16,7 @@ from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDiction
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.config import Schedule, TrainConfig
-from expander_sae.training.dead_features import Balance, FiringRecord
+from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.losses import Losses, batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
 from expander_sae.training.pruning import ColumnPruning
@@ -27,6 +27,9 @@ THRESHOLD_MEMORY = 0.99
 """How much of the batch_topk threshold stays at every step."""
 DEGREE_EXPONENT = 0.4
 """How fast the learning rate falls with the values per column."""
+READABLE_RATE = 0.8
+"""Share of the usual rate at which coordinates are learned for reading: fewer of the rare features fire, and features
+mean more (at n=4608, d=7 token R2 .327 for .317, purity .489 for .477, at the same FVU)."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam remembers of every parameter."""
 
@@ -126,14 +129,12 @@ class Trainee:
         if config.coding == "batch_topk" and self.group.world > 1:
             raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
         degree = sae.m if config.d is None else config.d
-        peak = config.learning_rate or learning_rate_rule(config.n, degree, config.one_shot)
+        usual = learning_rate_rule(config.n, degree, config.one_shot)
+        peak = config.learning_rate or usual * (READABLE_RATE if config.readable and not config.composed else 1.0)
         self.descent = Descent(sae, config, peak, _slower_atoms(sae, degree, config))
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
-        self.balance: Balance | None = None
-        if config.readable and config.balance_rate:
-            self.balance = Balance(sae.n, config.k, config.balance_rate, sae.pre_bias.device)
         self.moves: ColumnMoves | ColumnPruning | None = None
         if config.learns_rows:
             if sample is None:
@@ -146,8 +147,7 @@ class Trainee:
         x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
         batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens, self._rate_factor())
         dead = self.record.dead.nonzero()[:, 0]
-        selection = None if self.balance is None else self.balance.selection
-        losses = losses_of(self.config, self.sae, x, batch, dead, self.group, selection)
+        losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = self._descend(rate)
         self._remember(losses.fired, batch.tokens)
@@ -182,9 +182,7 @@ class Trainee:
     def _remember(self, codes: Codes, tokens: int) -> None:
         """Who fired, and for batch_topk how small the smallest code was."""
         self.tokens += tokens
-        fired = self.record.update(codes, tokens, self.group)
-        if self.balance is not None:
-            self.balance.update(fired, tokens)
+        self.record.update(codes, tokens, self.group)
         if self.config.coding == "batch_topk":
             sizes = codes.values.abs()
             smallest = torch.where(sizes > 0, sizes, torch.inf).amin().to(torch.float32)
@@ -202,8 +200,6 @@ class Trainee:
         dead: Int[Tensor, " dead"] = self.record.dead.nonzero()[:, 0]
         anew = self.moves.move(step, dead, self.descent.adam, averages)
         self.record.silent_for[anew] = 0
-        if self.balance is not None:
-            self.balance.forget(anew)
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
 
@@ -215,9 +211,6 @@ class Trainee:
             parameter.copy_(average)
         if self.config.unit_columns:
             sae.dictionary.normalise_columns()
-        if self.balance is not None and sae.latent_bias is not None:
-            # Amplitudes come from the refit, so from here on the bias only says who may fire.
-            sae.latent_bias.add_(self.balance.selection)
         if isinstance(sae.coder, BatchTopK):
             sae.coder = dataclasses.replace(sae.coder, threshold=float(self.threshold))
         return sae
@@ -227,7 +220,6 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= self.descent.state_dict()
         state |= {} if self.moves is None else self.moves.state_dict()
-        state |= {} if self.balance is None else self.balance.state_dict()
         if self.config.start is not None and isinstance(self.sae.dictionary, ExpanderDictionary):
             state["rows"] = self.sae.dictionary.rows
         names = [name for name, _ in self.sae.named_parameters()]

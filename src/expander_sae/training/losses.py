@@ -73,17 +73,15 @@ def losses_of(
     batch: BatchStatistics,
     dead: Int[Tensor, " dead"],
     group: Group,
-    selection: Float[Tensor, " n"] | None = None,
 ) -> Losses:
     """The fraction of variance unexplained, plus what revives the dead features, plus the loss of wider codes.
 
-    With the readable objective it is that of one-shot codes and that under refitted amplitudes, in their shares;
-    `selection` is added to the bias where it is decided which features may fire.
+    With the readable objective it is that of one-shot codes and that under refitted amplitudes, in their shares.
     """
     x = x.to(sae.pre_bias.dtype)
     variation = batch.variation.to(x.dtype) * sae.scale.to(x.dtype) ** 2
     if config.readable:
-        codes, residual, fired, left_by_fired = _readable(config, sae, x, selection)
+        codes, residual, fired, left_by_fired = _readable(config, sae, x)
         unexplained = fvu(residual, variation)
         share = config.refit_share
         minimised = share * unexplained + (1 - share) * fvu(left_by_fired, variation)
@@ -106,21 +104,20 @@ def losses_of(
 
 
 def _readable(
-    config: TrainConfig, sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], selection: Float[Tensor, " n"] | None
+    config: TrainConfig, sae: SparseAutoencoder, x: Float[Tensor, "tokens m"]
 ) -> tuple[Codes, Float[Tensor, "tokens m"], Codes, Float[Tensor, "tokens m"]]:
     """Refitted codes and what they leave, one-shot codes and what they leave; one product serves both.
 
     No gradient flows through refitted amplitudes, which are least squares among the candidates and so minimal already.
     """
     centred = torch.addcmul(-sae.pre_bias, x, sae.scale)
-    bias = sae.latent_bias if selection is None or sae.latent_bias is None else sae.latent_bias + selection
     reader: Dictionary = sae.dictionary
     seen = centred
     if isinstance(sae.dictionary, ComposedDictionary):  # what the atoms see is dear, and all three ask for it
         reader, seen = sae.dictionary.mixtures, sae.dictionary.atoms.correlate(centred)
     with torch.no_grad():
         width = min(REFIT_CANDIDATES * config.k // 2, sae.n)
-        likely = reader.select(seen, width, bias, config.signed)
+        likely = reader.select(seen, width, sae.latent_bias, config.signed)
         target = None if reader is sae.dictionary else reader.correlate_at(seen, likely.indices)
     indices = likely.indices[:, : config.k]
     values = reader.correlate_at(seen, indices)

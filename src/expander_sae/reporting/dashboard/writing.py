@@ -101,8 +101,8 @@ def _matches(mine: Shown, other: Shown, report: Report) -> dict[str, dict[str, s
         found["fires_like"] = matched_by_firing(
             mine.database, other.database, lambda done: report(what, done, n)
         )  # fmt: skip
-    packed = {name: _packed(match.features, "i4") for name, match in found.items()}
-    return packed | {f"{name}_cosine": _packed(match.cosines, "f4") for name, match in found.items()}
+    features = {name: packed(match.features, "i4") for name, match in found.items()}
+    return features | {f"{name}_cosine": packed(match.cosines, "f4") for name, match in found.items()}
 
 
 def is_written(shown: Shown, folder: Path) -> bool:
@@ -137,7 +137,7 @@ def _write_shards(database: FeatureDatabase, folder: Path, per_shard: int, repor
             contexts.setdefault(context["feature"], []).append(context)
         pages = [_page(row, contexts.get(row["feature"], [])) for row in rows]
         labels += [_label(page) for page in pages]
-        script = f'X.shard("{folder.name}", {number}, "{_squeezed(pages)}");\n'
+        script = f'X.shard("{folder.name}", {number}, "{squeezed(pages)}");\n'
         replace_file(folder / f"{number:05d}.js", script.encode())
         report("writing pages", stop, n)
     for path in folder.glob("*.js"):
@@ -174,16 +174,15 @@ def _label(page: Mapping[str, Any]) -> str:
 def _described(shown: Shown, number: int, pages: str, labels: Sequence[str], per_shard: int) -> dict[str, Any]:
     """What data.js says of a dictionary."""
     info, table = shown.database.info, shown.database.features()
-    columns = {name: _packed(_numbers(table, name), kind) for name, kind in NUMBERS.items()
+    columns = {name: packed(_numbers(table, name), kind) for name, kind in NUMBERS.items()
                if table.column(name).null_count < len(table)}  # fmt: skip
     status = table.column("status").to_pylist()
-    columns["status"] = _packed(np.array([STATUS.index(each) for each in status]), "u1")
+    columns["status"] = packed(np.array([STATUS.index(each) for each in status]), "u1")
     touched = [each or [] for each in table.column("rows").to_pylist()]
     listed = max(1, *map(len, touched))
     rows = np.full((info.n, listed), -1)
     for place, some in enumerate(touched):
         rows[place, : len(some)] = some
-    columns["rows"] = _packed(rows.ravel(), "i4")
     return {
         "name": info.name,
         "number": number,
@@ -195,7 +194,8 @@ def _described(shown: Shown, number: int, pages: str, labels: Sequence[str], per
         "facts": _facts(shown),
         "measures": [_plain(asdict(measure)) for measure in shown.measures],
         "columns": columns,
-        "labels": _squeezed(list(labels)),
+        "touched": packed(rows.ravel(), "i4"),
+        "labels": squeezed(list(labels)),
     }
 
 
@@ -220,13 +220,13 @@ def _numbers(table: Any, name: str) -> NDArray[Any]:
     return np.asarray(column, dtype=np.float64 if column.dtype.kind in "fO" else column.dtype)
 
 
-def _packed(values: NDArray[Any], kind: str) -> dict[str, str]:
+def packed(values: NDArray[Any], kind: str) -> dict[str, str]:
     """An array as the page unpacks it."""
     data = np.ascontiguousarray(values.astype(f"<{kind}")).tobytes()
     return {"kind": kind, "data": _base64(data)}
 
 
-def _squeezed(content: Any) -> str:
+def squeezed(content: Any) -> str:
     """JSON, packed."""
     return _base64(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
 

@@ -43,7 +43,7 @@ X.contexts = function (given, group) {
 // The features that share most coordinates with one.
 X.sharing = function (dictionary, feature, rows) {
   const touching = X.touching(dictionary), shared = new Map();
-  for (const row of rows) for (const other of touching.get(row) || []) shared.set(other, (shared.get(other) || 0) + 1);
+  for (const row of rows) for (const other of touching(row)) shared.set(other, (shared.get(other) || 0) + 1);
   shared.delete(feature);
   return [...shared].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, NEIGHBOURS).map(([other]) => other);
 };

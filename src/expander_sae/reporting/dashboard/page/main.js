@@ -44,7 +44,7 @@ X.title = () => X.dictionaries.map((each) => each.name).join(" and ");
 
 X.random = function () {
   const { state } = X.where(), dictionary = X.shown(state);
-  const firing = [...X.ordered(dictionary, "feature", false)].filter((j) => dictionary.columns.status[j] !== 2);
+  const firing = X.ordered(dictionary, "feature", false).filter((j) => dictionary.columns.status[j] !== 2);
   if (firing.length) X.go(`feature/${firing[Math.floor(Math.random() * firing.length)]}`, { at: state.at });
 };
 

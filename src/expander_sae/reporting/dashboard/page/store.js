@@ -9,7 +9,8 @@ X.shards = new Map();
 const KINDS = { u1: Uint8Array, i4: Int32Array, f4: Float32Array };
 
 X.unpacked = async function (text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const raw = atob(text), bytes = new Uint8Array(raw.length);
+  for (let at = 0; at < raw.length; at++) bytes[at] = raw.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return await new Response(stream).arrayBuffer();
 };
@@ -23,14 +24,22 @@ X.receive = async function (given) {
   }
   for (const packed of given.dictionaries) {
     const columns = {};
-    for (const [name, column] of Object.entries(packed.columns)) {
-      columns[name] = new KINDS[column.kind](await X.unpacked(column.data));
-    }
+    for (const [name, column] of Object.entries(packed.columns)) columns[name] = await X.column(column);
     const labels = await X.parsed(packed.labels);
-    const folded = labels.map((label) => label.toLowerCase());
-    X.dictionaries.push({ ...packed, columns, labels, folded, orders: new Map(), touching: null });
+    X.dictionaries.push({ ...packed, columns, labels, ...X.folded(labels), orders: new Map(), held: new Map(),
+      rows: null, touching: null });
   }
   X.start();
+};
+
+X.column = async (packed) => new KINDS[packed.kind](await X.unpacked(packed.data));
+
+// All labels in small letters as one string, which is searched many times faster than one after the other, and where each
+// begins in it; between them is what nobody types.
+X.folded = function (labels) {
+  const begins = new Uint32Array(labels.length + 1), parts = labels.map((label) => label.toLowerCase());
+  parts.forEach((part, j) => { begins[j + 1] = begins[j] + part.length + 1; });
+  return { folded: parts.join("\u0002"), begins };
 };
 
 X.sorry = (sentence) => document.getElementById("main").replaceChildren(X.el("p", { class: "warn" }, sentence));
@@ -42,8 +51,9 @@ X.shard = async function (folder, number, text) {
   X.waiting.get(key)?.resolve();
 };
 
-// Everything about one feature of a dictionary.
+// Everything about one feature of a dictionary; its coordinates are unpacked when a page of a feature is first wanted.
 X.feature = async function (dictionary, feature) {
+  dictionary.rows ||= await X.column(dictionary.touched);
   const number = Math.floor(feature / dictionary.per_shard), key = `${dictionary.pages}/${number}`;
   if (!X.shards.has(key)) {
     if (!X.waiting.has(key)) X.waiting.set(key, X.load(dictionary, number, key));
@@ -65,19 +75,22 @@ X.load = function (dictionary, number, key) {
   return asked;
 };
 
-// Which features touch every coordinate: the other side of the bipartite graph, made when it is first wanted.
+// Which features touch every coordinate: the other side of the bipartite graph, made when it is first wanted. Those of
+// coordinate i are what lies between begins[i] and begins[i + 1].
 X.touching = function (dictionary) {
   if (dictionary.touching) return dictionary.touching;
-  const touching = new Map();
-  dictionary.columns.rows.forEach((row, at) => {
-    if (row < 0) return; // a column with fewer entries than the longest
-    if (!touching.has(row)) touching.set(row, []);
-    touching.get(row).push(Math.floor(at / dictionary.listed));
-  });
-  dictionary.touching = touching;
-  return touching;
+  const { rows, listed } = dictionary;
+  let most = -1;
+  for (let at = 0; at < rows.length; at++) if (rows[at] > most) most = rows[at];
+  const begins = new Uint32Array(most + 2);
+  for (let at = 0; at < rows.length; at++) if (rows[at] >= 0) begins[rows[at] + 1]++; // -1 where a column is shorter
+  for (let row = 0; row <= most; row++) begins[row + 1] += begins[row];
+  const next = begins.slice(), features = new Int32Array(begins[most + 1]);
+  for (let at = 0; at < rows.length; at++) if (rows[at] >= 0) features[next[rows[at]]++] = Math.floor(at / listed);
+  dictionary.touching = (row) => features.subarray(begins[row], begins[row + 1]);
+  return dictionary.touching;
 };
 
 // The coordinates that a feature touches.
 X.touched = (dictionary, feature) =>
-  dictionary.columns.rows.subarray(feature * dictionary.listed, (feature + 1) * dictionary.listed);
+  dictionary.rows.subarray(feature * dictionary.listed, (feature + 1) * dictionary.listed);

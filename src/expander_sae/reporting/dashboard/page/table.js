@@ -17,6 +17,8 @@ X.COLUMNS = [
 ];
 
 const ROW = 30, BEYOND = 6; // the height of a row, and rows that are drawn above and below what is seen
+const DRAWN = 500_000; // rows at most: a browser draws nothing that is much higher than they are
+const KEPT = 8; // words whose features are remembered
 const STATUS = ["alive", "rare", "dead"];
 const COMPARED = /^(\w+)(<=|>=|<|>|=)(-?[\d.]+(?:e-?\d+)?)$/;
 const HOLDS = {
@@ -39,33 +41,64 @@ X.asked = function (dictionary, query) {
   return asked;
 };
 
-// All features by a column; what has no value comes last either way.
+// All features by a column; what has no value comes last either way. A key of 64 bits holds the value, so that whole
+// numbers compare as the values do, and below it the feature: the browser sorts such keys without calling us back.
 X.ordered = function (dictionary, name, descending) {
   const key = `${name} ${descending}`;
-  if (!dictionary.orders.has(key)) {
-    const values = name === "feature" ? Float64Array.from({ length: dictionary.n }, (_, j) => j) : dictionary.columns[name];
-    const keys = Float64Array.from(values, (value) => (Number.isNaN(value) ? Infinity : descending ? -value : value));
-    const order = Int32Array.from(keys, (_, j) => j);
-    dictionary.orders.set(key, order.sort((a, b) => keys[a] - keys[b] || a - b));
+  if (dictionary.orders.has(key)) return dictionary.orders.get(key);
+  const { n } = dictionary, values = dictionary.columns[name], keys = new Uint32Array(2 * n), order = new Int32Array(n);
+  const bits = values instanceof Float32Array ? new Int32Array(values.map((value) => value + 0).buffer) : values;
+  for (let j = 0; j < n; j++) {
+    let high = name === "feature" ? j : bits[j] ^ 0x80000000;
+    if (bits !== values && bits[j] < 0) high = ~bits[j]; // of negative numbers the larger bits are the smaller number
+    if (descending) high = ~high;
+    keys[2 * j] = j;
+    keys[2 * j + 1] = Number.isNaN(values?.[j]) ? 0xffffffff : high;
   }
-  return dictionary.orders.get(key);
+  new BigUint64Array(keys.buffer).sort();
+  for (let place = 0; place < n; place++) order[place] = keys[2 * place];
+  dictionary.orders.set(key, order);
+  return order;
+};
+
+// For every feature, whether this word stands in its label. The last few words are kept: a query grows by its last.
+X.holding = function (dictionary, word) {
+  const { held, folded, begins, n } = dictionary;
+  if (held.has(word)) return held.get(word);
+  const found = new Uint8Array(n);
+  let j = 0, at = folded.indexOf(word);
+  while (at >= 0 && j < n) {
+    while (begins[j + 1] <= at) j++;
+    found[j] = 1;
+    at = folded.indexOf(word, begins[j + 1]);
+  }
+  if (held.size >= KEPT) held.delete(held.keys().next().value);
+  held.set(word, found);
+  return found;
 };
 
 // Of these features those that a query means; a query that is a number means that feature first.
 X.found = function (dictionary, query, order) {
-  const { words, conditions, states, unknown } = X.asked(dictionary, query);
-  const { folded, columns, n } = dictionary, found = new Int32Array(n);
+  const { words, conditions, states, unknown } = X.asked(dictionary, query), { columns, n } = dictionary;
+  if (unknown.length) return { list: order.subarray(0, 0), unknown };
+  if (!words.length && !conditions.length && !states.length) return { list: order, unknown };
+  const kept = new Uint8Array(n).fill(1), list = new Int32Array(n);
+  for (const word of words) {
+    const found = X.holding(dictionary, word);
+    for (let j = 0; j < n; j++) kept[j] &= found[j];
+  }
+  for (const { values, holds, limit } of conditions) {
+    for (let j = 0; j < n; j++) if (kept[j] && !holds(values[j], limit)) kept[j] = 0;
+  }
+  if (states.length) for (let j = 0; j < n; j++) if (!states.includes(columns.status[j])) kept[j] = 0;
   const number = words.length === 1 && /^\d+$/.test(query.trim()) && Number(query) < n ? Number(query) : -1;
   let count = 0;
-  if (unknown.length) return { list: found.subarray(0, 0), unknown };
-  if (number >= 0) found[count++] = number;
-  for (const j of order) {
-    if (j === number) continue;
-    if (states.length && !states.includes(columns.status[j])) continue;
-    if (!conditions.every(({ values, holds, limit }) => holds(values[j], limit))) continue;
-    if (words.every((word) => folded[j].includes(word))) found[count++] = j;
+  if (number >= 0) list[count++] = number;
+  for (let place = 0; place < n; place++) {
+    const j = order[place];
+    if (kept[j] && j !== number) list[count++] = j;
   }
-  return { list: found.subarray(0, count), unknown };
+  return { list: list.subarray(0, count), unknown };
 };
 
 // What a feature fires on and what it writes, on one line.
@@ -151,10 +184,11 @@ X.table = function (main, dictionary, state) {
   const columns = X.COLUMNS.filter((column) => column.name === "feature" || dictionary.columns[column.name]);
   const sort = columns.some((column) => column.name === state.sort) ? state.sort : "density", descending = state.dir !== "1";
   const { list, unknown } = X.found(dictionary, state.q || "", X.ordered(dictionary, sort, descending));
-  const grid = new X.Grid(dictionary, list, columns, state, X.head(columns, sort, descending, state));
+  const grid = new X.Grid(dictionary, list.subarray(0, DRAWN), columns, state, X.head(columns, sort, descending, state));
   X.moves = { next: () => grid.choose(grid.chosen + 1), previous: () => grid.choose(grid.chosen - 1), open: () => grid.open() };
   X.list = { dictionary, features: list };
-  const count = `${X.number(list.length)} of ${X.number(dictionary.n)} features` + (state.q ? ` for “${state.q}”. ` : ". ");
+  const count = `${X.number(list.length)} of ${X.number(dictionary.n)} features` + (state.q ? ` for “${state.q}”. ` : ". ") +
+    (list.length > DRAWN ? `The first ${X.number(DRAWN)} are listed. ` : "");
   const hint = unknown.length ? `This dictionary's database has no ${unknown.join(" and no ")}.`
     : "Words look in the tokens that a feature fires on and writes; also fired>100, density<0.001, alive, rare, dead.";
   const said = X.el("p", { class: "quiet small", id: "count", "aria-live": "polite" }, count + hint);
