@@ -123,9 +123,8 @@ def _range_in(hint: Any) -> Range | None:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below its least sensible value."""
-    if not value >= least:
-        raise ExpanderError(f"{name} must be at least {least}, not {value}.")
+    """Refuse a number below its least sensible value, or one that is infinite or beyond 64 bits."""
+    _check_number(name, value, Range(least))
 
 
 def distinct(name: str, numbers: Sequence[float], least: float) -> None:
