@@ -133,6 +133,14 @@ def distinct(name: str, numbers: Sequence[float], least: float) -> None:
         raise ExpanderError(f"{name} must be different numbers of at least {least}, not {numbers}.")
 
 
+def a_text(name: str, text: str) -> None:
+    """Refuse half a character, which no tokenizer reads and no file in UTF-8 holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ExpanderError(f"{name} holds {text[error.start]!a}, which is no character; leave it out.") from error
+
+
 def a_feature(number: int, n: int) -> None:
     """Refuse a number that none of n features has."""
     if not 0 <= number < n:

@@ -17,7 +17,7 @@ from tests.hostile.outcomes import Table
 from tests.hostile.world import World, content, different
 
 NOBODY = 65534
-OUT_OF_MEMORY = ("memory allocation of", "std::bad_alloc")
+OUT_OF_MEMORY = ("memory allocation of", "std::bad_alloc", "LLVM ERROR: Unable to allocate")
 """How native code of other libraries ends a process where there is no memory; nobody can catch it."""
 
 
