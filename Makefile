@@ -10,7 +10,7 @@ RUNS := runs/experiments
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo experiments test peers lint format bench browser clean
+.PHONY: hostile demo experiments test peers lint format bench browser clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
@@ -29,6 +29,12 @@ test: $(READY) browser peers  ## the whole test suite, on every core
 
 peers: $(PEERS)  ## what other libraries make of our folders, and we of theirs
 	$(PEERS_VENV)/bin/python -m pytest tests/peers
+
+# How many minutes, and of what everything is drawn that is tried.
+BUDGET ?= 10
+SEED ?= 0
+hostile: $(READY)  ## wrong calls, kills, damage, scarcity, crowds and strange texts; make hostile BUDGET=minutes SEED=n
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m tests.hostile --budget $(BUDGET) --seed $(SEED)
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

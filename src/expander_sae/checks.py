@@ -68,6 +68,8 @@ class Makes:
     """What is made there, with its article."""
     inside: bool = False
     """Whether it may be inside a folder that is read for it."""
+    parents: bool = False
+    """Whether the folders above a file are made as well."""
 
 
 AutoencoderFolder = Annotated[Path, Makes("an autoencoder")]
@@ -77,6 +79,7 @@ DatabaseFolder = Annotated[Path, Makes("a feature database", inside=True)]
 PageFolder = Annotated[Path, Makes("a page", inside=True)]
 ForeignFolder = Annotated[Path, Makes("a folder of another library")]
 File = Annotated[Path, Makes("a file", inside=True)]
+FileInNewFolder = Annotated[Path, Makes("a file", inside=True, parents=True)]
 
 
 def check_fields(config: DataclassInstance) -> None:
@@ -120,15 +123,22 @@ def _range_in(hint: Any) -> Range | None:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below its least sensible value."""
-    if not value >= least:
-        raise ExpanderError(f"{name} must be at least {least}, not {value}.")
+    """Refuse a number below its least sensible value, or one that is infinite or beyond 64 bits."""
+    _check_number(name, value, Range(least))
 
 
 def distinct(name: str, numbers: Sequence[float], least: float) -> None:
     """Refuse a list of numbers that is empty, names one of them twice, or holds one below the least."""
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < least:
         raise ExpanderError(f"{name} must be different numbers of at least {least}, not {numbers}.")
+
+
+def a_text(name: str, text: str) -> None:
+    """Refuse half a character, which no tokenizer reads and no file in UTF-8 holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ExpanderError(f"{name} holds {text[error.start]!a}, which is no character; leave it out.") from error
 
 
 def a_feature(number: int, n: int) -> None:

@@ -86,17 +86,18 @@ class Patience:
     """Watches work under way, and refuses to go on once its speed says that it would take too many days."""
 
     def __init__(self) -> None:
-        self._began, self._done_before, self._updates = 0.0, 0.0, -1
+        self._began, self._done_before, self._updates, self._decided = 0.0, 0.0, -1, False
 
     def check(self, what: str, done: float, total: float) -> None:
         """To be called after every piece; the first is not counted, since much is compiled and read before it."""
-        if self._updates >= _UPDATES and time.monotonic() - self._began > _MEASURED:
+        if self._decided:
             return
         self._updates += 1
         if self._updates == 1:
             self._began, self._done_before = time.monotonic(), done
         elapsed = time.monotonic() - self._began
         if self._updates >= _UPDATES and elapsed > _MEASURED and done > self._done_before:
+            self._decided = True
             left = elapsed * (total - done) / (done - self._done_before)
             _check_seconds(what, left, "ask for less")
 

@@ -4,8 +4,11 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 
 import pytest
+
+from expander_sae.cli.process import find_room_for_compiled_code
 
 ALLOCATE = """
 import sys
@@ -71,3 +74,13 @@ assert not heavy, heavy
 
 def test_importing_the_library_loads_nothing_and_changes_no_variable() -> None:
     subprocess.run([sys.executable, "-c", LOOK], check=True)
+
+
+def test_kernels_have_a_place_where_nothing_but_temporary_files_may_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    find_room_for_compiled_code()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    find_room_for_compiled_code()
+    assert os.environ["NUMBA_CACHE_DIR"].startswith(tempfile.gettempdir())
+    monkeypatch.delenv("NUMBA_CACHE_DIR")

@@ -1,7 +1,7 @@
 """Hostile use of everything for so many minutes: `python -m tests.hostile --budget 30 --seed 1`.
 
 `make hostile` does the same; docs/reliability.md tells of it.
-Prints the table, and under it whatever must not have happened; ends with 1 if there is any.
+Prints whatever must not happen when it does, and the table; ends with 1 if there was any.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from expander_sae.cli.commands import NAMES
+from expander_sae.cli.study import STUDIES
 from tests.hostile.calls import try_calls
 from tests.hostile.corpora import try_corpora
 from tests.hostile.crowds import try_crowds
@@ -33,7 +35,9 @@ SLICE = {"damages": 12, "calls": 20, "kills": 4, "scarcity": 1, "crowds": 1, "co
 """How much of each is a part of every test run, however long it takes."""
 USED = (
     "training", "finetuning", "features", "evaluation.quality.session", "interventions", "server", "certificates",
-    "reporting.dashboard", "reporting.page", "reporting.charts", "activations.harvest", "interop.formats",
+    "reporting.dashboard", "reporting.page", "reporting.charts", "kernels.cpu.select", "kernels.cpu.greedy",
+    "kernels.cpu.pursue", "kernels.cpu.products", "kernels.cpu.local", "kernels.greedy", "activations.harvest",
+    "interop.formats",
 )  # fmt: skip
 OTHERS = ("pyarrow.parquet", "transformers.models.llama.modeling_llama", "matplotlib.pyplot")
 
@@ -41,7 +45,8 @@ OTHERS = ("pyarrow.parquet", "transformers.models.llama.modeling_llama", "matplo
 def load() -> None:
     """Import what commands import, so that a fork has it; compute nothing, so that forks have one thread."""
     torch.set_num_threads(1)
-    for name in (*(f"expander_sae.{room}" for room in USED), *OTHERS):
+    rooms = [*USED, *(f"cli.{name}" for name in NAMES), *(f"studies.{name}" for name in STUDIES)]
+    for name in (*(f"expander_sae.{room}" for room in rooms), *OTHERS):
         importlib.import_module(name)
 
 
@@ -51,21 +56,19 @@ def main() -> None:
     parser.add_argument("--budget", type=float, help="minutes to try for; without it a small fixed part is tried")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--only", choices=SHARES, help="try nothing else")
+    parser.add_argument("--world", type=Path, help="a folder with what is read, from an earlier time, or to make it in")
     asked = parser.parse_args()
     load()
     table = Table()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         os.chmod(folder, 0o755)  # for nobody, too
         place = Path(folder)
-        (place / "world").mkdir()
-        world = World.make(place / "world")
+        world = World.in_folder(asked.world or place / "world")
         for name, share in SHARES.items():
             if asked.only in (None, name):
                 minutes = None if asked.budget is None else asked.budget * (1.0 if asked.only else share)
                 _try(name, world, place / name, table, asked.seed, minutes)
     print(f"seed {asked.seed}", table, sep="\n")
-    for wrong in table.wrong:
-        print(f"\n{wrong}")
     sys.exit(bool(table.wrong))
 
 

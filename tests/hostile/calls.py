@@ -26,8 +26,8 @@ TEXTS = ("", "x", "[/x]", "[bold]", "{}", "%s", "\udcff", "\u202e", "é" * 300, 
 NUMBERS = ("0", "-1", "1", "3", "0.5", "1e30", "1e400", "nan", "inf", "-inf", "100000000000", "1" * 30, str(2**31),
            str(2**63 - 1), str(2**63), str(2**64), "9" * 5000, "0x10", "1_000", "٣")  # fmt: skip
 DEVICES = ("cuda", "cuda:99", "cpu:99", "meta", "mps", "tpu")
-PLACES = ("/", "/dev/null", "/dev/full", ".", "..", "loop", "loop/x", "text.txt", "text.txt/x", "store", "run", "study",
-          "model", "store/inside", "run/inside", "run/config.json", "nowhere", "nowhere/x.json")  # fmt: skip
+PLACES = ("/", "/dev/null", "/dev/full", ".", "..", "loop", "loop/x", "text.jsonl", "text.jsonl/x", "store", "run",
+          "study", "model", "store/inside", "run/inside", "run/config.json", "nowhere", "nowhere/x.json")  # fmt: skip
 CODERS = ("omp:3", "omp:0", "omp:-1", "omp:99999999999999999999", "fista:inf", "fista:nan", "fista:0.1", "topk:x",
           "basis_pursuit", "voting:2", "niht:2", "cd:1e30")  # fmt: skip
 
@@ -141,7 +141,7 @@ def try_calls(world: World, place: Path, table: Table, chance: random.Random, tr
         scratch = place / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        for name in ("store", "run", "study", "model", "text.txt", "loop"):
+        for name in ("store", "run", "study", "model", "text.jsonl", "loop"):
             (scratch / name).symlink_to(world.place / name)
         ended = command(arguments, scratch).wait()
         table.add("wrong calls", *_judged(arguments, ended))

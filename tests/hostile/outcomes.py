@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Table:
         self.counts.setdefault(group, Counter())[kind] += 1
         if kind in WRONG:
             self.wrong.append(f"{group}: {kind}: {what}\n    " + "\n    ".join(said.strip().splitlines()[-12:]))
+            print(self.wrong[-1], file=sys.stderr, flush=True)
 
     def __str__(self) -> str:
         heading = (

@@ -48,13 +48,21 @@ class World:
         return str(self.place / name)
 
     @classmethod
+    def in_folder(cls, place: Path) -> World:
+        """The world that is there, or a new one."""
+        return cls(place) if place.exists() else cls.make(place)
+
+    @classmethod
     def make(cls, place: Path) -> World:
         """Make all of it."""
         world = cls(place)
+        place.mkdir(parents=True)
         tokenizer = make_tokenizer()
         make_model(tokenizer).save_pretrained(place / "model")
         tokenizer.save_pretrained(place / "model")
-        (place / "text.txt").write_text("\n".join(f"{number} {line}" for number in range(40) for line in LINES))
+        (place / "text.jsonl").write_text("".join(
+            json.dumps({"text": " ".join(f"{number} {line}" for line in LINES)}) + "\n" for number in range(60)
+        ))  # fmt: skip
         (place / "loop").symlink_to("loop")
         for arguments in world.commands.values():
             ended = command(arguments, place).wait()
@@ -77,7 +85,7 @@ class World:
     def harvest(self, out: str) -> list[str]:
         """A store."""
         return ["harvest", self.path("model"), "--out", out, "--hookpoint", "layers.1", "--tokens", "1500", "--text",
-                self.path("text.txt"), "--context", "32", "--tokens-per-batch", "64", "--tokens-per-shard",
+                self.path("text.jsonl"), "--context", "32", "--tokens-per-batch", "64", "--tokens-per-shard",
                 "256"]  # fmt: skip
 
     def train(self, out: str) -> list[str]:
@@ -139,6 +147,13 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _timeless(entry) for key, entry in value.items() if key not in WHEN}
     return [_timeless(entry) for entry in value] if isinstance(value, list) else value
+
+
+def without_metrics(value: Any) -> Any:
+    """What a JSON file says, without the row of metrics that training ended with."""
+    if isinstance(value, dict):
+        return {key: without_metrics(entry) for key, entry in value.items() if key != "metrics"}
+    return value
 
 
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

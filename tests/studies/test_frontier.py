@@ -223,7 +223,7 @@ def test_inside_a_language_model_what_it_loses_is_measured_and_what_features_tel
         ({"degrees": (0, 2)}, "degrees must be different numbers of at least 1"),
         ({"seeds": (1, 1)}, "seeds must be different numbers of at least 0"),
         ({"k": 0}, "k must be at least 1, not 0"),
-        ({"fine_tune": 0.0}, "fine_tune must be a share"),
+        ({"fine_tune": 0.0}, "fine_tune must be above 0 and at most 1"),
         ({"labels": (Path(__file__),)}, "give --readability with --labels"),
     ],
 )

@@ -27,7 +27,9 @@ def trainee(x: torch.Tensor, settings: xs.TrainConfig) -> Trainee:
 def test_it_is_the_default_of_learned_rows_without_a_coder() -> None:
     default = xs.TrainConfig(n=64, d=4, k=4)
     assert default.readable
-    assert default.make_coder() == Candidates(4)
+    assert default.make_coder() == Candidates(4, 4)
+    assert xs.TrainConfig(n=64, d=7, k=16).make_coder() == Candidates(16, 17)
+    assert xs.TrainConfig(n=64, d=32, k=16).make_coder() == Candidates(16, 20)
     assert default.name == "learned-d4-n64-candidates4"
     for change in ({"coder": "omp"}, {"d": None}, {"construction": "uniform"}, {"objective": "fidelity"}):
         assert not xs.TrainConfig(**({"n": 64, "d": 4, "k": 4} | change)).readable

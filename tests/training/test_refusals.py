@@ -96,3 +96,18 @@ def test_the_width_matched_dictionary_holds_as_many_values() -> None:
     assert (matched.n, matched.d) == (56, None)
     with pytest.raises(ExpanderError):
         width_matched(matched, 576)
+
+
+@pytest.mark.parametrize(
+    ("change", "idle"),
+    [
+        ({}, []),
+        ({"d": None, "coder": "topk", "construction": "uniform"}, ["construction"]),
+        ({"coder": "topk", "construction": "learned", "stretch": 2, "move_until": 0.5}, ["stretch", "move_until"]),
+        ({"coder": "omp", "construction": "learned", "stretch": 2, "move_until": 0.5, "lift": 1.0}, ["lift"]),
+        ({"coder": "omp", "refit_share": 0.1, "candidates": 9}, ["candidates", "refit_share"]),
+        ({"coder": "topk", "auxk": 0.0, "auxk_k": 3, "atoms_alone": 0.1}, ["atoms_alone", "auxk_k"]),
+    ],
+)
+def test_what_changes_nothing_is_known(change, idle):
+    assert config(**change).idle == idle

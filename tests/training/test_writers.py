@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from expander_sae.errors import ExpanderError
-from expander_sae.training import train
+from expander_sae.training import read_metrics, train
 from tests.training.planted import config, planted
 
 X = planted(2048)[1]
@@ -65,3 +67,22 @@ def test_metrics_that_cannot_be_written_are_one_sentence(tmp_path: Path, monkeyp
         with pytest.raises(ExpanderError, match=r"cannot be written \((Not a directory|File exists)\)"):
             train(X, config(), out=out, progress=False)
     assert (tmp_path / "file").read_text() == "hello"
+
+
+def test_damaged_metrics_are_one_sentence(tmp_path: Path) -> None:
+    for content in (b"{\n", b"[]\n", b"{}\n", b"\xff\n", b'{"tokens": "x"}\n', b"[" * 100_000 + b"\n"):
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+        with pytest.raises(ExpanderError, match=r"metrics\.jsonl was edited or damaged"):
+            read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_wandb_without_a_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(Exception):
+        pass
+
+    def init(**_: object) -> None:
+        raise Refused("No API key configured.\nUse `wandb login`")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Error=Refused))
+    with pytest.raises(ExpanderError, match=r"\(No API key configured. Use `wandb login`\); run `wandb login`"):
+        train(X, config(), out=tmp_path, progress=False, also_log=["wandb"])

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.activations.distributed import Activations, activations_in_order
+from expander_sae.activations.distributed import Activations, activations_in_order, activations_of
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import (
@@ -24,14 +24,19 @@ from expander_sae.activations.store import (
     bytes_needed,
     check_disk,
 )
-from expander_sae.activations.store.manifest import DTYPES
+from expander_sae.activations.store.manifest import DTYPES, STORE, read_manifest
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
-from expander_sae.activations.texts import Batch, batches_by_length, documents, pinned, tokenise
+from expander_sae.activations.texts import Batch, Pieces, batches_by_length, documents, pinned, puts_bos, tokenise
 from expander_sae.activations.texts.files import Part
-from expander_sae.checks import Count, at_least, check_fields
+from expander_sae.checks import Count, at_least, check_fields, one_of
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory, check_time
+
+FINER = "float16"
+"""What activations are stored in where they fit: it has eight times the precision of bfloat16."""
+HEADROOM = 8.0
+"""How many times larger than the first activations of a text others may be."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class TextConfig:
     """The field or column that holds the text, in files that have several."""
     context: Count = 256
     """Tokens that the model sees at once, at most."""
-    bos: bool = False
-    """Put the tokenizer's BOS token in front of every piece; its activation is harvested like any other."""
+    bos: bool | None = None
+    """Put the tokenizer's BOS token in front of every piece; its activation is harvested like any other. By default
+    where the tokenizer does so by itself: some models are broken without it."""
     tokens_per_batch: Count = 4096
     """Tokens that go through the model together, padding included."""
 
@@ -72,12 +78,12 @@ Report = Callable[[int], None]
 
 
 def plan_harvest(
-    language_model: LanguageModel, hookpoints: list[str], tokens: int, out: Path, dtype: str = "float16"
+    language_model: LanguageModel, hookpoints: list[str], tokens: int, out: Path, dtype: str | None = None
 ) -> HarvestPlan:
     """The stores and their size on disk; refuses what cannot be done before anything is written."""
     at_least("tokens", tokens, 1)
-    if dtype not in DTYPES:
-        raise ExpanderError(f"dtype must be {' or '.join(DTYPES)}, not {dtype}.")
+    if dtype is not None:
+        one_of("dtype", dtype, DTYPES)
     found = find_hookpoints(language_model.model, hookpoints)
     probe = torch.zeros(1, 2, dtype=torch.int64, device=language_model.device)
     width = {
@@ -90,7 +96,7 @@ def plan_harvest(
     check_time(
         f"A harvest of {tokens:,} tokens", float(tokens) * language_model.parameters, place, "ask for fewer tokens"
     )
-    needed = sum(bytes_needed(tokens, width[hookpoint], DTYPES[dtype]) for hookpoint in found)
+    needed = sum(bytes_needed(tokens, width[hookpoint], DTYPES[dtype or FINER]) for hookpoint in found)
     check_disk(out, needed)
     return HarvestPlan(paths, width, needed)
 
@@ -102,18 +108,23 @@ def harvest(
     tokens: int,
     out: str | Path,
     text: TextConfig | None = None,
-    dtype: str = "float16",
+    dtype: str | None = None,
     tokens_per_shard: int = TOKENS_PER_SHARD,
     report: Report = lambda stored: None,
 ) -> dict[str, Store]:
     """The activations of `tokens` tokens at every matching hookpoint, by its name.
 
+    They are kept in float16, or where the first of them come near what that can hold in bfloat16, unless `dtype` says.
+
     Running it again goes on after the last complete shard. If the text ends first the stores hold what there was. Under
     torchrun the processes share the model's work and the first one writes; the stores are those of one process.
     """
-    text = pinned_text(text or TextConfig())
+    text = settled_text(language_model, text or TextConfig())
     group = current_group()
     plan = plan_harvest(language_model, hookpoints, tokens, Path(out), dtype)
+    held_in = dict[Hookpoint, torch.dtype]()
+    if group.writes:
+        held_in = dict.fromkeys(plan.hookpoints, DTYPES[dtype]) if dtype else _dtypes(language_model, plan, text)
     batches = text_batches(language_model, text)
     with ExitStack() as stack:
         writers = {
@@ -121,7 +132,7 @@ def harvest(
                 StoreWriter(
                     path,
                     width=plan.width[hookpoint],
-                    dtype=DTYPES[dtype],
+                    dtype=held_in[hookpoint],
                     origin=origin_at(language_model, hookpoint, text),
                     tokens_per_shard=tokens_per_shard,
                     tokens=tokens,
@@ -138,9 +149,26 @@ def harvest(
     return {str(hookpoint): Store.open(path) for hookpoint, path in plan.hookpoints.items()}
 
 
-def pinned_text(text: TextConfig) -> TextConfig:
-    """The same text, a data set on the hub at the commit it is at now."""
-    return replace(text, text=pinned(text.text))
+def settled_text(language_model: LanguageModel, text: TextConfig) -> TextConfig:
+    """The same text, a data set on the hub at the commit it is at now, and with BOS as the tokenizer wants it."""
+    return with_bos_known(language_model, replace(text, text=pinned(text.text)))
+
+
+def with_bos_known(language_model: LanguageModel, text: TextConfig) -> TextConfig:
+    """The same text, saying whether its pieces begin with BOS, as the tokenizer does by itself unless it was said."""
+    return text if text.bos is not None else replace(text, bos=puts_bos(language_model.tokenizer))
+
+
+def _dtypes(language_model: LanguageModel, plan: HarvestPlan, text: TextConfig) -> dict[Hookpoint, torch.dtype]:
+    """What every store holds activations in: as it was begun, or as the first activations of the text need it."""
+    found = {each: read_manifest(path).dtype for each, path in plan.hookpoints.items() if STORE.is_at(path)}
+    unknown = [each for each in plan.hookpoints if each not in found]
+    if unknown:
+        batch = next(text_batches(language_model, text))
+        for each, rows in activations_of(language_model, unknown, batch).items():
+            large = float(rows.abs().max()) * HEADROOM > torch.finfo(DTYPES[FINER]).max
+            found[each] = torch.bfloat16 if large else DTYPES[FINER]
+    return found
 
 
 def origin_at(language_model: LanguageModel, hookpoint: Hookpoint, text: TextConfig) -> dict[str, Any]:
@@ -149,7 +177,7 @@ def origin_at(language_model: LanguageModel, hookpoint: Hookpoint, text: TextCon
         "model": language_model.name,
         "revision": language_model.revision,
         "hookpoint": str(hookpoint),
-        **asdict(text),
+        **asdict(with_bos_known(language_model, text)),
     }
 
 
@@ -160,6 +188,11 @@ def text_of(origin: Mapping[str, Any]) -> TextConfig:
 
 def text_batches(language_model: LanguageModel, text: TextConfig) -> Iterator[Batch]:
     """The text as the model gets it, always the same; refuses what the model was not made for."""
+    return batches_by_length(text_pieces(language_model, text), text.tokens_per_batch)
+
+
+def text_pieces(language_model: LanguageModel, text: TextConfig) -> Pieces:
+    """The text in pieces that the model can read; refuses what it was not made for."""
     if language_model.context is not None and text.context > language_model.context:
         raise ExpanderError(
             f"The context of {text.context} tokens is longer than the {language_model.context} that "
@@ -169,8 +202,8 @@ def text_batches(language_model: LanguageModel, text: TextConfig) -> Iterator[Ba
     instead = "give fewer --tokens-per-batch"
     check_memory(f"A batch of {text.tokens_per_batch:,} tokens", together, str(language_model.device), instead)
     found = documents(text.text, part=text.part, column=text.column)
-    pieces = tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
-    return batches_by_length(pieces, text.tokens_per_batch)
+    bos = bool(with_bos_known(language_model, text).bos)
+    return tokenise(found, language_model.tokenizer, context=text.context, bos=bos)
 
 
 class _Start(NamedTuple):

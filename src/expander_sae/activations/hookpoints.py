@@ -33,7 +33,8 @@ class Hookpoint:
 def find_hookpoints(model: nn.Module, patterns: Sequence[str]) -> list[Hookpoint]:
     """The hookpoints that match any of the patterns (fnmatch, as in layers.1* or layers.*.mlp:input), in model order.
 
-    Names are those of the base model's modules: layers.12, not model.layers.12.
+    Names are those of the base model's modules: layers.12, not model.layers.12. Where a model has another word for its
+    blocks (h, decoder.layers, language_model.layers), layers stands for that.
     """
     names = [name for name, _ in _base(model).named_modules() if name]
     if not patterns:
@@ -41,7 +42,7 @@ def find_hookpoints(model: nn.Module, patterns: Sequence[str]) -> list[Hookpoint
     found: set[Hookpoint] = set()
     for pattern in patterns:
         at_input = pattern.endswith(INPUT)
-        matching = [name for name in names if fnmatchcase(name, pattern.removesuffix(INPUT))]
+        matching = _matching(model, names, pattern.removesuffix(INPUT))
         if not matching:
             near = difflib.get_close_matches(pattern.removesuffix(INPUT), names, n=5, cutoff=0.3)
             raise ExpanderError(
@@ -49,6 +50,31 @@ def find_hookpoints(model: nn.Module, patterns: Sequence[str]) -> list[Hookpoint
             )
         found |= {Hookpoint(name, at_input) for name in matching}
     return sorted(found, key=lambda hookpoint: (names.index(hookpoint.module), hookpoint.at_input))
+
+
+def _matching(model: nn.Module, names: Sequence[str], pattern: str) -> list[str]:
+    """The names that match, if none does with the model's own word for its blocks in place of layers."""
+    matching = [name for name in names if fnmatchcase(name, pattern)]
+    if not matching and pattern.startswith("layers."):
+        own = blocks_of(model)
+        matching = [name for name in names if fnmatchcase(name, f"{own}.{pattern.removeprefix('layers.')}")]
+    return matching
+
+
+def blocks_of(model: nn.Module) -> str | None:
+    """The name of the list of a model's blocks; None if nothing looks like one.
+
+    It is the list with as many modules as the model's config has layers, or the longest; of several the last, for what
+    reads pictures comes before what reads text.
+    """
+    lists = {name: len(module) for name, module in _base(model).named_modules() if isinstance(module, nn.ModuleList)}
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    wanted = getattr(config, "num_hidden_layers", None)
+    if wanted not in lists.values():
+        wanted = max(lists.values(), default=None)
+    return next((name for name, length in reversed(lists.items()) if length == wanted), None)
 
 
 class _AllRead(Exception):

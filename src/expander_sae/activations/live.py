@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.activations.harvest import TextConfig, origin_at, pinned_text
+from expander_sae.activations.harvest import TextConfig, origin_at, settled_text
 from expander_sae.activations.hookpoints import find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
@@ -56,7 +56,7 @@ class LiveActivations:
         held = (2.0 * window + 2.0 * batch) * self.width * language_model.model.dtype.itemsize
         what = f"Two windows of {window:,} tokens and a batch of {batch:,}"
         check_memory(what, held, str(language_model.device), "give a smaller --window or --batch")
-        text = pinned_text(text or TextConfig())
+        text = settled_text(language_model, text or TextConfig())
         self.language_model, self._hookpoint = language_model, found[0]
         self._batch, self._seed = batch, seed
         self._group = current_group() if group is None else group

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +35,9 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     name: str
     revision: str | None
-    """The commit on the hub, pinned or found; for smollm2 the hash of its GGUF file; None for a local folder."""
+    """The commit on the hub, pinned or found; for a GGUF file, as smollm2 is one, its hash; None for a local folder."""
     folder: Path | None
-    """Where it was read from; None if the hub's cache has it."""
+    """The folder that it was read from; None for a GGUF file, or if the hub's cache has it."""
     width: int
     """Size of the residual stream."""
     vocabulary: int
@@ -63,27 +65,29 @@ def load_language_model(
 ) -> LanguageModel:
     """The model and its tokenizer, on the GPU if there is one unless `device` says otherwise.
 
-    The name is `smollm2` (which `fetch` allows to be downloaded), a folder, or a name on the hub, where `name@revision`
-    asks for a commit, a tag or a branch. A folder is read without any network.
+    The name is `smollm2` (which `fetch` allows to be downloaded), a folder, a GGUF file, or a name on the hub, where
+    `name@revision` asks for a commit, a tag or a branch. Folders and files are read without any network.
     """
     require("transformers", "accelerate")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     name, revision = _name_and_revision(os.fspath(name_or_path))
     place = device_named(device)
-    folder = _folder(name, fetch)
+    file = _gguf_file(name)
+    folder = _folder(name, fetch) if file is None else file.parent
     location, local = (name, False) if folder is None else (str(folder), True)
-    with quiet_transformers() if local else nullcontext():
+    where: dict[str, Any] = {"local_files_only": local, **({} if file is None else {"gguf_file": file.name})}
+    with _quietly(file) if local else nullcontext():
         with _explained(name):
-            config = AutoConfig.from_pretrained(location, local_files_only=local, **_pin(revision))
+            config = AutoConfig.from_pretrained(location, **where, **_pin(revision))
         # The rest comes from the same commit, even if the hub gets a new one in between.
         revision = getattr(config, "_commit_hash", None) or revision
         _check_causal(name, config)
         with _explained(name, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=local, **_pin(revision))
+            tokenizer = AutoTokenizer.from_pretrained(location, **where, **_pin(revision))
         with _explained(name):
             model, loading = AutoModelForCausalLM.from_pretrained(
-                location, config=config, dtype=dtype, local_files_only=local, output_loading_info=True, **_pin(revision)
+                location, config=config, dtype=dtype, output_loading_info=True, **where, **_pin(revision)
             )
     if loading["missing_keys"]:
         raise ExpanderError(
@@ -95,8 +99,8 @@ def load_language_model(
         model=model.to(place).eval().requires_grad_(False),
         tokenizer=tokenizer,
         name=name,
-        revision=SHA256 if name == SMOLLM2 else revision,
-        folder=folder,
+        revision=_hash_of(file) if file is not None else SHA256 if name == SMOLLM2 else revision,
+        folder=folder if file is None else None,
         width=text.hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
         context=getattr(text, "max_position_embeddings", None),
@@ -111,8 +115,8 @@ def name_of(origin: Mapping[str, Any]) -> str:
 
 
 def cross_entropy(language_model: LanguageModel, text: str) -> float:
-    """Mean nats per predicted token of the text, without special tokens; a quick check that a model is sound."""
-    encoded = language_model.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    """Mean nats per predicted token of the text, begun as the tokenizer begins one; a quick check of a model."""
+    encoded = language_model.tokenizer(text, return_tensors="pt")
     ids = encoded["input_ids"].to(language_model.device)
     if ids.shape[1] < 2:
         raise ExpanderError("Cross-entropy needs a text of at least 2 tokens.")
@@ -138,6 +142,27 @@ def _pin(revision: str | None) -> dict[str, str]:
     return {} if revision is None else {"revision": revision}
 
 
+def _gguf_file(name: str) -> Path | None:
+    """The GGUF file that the name means, if it means one; its weights are read as floats, whatever they are in it."""
+    path = Path(name).expanduser()
+    if path.suffix != ".gguf" or not path.is_file():
+        return None
+    require("gguf")
+    return path.absolute()
+
+
+@contextmanager
+def _quietly(file: Path | None) -> Iterator[None]:
+    """Without what transformers says of local models; the reader of GGUF files draws its bar past its switches."""
+    with quiet_transformers(), nullcontext() if file is None else redirect_stderr(io.StringIO()):
+        yield
+
+
+def _hash_of(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def _folder(name: str, fetch: bool) -> Path | None:
     """The folder that the name means, or None if it is a name on the hub."""
     if name == SMOLLM2:
@@ -151,7 +176,9 @@ def _folder(name: str, fetch: bool) -> Path | None:
             raise ExpanderError(f"The folder {name} has no config.json; give a folder that save_pretrained() wrote.")
         return path
     if path.exists():
-        raise ExpanderError(f"{name} is a file, but a model is a folder that save_pretrained() wrote; give the folder.")
+        raise ExpanderError(
+            f"{name} is a file, but a model is a folder that save_pretrained() wrote, or a .gguf file; give one."
+        )
     if not _HUB_NAME.fullmatch(name):
         raise ExpanderError(
             f"There is no folder {name!r}; give the folder of a model, a name on the Hugging Face hub, or smollm2."

@@ -6,6 +6,7 @@ memory is measured in a process of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.measure import interleaved, peak_above_now
 from expander_sae.benchmarking.results import Goal, Result
 from expander_sae.coders import OMP, TopK
-from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels import select
 from expander_sae.supports import Support
@@ -84,6 +85,19 @@ def select_against_dense(sizes: Sizes, goal: float, csr_goal: float | None, repe
     return [
         Result(f"select, {sizes}", name, times["ours"], times[name], "s", Goal(least)) for name, least in goals.items()
     ]
+
+
+@torch.no_grad()
+def composed_against_dense(sizes: Sizes, atoms: int, repeats: int) -> list[Result]:
+    """`select` among mixtures of atoms against dense torch on a matrix of as many columns."""
+    mixtures = random_dictionary(dataclasses.replace(sizes, m=atoms))
+    dictionary, x = ComposedDictionary(DenseDictionary(sizes.m, atoms), mixtures), torch.randn(sizes.tokens, sizes.m)
+    matrix = torch.randn(sizes.m, sizes.n) / sizes.m**0.5
+    times = interleaved(
+        {"ours": lambda: dictionary.select(x, sizes.k), "theirs": lambda: dense_encode(x, matrix, sizes.k)}, repeats
+    )
+    name = f"select among mixtures of {atoms} atoms, {sizes}"
+    return [Result(name, "dense torch: matmul, relu, topk", times["ours"], times["theirs"], "s", Goal(25))]
 
 
 def _csr(dictionary: ExpanderDictionary) -> Tensor:
@@ -263,6 +277,8 @@ def cases(repeats: int) -> Iterator[Case]:
     few = max(1, repeats // 3)
     yield "select, 16384 features", lambda: select_against_dense(Sizes(), 25, 12, repeats)
     yield "select, 131072 features", lambda: select_against_dense(Sizes(n=131072, tokens=1024), 50, None, few)
+    mixed = Sizes(n=131072, d=8, tokens=1024)
+    yield "select, 131072 mixtures of atoms", lambda: composed_against_dense(mixed, 2304, few)
     yield "training step", lambda: training_step(Sizes(tokens=1024), repeats)
     yield "steps of the trainer", lambda: trainer_steps(repeats)
     yield "orthogonal matching pursuit", lambda: omp_against_dense_and_sklearn(Sizes(tokens=1024), 64, repeats)

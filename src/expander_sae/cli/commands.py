@@ -38,8 +38,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "Files": {
         "info": "what an autoencoder on disk is",
         "compress": "an autoencoder in fewer bytes",
-        "export": "an autoencoder as SAELens, sparsify or dictionary_learning load it",
-        "import": "an autoencoder out of their folders",
+        "export": "an autoencoder as another library loads it",
+        "import": "an autoencoder out of another library's folder",
     },
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from expander_sae.checks import PageFolder
+from expander_sae.cli.holding import hold
 from expander_sae.console import LiveLines, terminal
 from expander_sae.errors import ExpanderError
 
@@ -45,6 +46,7 @@ class Dashboard:
             for name, folder in folders.items()
         ]
         out = next(iter(folders.values())) / "dashboard" if self.out is None else self.out
+        hold(out)
         with LiveLines("features") as lines:
             page = write_dashboard(shown, out, lines.update)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

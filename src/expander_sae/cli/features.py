@@ -8,6 +8,7 @@ import tyro
 
 from expander_sae.activations.texts.files import Part
 from expander_sae.checks import Count, DatabaseFolder, PageFolder
+from expander_sae.cli.holding import hold
 from expander_sae.cli.inputs import language_model_of
 from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.errors import ExpanderError
@@ -63,6 +64,8 @@ class Features:
         folders, console = run_folders(self.runs), terminal()
         if self.out is not None and len(folders) > 1:
             raise ExpanderError(f"--out names the folder of one database, but these are {len(folders)} autoencoders.")
+        for folder in folders.values():
+            hold(self.out or folder / "features")
         saes = {name: SparseAutoencoder.load(folder) for name, folder in folders.items()}
         language_model, source = self._source(saes)
         jobs = {

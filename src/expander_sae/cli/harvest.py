@@ -27,10 +27,13 @@ class Harvest:
     """The folder of the store; with several hookpoints, of a store for each."""
     hookpoint: tuple[str, ...] = ("layers.12",)
     """Modules to read, as patterns over their names; :input behind a name reads what goes into the module."""
+    layer: tuple[int, ...] = ()
+    """Layers to read, by number, in place of --hookpoint: what comes out of them, whatever the model calls them."""
     tokens: Count = 600_000
     """Tokens to keep."""
-    dtype: str = "float16"
-    """How activations are stored: float16 or bfloat16."""
+    dtype: str | None = None
+    """How activations are stored: float16, or bfloat16, which is coarser but holds activations of any size; by default
+    whichever the model's first activations need."""
     tokens_per_shard: Count = TOKENS_PER_SHARD
     """Tokens of a file; a killed harvest loses the file that was not finished."""
     text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
@@ -39,17 +42,21 @@ class Harvest:
         """Say what will be written, write it, say what it is."""
         from expander_sae.activations.harvest import harvest, plan_harvest
         from expander_sae.activations.models import load_language_model
+        from expander_sae.activations.soundness import soundness
 
         with joined() as group:
             console = terminal(quiet=not group.writes)
             with waiting(f"loading {self.model}", group.writes):
                 language_model = load_language_model(self.model)
-            plan = plan_harvest(language_model, list(self.hookpoint), self.tokens, self.out, self.dtype)
+            hookpoints = [f"layers.{number}" for number in self.layer] or list(self.hookpoint)
+            plan = plan_harvest(language_model, hookpoints, self.tokens, self.out, self.dtype)
+            if group.writes and (warning := soundness(language_model, self.text).warning):
+                console.print(warning, style="bold red", soft_wrap=True)
             names = ", ".join(str(hookpoint) for hookpoint in plan.hookpoints)
             console.print(f"{self.tokens:,} tokens at {names}: {decimal(plan.bytes)} in {self.out}.", soft_wrap=True)
             with LiveLines("tokens", shown=group.writes, kept=True) as lines:
                 stores = harvest(
-                    language_model, list(self.hookpoint), tokens=self.tokens, out=self.out, text=self.text,
+                    language_model, hookpoints, tokens=self.tokens, out=self.out, text=self.text,
                     dtype=self.dtype, tokens_per_shard=self.tokens_per_shard,
                     report=lambda stored: lines.update("harvest", stored, self.tokens),
                 )  # fmt: skip
@@ -61,5 +68,6 @@ class Harvest:
         short = "" if store.tokens == self.tokens else " (the text has no more)"
         return (
             f"{name}: {store.tokens:,} tokens{short} of {store.documents:,} documents, width {store.width}, "
-            f"mean norm {store.norms.mean:.1f}, {store.norms.massive} massive tokens (norm above 4 medians)."
+            f"{str(store.dtype).removeprefix('torch.')}, mean norm {store.norms.mean:.1f}, "
+            f"{store.norms.massive} massive tokens (norm above 4 medians)."
         )

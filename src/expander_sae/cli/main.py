@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from expander_sae.cli.commands import NAMES, overview, run
+from expander_sae.cli.holding import release
 from expander_sae.cli.process import prepare_process
 from expander_sae.errors import ExpanderError, StoppedError
 from expander_sae.means import is_out_of_memory
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             _call(sys.argv[1:] if arguments is None else list(arguments))
         finally:
+            release()
             sys.stdout.flush()  # here, where a closed pipe is understood
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from expander_sae.checks import Makes
+from expander_sae.cli.holding import hold
 from expander_sae.errors import ExpanderError
 
 SEALS = {"config.json": "an autoencoder", "manifest.json": "a store", "database.json": "a feature database",
@@ -27,9 +28,10 @@ def check_outputs(asked: Any) -> None:
             outputs.append((path, makes))
     for path, makes in outputs:
         if makes.kind == "a file":
-            _check_file(path)
+            _check_file(path, makes)
         else:
             _check_folder(path, makes, inputs)
+            hold(path)
 
 
 def _paths(asked: Any) -> Iterator[tuple[Path, Makes | None]]:
@@ -51,10 +53,10 @@ def _makes(hint: Any) -> Makes | None:
     return next(filter(None, found), None)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, makes: Makes) -> None:
     if path.is_dir():
         raise ExpanderError(f"{path} is a folder; give the name of a file to write.")
-    if not path.absolute().parent.is_dir():
+    if not makes.parents and not path.absolute().parent.is_dir():
         raise ExpanderError(f"The folder of {path} does not exist; make it first.")
     kind = _kind_of(path.parent)
     if path.exists() and (path.name in SEALS or path.suffix in (".safetensors", ".parquet")):

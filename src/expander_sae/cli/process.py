@@ -6,6 +6,8 @@ import ctypes
 import io
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 from expander_sae.means import DAYS
 
@@ -19,6 +21,18 @@ def prepare_process() -> None:
     keep_memory()
     write_any_name()
     end_within_a_day()
+    find_room_for_compiled_code()
+
+
+def find_room_for_compiled_code() -> None:
+    """Keep compiled kernels among temporary files where neither the package nor the user's home may be written.
+
+    Numba, which reads the variable when it is imported, would refuse to work at all.
+    """
+    places = (Path(__file__).parents[1], Path.home())
+    if not any(os.access(place, os.W_OK) for place in places):
+        user = os.getuid() if hasattr(os, "getuid") else ""
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"expander-sae-{user}"))
 
 
 def end_within_a_day() -> None:

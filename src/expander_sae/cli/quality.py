@@ -78,6 +78,8 @@ class Quality:
         """Measure, print the tables and write the report; then ask the judge, and write it again."""
         from expander_sae.evaluation.quality.judge.client import Judge
 
+        if self.judge is None and (self.judge_model or self.judge_features != Quality.judge_features):
+            raise ExpanderError("There is no judge without its address; give --judge, or leave its options off.")
         if self.out is not None:
             self._prepare(self.out)
         answers = None if self.out is None else self.out / ANSWERS

@@ -66,6 +66,8 @@ class Steer:
         from expander_sae.interventions.steering import prompt_ids
 
         sae, asked = autoencoder_in(self.run_folder), list(self._asked())
+        if self.seed and not self.temperature:
+            raise ExpanderError("A seed changes nothing at temperature 0; give a --temperature, or leave it off.")
         if not asked:
             raise ExpanderError("There is nothing to steer; give --add, --clamp, --scale or --ablate.")
         for _, feature, _ in asked:

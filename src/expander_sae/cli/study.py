@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from expander_sae.checks import File
+from expander_sae.checks import FileInNewFolder
 from expander_sae.cli.asking import asked_for
 from expander_sae.console import Announcer, terminal
 from expander_sae.errors import ExpanderError
@@ -47,7 +47,7 @@ class Page:
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Folders that `expander study NAME` finished, in the order of the page."""
-    out: File = Path("report.html")
+    out: FileInNewFolder = Path("report.html")
     """The page."""
     title: str = "Studies of expander dictionaries"
     """What stands over it."""
@@ -61,6 +61,7 @@ class Page:
         if not self.folders:
             raise ExpanderError("There is nothing to bind; give at least one folder of a finished study.")
         reports = [report for folder in self.folders for report in read_reports(folder, [*STUDIES, "demo"])]
+        self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, page_of(reports, self.title).encode())
         terminal().print(f"{len(reports)} reports are in {self.out}.", soft_wrap=True)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.live import WINDOW, LiveActivations
 from expander_sae.activations.models import load_language_model, name_of
+from expander_sae.activations.soundness import soundness
 from expander_sae.activations.store import Store
 from expander_sae.checks import AutoencoderFolder, Count, CountOrNone
 from expander_sae.console import terminal
@@ -27,6 +28,8 @@ class Live:
     """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
     hookpoint: str = "layers.12"
     """Module to read; :input behind the name reads what goes into it."""
+    layer: int | None = None
+    """Layer to read, by number, in place of --hookpoint: what comes out of it, whatever the model calls it."""
     window: Count = WINDOW
     """Tokens that are mixed with each other; two windows are in memory at a time."""
     text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
@@ -93,9 +96,17 @@ class Train:
             raise ExpanderError("Give either the folder of a store to train on or --model NAME, one of the two.")
         if self.store is not None and self.live != Live():
             raise ExpanderError(
-                "A store has its hookpoint and its text already; leave --hookpoint, --window and the options of the "
-                "text off, or train with --model."
+                "A store has its hookpoint and its text already; leave --hookpoint, --layer, --window and the options "
+                "of the text off, or train with --model."
             )
+        idle = self.config.idle
+        if idle:
+            raise ExpanderError(
+                f"{' and '.join(idle)} would change nothing under {self.config.coding} with these rows; leave off what "
+                "does nothing."
+            )
+        if self.ce_tokens != Train.ce_tokens and not self.ce_every:
+            raise ExpanderError("ce_tokens would change nothing without --ce-every; give that, or leave it off.")
 
     def _source(self) -> Store | LiveActivations:
         """What to train on."""
@@ -103,8 +114,11 @@ class Train:
         if self.store is not None or live.model is None:
             return Store.open(self.store or "")
         language_model = load_language_model(live.model, device=self.device)
+        if warning := soundness(language_model, live.text).warning:
+            terminal().print(warning, style="bold red", soft_wrap=True)
+        hookpoint = live.hookpoint if live.layer is None else f"layers.{live.layer}"
         return LiveActivations(
-            language_model, live.hookpoint, live.text, batch=config.batch, seed=config.shuffle_seed, window=live.window
+            language_model, hookpoint, live.text, batch=config.batch, seed=config.shuffle_seed, window=live.window
         )
 
     def _probe(self, source: Store | LiveActivations, group: Group) -> Probe:

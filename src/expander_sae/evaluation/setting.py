@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from expander_sae.activations.harvest import TextConfig, pinned_text
+from expander_sae.activations.harvest import TextConfig, settled_text
 from expander_sae.activations.hookpoints import Hookpoint
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts.files import Part
@@ -37,7 +37,7 @@ class Setting:
         trained_at = trained_with(subjects, "hookpoint") if hookpoint is None else hookpoint
         if trained_at is None:
             raise ExpanderError("The autoencoder does not say where its activations come from; give the hookpoint.")
-        text = pinned_text(text_for(subjects) if text is None else text)
+        text = settled_text(language_model, text_for(subjects) if text is None else text)
         found = hookpoint_named(language_model.model, trained_at)
         return cls(found, text, _massive_above(subjects, found), _held_out(subjects, text))
 

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from expander_sae.activations.harvest import TextConfig
+from expander_sae.activations.harvest import TextConfig, text_pieces, with_bos_known
 from expander_sae.activations.hookpoints import Hookpoint, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
-from expander_sae.activations.texts import Batch, batches_by_length, documents, tokenise
+from expander_sae.activations.texts import Batch, batches_by_length
 from expander_sae.activations.texts.tokens import SHORTEST, TokenisedDocument
 from expander_sae.errors import ExpanderError
 
@@ -111,15 +111,10 @@ class Passage:
 
 def pieces_of(language_model: LanguageModel, text: TextConfig, tokens: int) -> Iterator[TokenisedDocument]:
     """The text in pieces that the model can read, to take so many tokens from."""
-    if tokens < SHORTEST + text.bos:
-        raise ExpanderError(f"A passage needs at least {SHORTEST + text.bos} tokens, not {tokens}.")
-    if language_model.context is not None and text.context > language_model.context:
-        raise ExpanderError(
-            f"The context of {text.context} tokens is longer than the {language_model.context} that "
-            f"{language_model.name} was made for."
-        )
-    found = documents(text.text, part=text.part, column=text.column)
-    return tokenise(found, language_model.tokenizer, context=text.context, bos=text.bos)
+    bos = bool(with_bos_known(language_model, text).bos)
+    if tokens < SHORTEST + bos:
+        raise ExpanderError(f"A passage needs at least {SHORTEST + bos} tokens, not {tokens}.")
+    return text_pieces(language_model, text)
 
 
 def first_tokens(pieces: Iterator[TokenisedDocument], tokens: int) -> Iterator[TokenisedDocument]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints
+from expander_sae.activations.hookpoints import Hookpoint, blocks_of, find_hookpoints
 from expander_sae.errors import ExpanderError
 
 Change = Callable[[Tensor], Tensor]
@@ -45,8 +45,6 @@ def changing(base: nn.Module, hookpoint: Hookpoint, change: Change) -> Iterator[
 
 
 _TRANSFORMER_LENS = re.compile(r"blocks\.(\d+)\.(?:hook_resid_(pre|post)|hook_(mlp|attn)_out)")
-_BLOCKS = ("layers", "h", "block", "blocks")
-"""What families of models call the list of their blocks."""
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 
 
@@ -57,7 +55,7 @@ def hookpoint_named(model: nn.Module, name: str) -> Hookpoint:
     names = [each for each, _ in base.named_modules()]
     found = _TRANSFORMER_LENS.fullmatch(name)
     if found is not None:
-        name = _translated(base, name, *found.groups())
+        name = _translated(model, name, *found.groups())
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     module = name.split(":")[0]
     if module not in names and prefix != "." and module.startswith(prefix):
@@ -68,17 +66,16 @@ def hookpoint_named(model: nn.Module, name: str) -> Hookpoint:
     return hookpoints[0]
 
 
-def _translated(base: nn.Module, name: str, number: str, side: str | None, part: str | None) -> str:
+def _translated(model: nn.Module, name: str, number: str, side: str | None, part: str | None) -> str:
     """What TransformerLens's name is called here."""
-    chains = [each for each in _BLOCKS if isinstance(getattr(base, each, None), nn.ModuleList)]
-    if not chains:
-        raise ExpanderError(
-            f"{name} cannot be translated, for the blocks of this model have another name; give theirs."
-        )
-    block = f"{chains[0]}.{number}"
+    chain = blocks_of(model)
+    if chain is None:
+        raise ExpanderError(f"{name} cannot be translated, for this model has no list of blocks; name a module of it.")
+    block = f"{chain}.{number}"
     if side is not None:
         return block + ":input" * (side == "pre")
-    inside = dict(base.get_submodule(chains[0]).named_children()).get(number, nn.Module())
+    base = getattr(model, "base_model", model)
+    inside = dict(base.get_submodule(chain).named_children()).get(number, nn.Module())
     wanted = ("mlp",) if part == "mlp" else _ATTENTION
     modules = [each for each in wanted if hasattr(inside, each)]
     if not modules:

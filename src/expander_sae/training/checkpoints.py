@@ -21,6 +21,8 @@ from expander_sae.files import SealedFolder, to_bytes
 
 FOLDER = "checkpoint"
 """The folder of the checkpoint inside that of its run."""
+WIDTH = "parameters/pre_bias"
+"""The tensor, one of every dictionary, that is as long as an activation."""
 
 
 class CheckpointError(ExpanderError):
@@ -72,7 +74,7 @@ class Checkpoint:
     @property
     def width(self) -> int:
         """Of the activations it was trained on."""
-        return len(self.tensors[0]["parameters/pre_bias"])
+        return len(self.tensors[0][WIDTH])
 
     def check_same(self, configs: Sequence[Settings], folder: Path) -> None:
         """Refuse to go on with other dictionaries, naming the first difference."""
@@ -117,6 +119,8 @@ def read_checkpoint(run: Path) -> Checkpoint:
     folder = run / FOLDER
     content = _SEALED.read(folder)
     tensors = [_read_tensors(folder / _file_of(digest), digest) for digest in content["tensors"]]
+    if not tensors or len(tensors) != len(content["configs"]) or any(WIDTH not in each for each in tensors):
+        raise CheckpointError(f"{folder} does not hold the state of every dictionary; start the run anew elsewhere.")
     return Checkpoint(content["configs"], content["step"], content["tokens"], content["cursor"], tensors)
 
 

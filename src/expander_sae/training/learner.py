@@ -27,6 +27,9 @@ THRESHOLD_MEMORY = 0.99
 """How much of the batch_topk threshold stays at every step."""
 DEGREE_EXPONENT = 0.4
 """How fast the learning rate falls with the values per column."""
+READABLE_RATE = 0.8
+"""Share of the usual rate at which coordinates are learned for reading: fewer of the rare features fire, and features
+mean more (at n=4608, d=7 token R2 .327 for .317, purity .489 for .477, at the same FVU)."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam remembers of every parameter."""
 
@@ -126,7 +129,8 @@ class Trainee:
         if config.coding == "batch_topk" and self.group.world > 1:
             raise ExpanderError("batch_topk chooses among a whole batch, so it trains in one process; use topk.")
         degree = sae.m if config.d is None else config.d
-        peak = config.learning_rate or learning_rate_rule(config.n, degree, config.one_shot)
+        usual = learning_rate_rule(config.n, degree, config.one_shot)
+        peak = config.learning_rate or usual * (READABLE_RATE if config.readable and not config.composed else 1.0)
         self.descent = Descent(sae, config, peak, _slower_atoms(sae, degree, config))
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []

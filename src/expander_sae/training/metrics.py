@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
+from expander_sae.files import conforms, replace_file
 
 Sink = Literal["tensorboard", "wandb"]
 """Where metrics can go besides the file."""
@@ -54,7 +55,7 @@ class MetricsFile:
         self.rows = [row for row in read_metrics(path) if row["tokens"] <= keep_until] if path.exists() else []
         with _written(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            replace_file(path, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (it stays open; `close` closes it)
 
     def write(self, row: Mapping[str, float]) -> None:
@@ -81,10 +82,13 @@ def _written(path: Path) -> Iterator[None]:
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics file; a last line that a killed run left unfinished is not one."""
-    rows: list[dict[str, float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    except (ValueError, RecursionError):
+        rows = [None]
+    if not conforms(rows, list[dict[str, float]]) or not all("tokens" in row for row in rows):
+        raise ExpanderError(f"{path} was edited or damaged; restore it from a copy, or take it away.")
     return rows
 
 
@@ -118,9 +122,15 @@ class WandbWriter:
             import wandb
         except ImportError:
             raise ExpanderError("Metrics for Weights & Biases need it: pip install 'expander-sae[wandb]'.") from None
-        self._run = wandb.init(
-            project="expander-sae", name=name, config=dict(config), dir=str(folder), reinit="create_new"
-        )
+        try:
+            self._run = wandb.init(
+                project="expander-sae", name=name, config=dict(config), dir=str(folder), reinit="create_new"
+            )
+        except wandb.Error as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ExpanderError(
+                f"Weights & Biases cannot be written to ({reason}); run `wandb login`, or set WANDB_MODE=offline."
+            ) from error
 
     def write(self, row: Mapping[str, float]) -> None:
         """Log the row."""

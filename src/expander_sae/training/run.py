@@ -119,12 +119,20 @@ def _width(source: Source) -> int | None:
     return source.width if isinstance(source, Store | LiveActivations) else None
 
 
+def _bytes_in_training(config: TrainConfig, m: int) -> float:
+    """What training takes at least: values with their gradient and Adam's two moments, and the codes of a batch."""
+    size = 8 if config.precision == "float64" else 4
+    values = config.entries_at(m) * (1 if config.tied else 2) * 4 * size
+    rows = 0 if config.d is None else 4 * config.entries
+    return float(values + rows + config.batch * (config.n * size if config.d is None else 12 * config.k))
+
+
 def _check_means(configs: list[TrainConfig], m: int | None, device: torch.device) -> None:
     """Refuse what this machine cannot hold, or not do in time."""
     if m is None:
         return
     batch = 8.0 * configs[0].batch * m
-    needed = batch + sum(config.bytes_in_training(m) for config in configs)
+    needed = batch + sum(_bytes_in_training(config, m) for config in configs)
     check_memory("Training", needed, str(device), "give a smaller n, d or batch")
     work = float(configs[0].tokens) * sum(config.entries_at(m) for config in configs)
     check_time(f"Training on {configs[0].tokens:,} tokens", work, str(device), "give fewer tokens or a smaller n or d")

@@ -8,6 +8,7 @@ from expander_sae.activations.texts.tokens import (
     TokenisedDocument,
     Tokenizer,
     batches_by_length,
+    puts_bos,
     tokenise,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "batches_by_length",
     "documents",
     "pinned",
+    "puts_bos",
     "tokenise",
 ]

@@ -90,6 +90,15 @@ def tokenise(documents: Iterable[Document], tokenizer: Tokenizer, *, context: in
     return Pieces(documents, tokenizer, context=context, bos=bos)
 
 
+def puts_bos(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer by itself begins a text with its BOS token."""
+    if tokenizer.bos_token_id is None:
+        return False
+    return list(tokenizer(["a"], add_special_tokens=True, verbose=False)["input_ids"][0][:1]) == [
+        tokenizer.bos_token_id
+    ]
+
+
 def _prefix(tokenizer: Tokenizer, bos: bool) -> list[int]:
     if not bos:
         return []

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from expander_sae.activations.harvest import TextConfig
+from expander_sae.activations.harvest import TextConfig, with_bos_known
 from expander_sae.activations.hookpoints import Hookpoint, read_with_output
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store.manifest import MASSIVE_MULTIPLE
@@ -101,6 +101,7 @@ class HeldOut:
 
         A token is massive when its norm is above `massive_above`, or above 4 times the median of this text.
         """
+        text = with_bos_known(language_model, text)
         pieces = list(first_tokens(pieces_of(language_model, text, tokens), tokens))
         documents = _documents(language_model, text, pieces)
         if len(documents) < 2:
@@ -198,8 +199,9 @@ def _spans(
     """The characters of every token; none for a token that begins a piece and is not of the text."""
     spans = np.zeros((len(found.ids), 2), dtype=np.int64)
     piece, inside = np.divmod(found.position, text.context)
-    place = piece * (text.context - text.bos) + inside - text.bos
-    of_text = inside >= text.bos
+    before = int(bool(text.bos))
+    place = piece * (text.context - before) + inside - before
+    of_text = inside >= before
     for number, document in documents.items():
         here = np.flatnonzero((found.document == number) & of_text)
         if not np.array_equal(document.ids[place[here]], found.ids[here]):

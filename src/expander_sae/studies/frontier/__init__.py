@@ -12,11 +12,11 @@ from expander_sae.studies.compare import EVALUATIONS, TRAINED, Comparison, Conte
 from expander_sae.studies.data import open_data
 from expander_sae.studies.frontier.config import FrontierConfig
 from expander_sae.studies.frontier.contestants import (
-    CODERS,
     REFERENCE,
     CoderName,
     Contestant,
     cell_name,
+    coder_for,
     contestants,
     cost_of,
     multiply_adds,
@@ -85,7 +85,7 @@ def _contender(config: FrontierConfig, contestant: Contestant, coder: CoderName,
 
 def _load(config: FrontierConfig, contestant: Contestant, coder: CoderName) -> SparseAutoencoder:
     sae = SparseAutoencoder.load(contestant.path_in(config.out / CONTESTANTS))
-    return sae.with_coder(CODERS[coder](k=config.k))  # type: ignore[call-arg]  # each of them takes it
+    return sae.with_coder(coder_for(coder, config.k, sae.coder))
 
 
 STUDY = Study(FrontierConfig, run)

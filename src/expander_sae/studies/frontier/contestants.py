@@ -45,6 +45,11 @@ LOOPS: tuple[LoopName, ...] = ("topk", "omp")
 """What pruned dictionaries are trained once more with."""
 
 
+def coder_for(name: CoderName, k: int, own: Coder) -> Coder:
+    """The coder of this name for k features per token; a dictionary that was trained with candidates keeps its own."""
+    return own if name == "candidates" and isinstance(own, Candidates) else CODERS[name](k=k)  # type: ignore[call-arg]
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A dictionary of the comparison, and how it is made."""
@@ -90,14 +95,18 @@ def _slug(words: str) -> str:
 def multiply_adds(contestant: Contestant, coder: CoderName, folder: Path, k: int) -> int:
     """Per token, to find the codes and to put the reconstruction together; rounded columns count as dense ones."""
     described = describe(contestant.path_in(folder))
-    form = described.provenance.get(PACKED)
+    form, own = described.provenance.get(PACKED), described.coder["parameters"]
     values = described.m * described.n
     if contestant.family == LOW_RANK and form is not None:
         values = form["learned_values"]  # of the two factors
     elif contestant.family in (*EXPANDERS, PRUNED):
         values = described.learned_values - described.m - described.n * described.latent_bias
     sizes = Sizes(described.m, described.n, round(values / described.n), min(k, described.n), hidden=0)
-    of_codes = {"topk": sizes.product, "candidates": sizes.choosing(Candidates(k).width), "omp": sizes.pursuing()}
+    of_codes = {
+        "topk": sizes.product,
+        "candidates": sizes.choosing(own.get("candidates") or Candidates(k).width),
+        "omp": sizes.pursuing(),
+    }
     return of_codes[coder] + sizes.k * sizes.entries
 
 

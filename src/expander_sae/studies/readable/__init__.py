@@ -52,7 +52,7 @@ def compared(config: ReadableConfig, listener: Listener) -> tuple[Comparison[Rea
 def _contender(config: ReadableConfig, plan: Plan, coder: str, reference: str) -> Contender:
     labels: dict[str, str | int] = {
         "name": plan.name, "rows": plan.rows, "trained_for": plan.trained, "coder": coder,
-        "own": int(coder == plan.own), "seed": plan.config.seed,
+        "own": int(coder == config.own(plan)), "seed": plan.config.seed,
     }  # fmt: skip
     return Contender(_name(plan, coder), labels, partial(_under, config, plan, coder), reference)
 

@@ -15,7 +15,9 @@ from expander_sae.training import TrainConfig
 
 LASSO_GAP = 3e-2
 """How exactly the lasso is solved; it only chooses features, which are then fitted."""
-TOPK, REFIT, CANDIDATES, WIDE, PURSUIT, FEW = QUICK = ("topk", "refit", "candidates", "wide", "omp", "few picks")
+TOPK, REFIT, FEW, CANDIDATES, WIDE, PURSUIT, EARLY = QUICK = (
+    "topk", "refit", "few candidates", "candidates", "wide", "omp", "few picks",
+)  # fmt: skip
 """What dictionaries are read by."""
 PRICED, LASSO = "priced picks", "lasso"
 CODERS = (*QUICK, PRICED, LASSO)
@@ -37,11 +39,6 @@ class Plan:
     trained: str
     config: TrainConfig
     coders: tuple[str, ...]
-
-    @property
-    def own(self) -> str:
-        """The coder that it was trained for."""
-        return {READABLE: CANDIDATES, FIDELITY_OMP: PURSUIT, FIDELITY_TOPK: TOPK}[self.trained]
 
 
 @dataclass(frozen=True)
@@ -76,14 +73,19 @@ class ReadableConfig(ReadingConfig):
         found: dict[str, Callable[[], Coder]] = {
             TOPK: lambda: TopK(k),
             REFIT: lambda: Candidates(k, k),
-            CANDIDATES: lambda: Candidates(k),
+            FEW: lambda: Candidates(k, k + k // 16),
+            CANDIDATES: lambda: Candidates(k, k + k // 4),
             WIDE: lambda: Candidates(k, 2 * k),
             PURSUIT: lambda: OMP(k),
-            FEW: lambda: OMP(max(1, k // 4)),
+            EARLY: lambda: OMP(max(1, k // 4)),
             PRICED: lambda: PricedPursuit(k),
             LASSO: lambda: CoordinateDescent(self.penalty, gap=LASSO_GAP, k=k, refit=True),
         }
         return found[name]()
+
+    def own(self, plan: Plan) -> str:
+        """The coder that a dictionary was trained for."""
+        return next(name for name in plan.coders if self.coder(name) == plan.config.make_coder())
 
     def plans(self, base: TrainConfig, m: int) -> list[Plan]:
         """All of them, with every seed; what starts from another one's rows comes behind it."""
