@@ -151,7 +151,7 @@ def test_refusals_before_anything_is_read(tmp_path: Path) -> None:
         (
             "half.jsonl",
             b'{"text": "a \\ud800 b"}\n',
-            r"Column 'text' in line 1 of .* holds .\\ud800., which is no character",
+            r"in line 1 of .* holds .\\ud800., which is no character",
         ),
         ("list.jsonl", b"[1]\n", "Line 1 of .* is not a JSON object"),
         ("number.jsonl", b'{"text": "x"}\n{"text": 5}\n', "not text in line 2 of .*, it is int"),
