@@ -47,6 +47,9 @@ Count = Annotated[int, Range(1)]
 """How many of something that there must be one of."""
 CountOrNone = Annotated[int, Range(0)]
 """How many of something that may be left out."""
+Few = Annotated[int, Range(1, 10_000)]
+"""How many of something that is listed."""
+FewOrNone = Annotated[int, Range(0, 10_000)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 """32 bits, which every generator takes."""
 Share = Annotated[float, Range(0, 1)]
