@@ -65,8 +65,8 @@ browser:
 
 # Other libraries, in an environment of their own. dictionary-learning asks for a nnsight that is two years old, which
 # its autoencoders do not use, and for plotting; so it comes without what it asks for.
-$(PEERS): pyproject.toml constraints.txt
+$(PEERS): pyproject.toml constraints.txt constraints-peers.txt
 	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
+	$(PEERS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-peers.txt -e '.[peers]' pytest hypothesis
 	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
 	touch $(PEERS)

@@ -28,6 +28,7 @@ from .evaluation import Evaluation, evaluate
 from .features import FeatureDatabase, FeaturesConfig, collect_features
 from .finetuning import FinetuneConfig, finetune
 from .interop.formats import export_to, import_from
+from .interop.hub import from_pretrained, push_to_hub
 from .interventions import (
     Ablate,
     Add,
@@ -97,11 +98,13 @@ __all__ = [
     "evaluate",
     "export_to",
     "finetune",
+    "from_pretrained",
     "harvest",
     "import_from",
     "kernels",
     "load_language_model",
     "logit_difference",
+    "push_to_hub",
     "steer",
     "text_loss",
     "train",

@@ -47,6 +47,9 @@ Count = Annotated[int, Range(1)]
 """How many of something that there must be one of."""
 CountOrNone = Annotated[int, Range(0)]
 """How many of something that may be left out."""
+Few = Annotated[int, Range(1, 10_000)]
+"""How many of something that is listed."""
+FewOrNone = Annotated[int, Range(0, 10_000)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 """32 bits, which every generator takes."""
 Share = Annotated[float, Range(0, 1)]
@@ -123,15 +126,22 @@ def _range_in(hint: Any) -> Range | None:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number below its least sensible value."""
-    if not value >= least:
-        raise ExpanderError(f"{name} must be at least {least}, not {value}.")
+    """Refuse a number below its least sensible value, or one that is infinite or beyond 64 bits."""
+    _check_number(name, value, Range(least))
 
 
 def distinct(name: str, numbers: Sequence[float], least: float) -> None:
     """Refuse a list of numbers that is empty, names one of them twice, or holds one below the least."""
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < least:
         raise ExpanderError(f"{name} must be different numbers of at least {least}, not {numbers}.")
+
+
+def a_text(name: str, text: str) -> None:
+    """Refuse half a character, which no tokenizer reads and no file in UTF-8 holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ExpanderError(f"{name} holds {text[error.start]!a}, which is no character; leave it out.") from error
 
 
 def a_feature(number: int, n: int) -> None:

@@ -28,7 +28,9 @@ from expander_sae.version import __version__
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put the file in its place in one step, once its content is safely on the disk."""
+    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device."""
+    if path.exists() and not path.is_file():
+        raise ExpanderError(f"{path} is no file, and is not replaced by one; give another name.")
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:

@@ -109,7 +109,7 @@ def test_what_cannot_be_stored_is_named(tiny_model_folder, text, tmp_path, value
     language_model = load_language_model(tiny_model_folder, device="cpu")
     spoil(language_model, value)
     with pytest.raises(ExpanderError, match=sentence):
-        harvest(language_model, ["layers.0"], tokens=600, out=tmp_path / "acts", text=text)
+        harvest(language_model, ["layers.0"], tokens=600, out=tmp_path / "acts", text=text, dtype="float16")
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,14 @@ def test_paths_that_are_not_there(name: str) -> None:
 
 
 def test_a_file_is_not_a_model(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "model.bin").write_bytes(b"GGUF")
     with pytest.raises(ExpanderError, match="is a file"):
+        load_language_model(tmp_path / "model.bin")
+
+
+def test_a_gguf_file_that_is_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ExpanderError, match="cannot be loaded as a language model"):
         load_language_model(tmp_path / "model.gguf")
 
 

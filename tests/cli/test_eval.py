@@ -18,7 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Pa
     """Three dictionaries trained on the tiny model's activations."""
     folder = tmp_path_factory.mktemp("run")
     prose = write_prose(folder, documents=200)
-    text = ["--text", prose.text, "--context", "32", "--bos"]
+    text = ["--text", prose.text, "--context", "32", "--bos", "True"]
     main(["harvest", str(tiny_model_folder), "--out", str(folder / "acts"), "--hookpoint", "layers.1",
           "--tokens", "2000", *text])  # fmt: skip
     main(["train", str(folder / "acts"), "--out", str(folder / "run"), "--n", "32", "--d", "4", "--k", "3",

@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Pa
     folder = tmp_path_factory.mktemp("run")
     prose = write_prose(folder, documents=200)
     main(["harvest", str(tiny_model_folder), "--out", str(folder / "acts"), "--hookpoint", "layers.1",
-          "--tokens", "2000", "--text", prose.text, "--context", "32", "--bos"])  # fmt: skip
+          "--tokens", "2000", "--text", prose.text, "--context", "32", "--bos", "True"])  # fmt: skip
     main(["train", str(folder / "acts"), "--out", str(folder / "run"), "--n", "32", "--d", "4", "--k", "3",
           "--tokens", "1280", "--batch", "64", "--objective", "fidelity",
           "--also", "dense", "--no-progress"])  # fmt: skip

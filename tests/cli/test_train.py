@@ -142,7 +142,7 @@ def test_the_probe_is_made_of_what_the_store_says(
     main(["train", str(acts), "--out", str(out), "--ce-every", "256", "--ce-tokens", "99", *SIZES])
     language_model, *rest = FakeProbe.made
     assert language_model.name == str(tiny_model_folder)
-    assert rest == ["layers.1", TextConfig(text.text, "held-out", context=32, tokens_per_batch=128), 99]
+    assert rest == ["layers.1", TextConfig(text.text, "held-out", context=32, bos=False, tokens_per_batch=128), 99]
     assert FakeProbe.massive_above == store.massive_above
     assert [row["tokens"] for row in read_metrics(out / "metrics.jsonl") if "ce" in row] == [256, 512, 640]
 

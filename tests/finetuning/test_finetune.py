@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from expander_sae import ExpanderError, SparseAutoencoder, evaluate
 from expander_sae.activations.hookpoints import Hookpoint
+from expander_sae.errors import StoppedError
 from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.finetuning import FinetuneConfig, finetune
 from expander_sae.finetuning.learner import Finetuner

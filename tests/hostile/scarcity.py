@@ -17,6 +17,8 @@ from tests.hostile.outcomes import Table
 from tests.hostile.world import World, content, different
 
 NOBODY = 65534
+OUT_OF_MEMORY = ("memory allocation of", "std::bad_alloc", "LLVM ERROR: Unable to allocate")
+"""How native code of other libraries ends a process where there is no memory; nobody can catch it."""
 
 
 def try_scarcity(world: World, place: Path, table: Table, chance: random.Random, rounds: int) -> None:
@@ -80,7 +82,8 @@ def _scarce(
     out.parent.mkdir(parents=True, exist_ok=True)
     os.chmod(out.parent, 0o755)
     ended = command(maker(str(out)), prepare=prepare).wait()
-    table.add(kind, ended.kind, name, ended.said)
+    outcome = "sentence" if any(words in ended.errors for words in OUT_OF_MEMORY) else ended.kind
+    table.add(kind, outcome, name, ended.said)
 
 
 def _completed(

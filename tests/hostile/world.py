@@ -149,6 +149,13 @@ def _timeless(value: Any) -> Any:
     return [_timeless(entry) for entry in value] if isinstance(value, list) else value
 
 
+def without_metrics(value: Any) -> Any:
+    """What a JSON file says, without the row of metrics that training ended with."""
+    if isinstance(value, dict):
+        return {key: without_metrics(entry) for key, entry in value.items() if key != "metrics"}
+    return value
+
+
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Names of files that differ or are missing on one side."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name, ...) != other.get(name, ...))

@@ -1,10 +1,15 @@
 """Autoencoders of this library inside SAELens: loaded by its own functions, sparse, under every coder."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import expander_sae as xs
 from expander_sae.interop.formats import export_to
+from tests.interop.fake_hub import serving
 from tests.interop.saes import K, M, N, activations, autoencoder, check_same
 
 sae_lens = pytest.importorskip("sae_lens")
@@ -81,6 +86,27 @@ def test_hooks_see_and_change_the_codes(hosted):
     out = hosted.run_with_hooks(x, fwd_hooks=[("hook_sae_acts_post", silence)])
     assert seen == {"hook_sae_acts_post": (200, N)}
     check_same(out, hosted.b_dec.expand(200, M))
+
+
+FROM_HUB = """
+import sys
+import sae_lens, torch
+import expander_sae.interop.saelens_host
+
+sae = sae_lens.SAE.from_pretrained("me/saes", "layers.3")
+torch.save(sae(torch.load("x.pt")).detach(), "x_hat.pt")
+"""
+
+
+def test_saelens_gets_it_from_a_hub(tmp_path):
+    sae, x = autoencoder("topk").with_coder(xs.OMP(K)), activations()
+    torch.save(x, tmp_path / "x.pt")
+    with serving() as (_, endpoint):
+        xs.push_to_hub(sae, "me/saes", endpoint=endpoint, token="hf_" + "a" * 34)
+        # Where the hub is is read once, when its client is imported.
+        settings = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "cache")}
+        subprocess.run([sys.executable, "-c", FROM_HUB], cwd=tmp_path, env=os.environ | settings, check=True)
+    check_same(torch.load(tmp_path / "x_hat.pt"), sae(x))
 
 
 def test_it_stands_in_a_hooked_transformer(sae):

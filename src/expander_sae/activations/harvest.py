@@ -28,7 +28,7 @@ from expander_sae.activations.store.manifest import DTYPES, STORE, read_manifest
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, Pieces, batches_by_length, documents, pinned, puts_bos, tokenise
 from expander_sae.activations.texts.files import Part
-from expander_sae.checks import Count, at_least, check_fields, one_of
+from expander_sae.checks import Count, at_least, check_fields
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory, check_time
@@ -82,8 +82,8 @@ def plan_harvest(
 ) -> HarvestPlan:
     """The stores and their size on disk; refuses what cannot be done before anything is written."""
     at_least("tokens", tokens, 1)
-    if dtype is not None:
-        one_of("dtype", dtype, DTYPES)
+    if dtype not in (None, *DTYPES):
+        raise ExpanderError(f"dtype must be {' or '.join(DTYPES)}, not {dtype}.")
     found = find_hookpoints(language_model.model, hookpoints)
     probe = torch.zeros(1, 2, dtype=torch.int64, device=language_model.device)
     width = {
@@ -92,12 +92,12 @@ def plan_harvest(
     }
     # One hookpoint is the store itself; several are folders beside each other.
     paths = {hookpoint: out if len(found) == 1 else out / str(hookpoint).replace(":", "-") for hookpoint in found}
+    needed = sum(bytes_needed(tokens, width[hookpoint], DTYPES[dtype or FINER]) for hookpoint in found)
+    check_disk(out, needed)
     place = str(language_model.device)
     check_time(
         f"A harvest of {tokens:,} tokens", float(tokens) * language_model.parameters, place, "ask for fewer tokens"
     )
-    needed = sum(bytes_needed(tokens, width[hookpoint], DTYPES[dtype or FINER]) for hookpoint in found)
-    check_disk(out, needed)
     return HarvestPlan(paths, width, needed)
 
 

@@ -96,7 +96,8 @@ class Config:
     """False in files of schema version 1."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0):
+        held = torch.finfo(torch.float32)
+        if not held.tiny <= self.scale <= held.max:
             raise StorageError(f"The scale must be finite and above zero, not {self.scale}; use fit_scale to set it.")
 
     def to_json(self) -> dict[str, Any]:

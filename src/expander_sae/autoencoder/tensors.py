@@ -157,7 +157,7 @@ def _rows_from(name: str, block: BlockRecord, tensors: Mapping[str, Tensor], con
     packed = PackedRows(**{part: tensors[f"{name}.{part}"].numpy() for part in _packed_parts(block)})
     try:
         return torch.from_numpy(unpack_rows(packed, block.m, block.n, block.d))
-    except ExpanderError as error:
+    except (ValueError, MemoryError) as error:  # ours among them, and numpy's about sizes that nothing has
         raise StorageError(f"{name} cannot be unpacked, save the autoencoder again: {error}") from error
 
 

@@ -65,7 +65,7 @@ class Rate:
 
 def random_sets(features: Int64[NDArray[np.int64], " features"], k: int, number: int, seed: int) -> Sets:
     """Independent uniformly random sets of k of these features, ascending."""
-    check_memory(f"Sets of {k} features, {number:,} of them,", (100.0 + 8 * k) * number, instead="ask for fewer sets")
+    check_memory(f"A list of {number:,} sets of {k} features", (100.0 + 8 * k) * number, instead="ask for fewer sets")
     generator = np.random.default_rng([seed, k])
     return [np.sort(generator.choice(features, k, replace=False, shuffle=False)) for _ in range(number)]
 

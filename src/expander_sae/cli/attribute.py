@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.table import Table
 
-from expander_sae.checks import Count
+from expander_sae.checks import Count, a_text
 from expander_sae.cli.inputs import autoencoder_in, hookpoint_of, language_model_of
 from expander_sae.console import terminal, waiting
 from expander_sae.errors import ExpanderError
@@ -101,6 +101,7 @@ class Attribute:
 
 def token_of(language_model: LanguageModel, text: str) -> int:
     """The one token that this text is."""
+    a_text("The token", text)
     tokenizer = language_model.tokenizer
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:

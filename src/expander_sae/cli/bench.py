@@ -1,8 +1,9 @@
 """`expander bench`: the table of ratios, on this machine."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from expander_sae.checks import Count, File
+from expander_sae.checks import File, Range
 from expander_sae.console import terminal, waiting
 
 
@@ -10,7 +11,7 @@ from expander_sae.console import terminal, waiting
 class Bench:
     """Measure speed, size and memory against dense torch, torch CSR and scikit-learn, as ratios on this machine."""
 
-    repeats: Count = 7
+    repeats: Annotated[int, Range(1, 1000)] = 7
     """Timed runs of each contestant; the median counts."""
     json: File | None = None
     """Also write the results to this file."""

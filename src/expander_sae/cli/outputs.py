@@ -16,6 +16,8 @@ from expander_sae.errors import ExpanderError
 SEALS = {"config.json": "an autoencoder", "manifest.json": "a store", "database.json": "a feature database",
          "study.json": "a study", "checkpoint.json": "a checkpoint"}  # fmt: skip
 """The file that tells what a folder is, and what that is."""
+DEEPEST = 200
+"""Folders that may be inside each other."""
 
 
 def check_outputs(asked: Any) -> None:
@@ -27,6 +29,8 @@ def check_outputs(asked: Any) -> None:
         else:
             outputs.append((path, makes))
     for path, makes in outputs:
+        if len(path.parts) > DEEPEST:
+            raise ExpanderError(f"{str(path)[:40]}... goes more than {DEEPEST} folders deep; choose another place.")
         if makes.kind == "a file":
             _check_file(path, makes)
         else:
@@ -54,8 +58,9 @@ def _makes(hint: Any) -> Makes | None:
 
 
 def _check_file(path: Path, makes: Makes) -> None:
-    if path.is_dir():
-        raise ExpanderError(f"{path} is a folder; give the name of a file to write.")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise ExpanderError(f"{path} is {what}; give the name of a file to write.")
     if not makes.parents and not path.absolute().parent.is_dir():
         raise ExpanderError(f"The folder of {path} does not exist; make it first.")
     kind = _kind_of(path.parent)

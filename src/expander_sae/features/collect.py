@@ -18,7 +18,7 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import Store, Tokens, check_disk
 from expander_sae.activations.texts.spelling import Spelling
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import Count, CountOrNone, check_fields
+from expander_sae.checks import Count, Few, FewOrNone, check_fields
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError, require
 from expander_sae.evaluation.autoencoders import check_width
@@ -54,17 +54,17 @@ class FeaturesConfig:
 
     tokens: Count = 500_000
     """Tokens of the text to look at."""
-    strongest: Count = 20
+    strongest: Few = 20
     """Strongest contexts of a feature, each of another document."""
-    drawn: CountOrNone = 5
+    drawn: FewOrNone = 5
     """Contexts from each quarter of its activations, and as many from all of its firings."""
-    around: CountOrNone = 16
+    around: FewOrNone = 16
     """Tokens on each side of a context."""
-    related: Count = 10
+    related: Few = 10
     """Features listed that fire together with it, and as many that fire instead of it."""
-    nearest: CountOrNone = 10
+    nearest: FewOrNone = 10
     """Features listed whose columns are nearest; 0 for none, which a million features are described faster with."""
-    lens: CountOrNone = 10
+    lens: FewOrNone = 10
     """Tokens listed that it makes likelier, and as many that it makes less likely; 0 for none."""
     readability: bool = True
     """Measure what the identity of the token explains of each feature, and how pure its strongest contexts are."""

@@ -31,11 +31,12 @@ from expander_sae.finetuning.codes import check_coder, differentiable_residual
 from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.means import check_memory, check_time
+from expander_sae.training.checkpoints import FOLDER as CHECKPOINT
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
 from expander_sae.training.config import check_schedule
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
 from expander_sae.training.learner import Descent, learning_rate_rule
-from expander_sae.training.metrics import Mean, Numbers
+from expander_sae.training.metrics import METRICS, Mean, Numbers
 
 SHARE_OF_TRAINING = 1 / 3
 """The default learning rate, as a share of the one that training takes."""
@@ -245,12 +246,13 @@ def _check_folder(folder: Path | None, resume: bool) -> None:
     if folder is None:
         if resume:
             raise ExpanderError("Resuming needs a folder; give out.")
-    elif folder.exists() and not resume and not has_checkpoint(folder) and not _is_empty(folder):
+    elif folder.exists() and not resume and not has_checkpoint(folder) and not _is_left_over(folder):
         raise ExpanderError(f"{folder} already holds something else; choose another folder.")
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+def _is_left_over(folder: Path) -> bool:
+    """Whether the folder holds no more than a run leaves that was killed before its first checkpoint."""
+    return folder.is_dir() and all(path.name in (METRICS, f"{METRICS}.tmp", CHECKPOINT) for path in folder.iterdir())
 
 
 def _check_width(sae: SparseAutoencoder, language_model: LanguageModel, setting: Setting) -> None:

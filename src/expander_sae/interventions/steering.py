@@ -12,6 +12,7 @@ from torch import Tensor
 
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.checks import a_text
 from expander_sae.errors import ExpanderError
 from expander_sae.interventions.attached import attach
 from expander_sae.interventions.edits import Edit
@@ -71,6 +72,7 @@ def steer(
 
 def prompt_ids(language_model: LanguageModel, prompt: str) -> Int[Tensor, "1 length"]:
     """The tokens of a prompt, with what the tokenizer puts in front of a text."""
+    a_text("The prompt", prompt)
     ids: Tensor = language_model.tokenizer(prompt, return_tensors="pt")["input_ids"]
     if ids.shape[1] == 0:
         raise ExpanderError("The prompt is empty; give at least a word.")

@@ -75,8 +75,8 @@ class TrainConfig:
     """The folder of an autoencoder to start from, of the same n and d: its rows, which stay, its values and biases. So
     an encoder of one product learns on the rows that a pursuit chose (coder topk)."""
     atoms: Count | None = None
-    """Make columns of this many learned dense atoms instead of coordinates: d atoms a column on average, one to begin
-    with. Then n can be many times larger at the price of m values per atom and d per column."""
+    """Make columns of this many learned dense atoms instead of coordinates: one column of each atom alone, the others
+    of two or more, at most d on average. Then n can be many times larger: m values an atom, d a column."""
     atoms_from: str | None = None
     """The folder of an autoencoder whose columns are the atoms at the beginning, so that it grows to n features."""
     atoms_alone: Share = 0.4

@@ -148,6 +148,11 @@ def test_refusals_before_anything_is_read(tmp_path: Path) -> None:
         ("empty.txt", b"", "There is no text in"),
         ("blank.jsonl", b'{"text": " "}\n', "There is no text in"),
         ("bad.jsonl", b'{"text": "x"}\n\n{"text": "y"\n', "Line 3 of .* is not JSON"),
+        (
+            "half.jsonl",
+            b'{"text": "a \\ud800 b"}\n',
+            r"in line 1 of .* holds .\\ud800., which is no character",
+        ),
         ("list.jsonl", b"[1]\n", "Line 1 of .* is not a JSON object"),
         ("number.jsonl", b'{"text": "x"}\n{"text": 5}\n', "not text in line 2 of .*, it is int"),
         ("latin.txt", "é".encode("latin-1"), "not UTF-8"),

@@ -84,7 +84,7 @@ def read_tokens(path: Path, form: ShardFormat, start: int, stop: int) -> Tokens:
             if found != form.tensors():
                 raise StoreError(f"{path} does not hold the tensors that the manifest speaks of; copy it again.")
             return Tokens(**{name: view[start:stop] for name, view in views.items()})
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where there are no more descriptors
         raise StoreError(f"{path} cannot be read ({error}); copy it again.") from error
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from expander_sae.checks import a_text
 from expander_sae.errors import ExpanderError, require
 
 Part = Literal["train", "held-out", "all"]
@@ -132,6 +133,7 @@ def text_of(value: Any, column: str, place: str) -> str:
         raise ExpanderError(
             f"Column {column!r} is not text in {place}, it is {type(value).__name__}; give another one."
         )
+    a_text(f"Column {column!r} in {place}", value)
     return value
 
 

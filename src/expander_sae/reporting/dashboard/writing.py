@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.coders.named import name_of
 from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase
 from expander_sae.features.matching import matched_by_columns, matched_by_firing, on_the_same_tokens
@@ -206,7 +207,7 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
     return [
         ("features", f"{sae.n:,} of width {sae.m}"),
         ("learned values", f"{sae.learned_values:,} ({dense / sae.learned_values:.1f} times fewer than dense columns)"),
-        ("coder", info.coder),
+        ("coder", name_of(sae.coder)),
         ("model", str(origin.get("model") or "")),
         ("hookpoint", str(origin.get("hookpoint") or "")),
         ("text", Path(str(origin.get("text") or "")).name),

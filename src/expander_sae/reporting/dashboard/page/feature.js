@@ -126,7 +126,7 @@ X.card = function (dictionary, feature, given, state) {
       live ? X.el("button", { class: "primary", id: "steer", onclick: () => X.steerWith(feature) }, "steer with it") : null),
     X.el("div", { class: "panels" },
       X.panel(null, X.scores(given)),
-      dead ? null : X.panel(null, X.histogram(given.histogram, 0, given.largest, "activation")),
+      dead ? null : X.panel("Activations", X.histogram(given.histogram, 0, given.largest, "activation")),
       X.logits(given)),
     X.firings(dictionary, feature, given, state),
     X.el("div", { class: "panels" },

@@ -48,7 +48,8 @@ X.overview = function (main) {
     X.el("h1", {}, dictionary.name),
     X.el("div", { class: "panels" },
       X.panel("The dictionary", X.facts(dictionary.facts)),
-      X.measured(dictionary),
+      X.measured(dictionary)),
+    X.el("div", { class: "panels" },
       X.densities(dictionary),
       X.spread(dictionary, "purity", "Purity"),
       X.spread(dictionary, "token_r2", "Token R²"))));

@@ -3,7 +3,7 @@
 
 X.COLUMNS = [
   { name: "feature", title: "feature", width: "84px", about: "number of the feature" },
-  { name: "density", title: "fires on", width: "96px", shown: X.percent, about: "share of tokens on which it fires" },
+  { name: "density", title: "density", width: "96px", shown: X.percent, about: "share of tokens on which it fires" },
   { name: "fired", title: "tokens", width: "92px", about: "tokens on which it fires" },
   { name: "largest", title: "largest", width: "86px", about: "its largest activation" },
   { name: "mean", title: "mean", width: "86px", about: "its mean activation where it fires" },
@@ -107,11 +107,15 @@ X.label = function (dictionary, feature) {
   return dictionary.labels[feature].split("\u0001").map((some) => X.short(some).replace(/ +/g, " ").trim()).join("  ·  ");
 };
 
+// The label comes last, but on a phone, where one would have to scroll to it, behind the number of the feature.
+X.narrow = () => matchMedia("(max-width: 600px)").matches;
+X.withLabel = ([first, ...rest], label) => (X.narrow() ? [first, label, ...rest] : [first, ...rest, label]);
+
 // Only the rows that are seen exist; the space below them has the height of all.
 X.Grid = class {
   constructor(dictionary, list, columns, state, head) {
     Object.assign(this, { dictionary, list, columns, state, chosen: -1, drawn: new Map() });
-    this.template = columns.map((column) => column.width).join(" ") + " minmax(260px, 1fr)";
+    this.template = X.withLabel(columns.map((column) => column.width), X.narrow() ? "180px" : "minmax(260px, 1fr)").join(" ");
     head.style.setProperty("grid-template-columns", this.template);
     this.space = X.el("div", { class: "grid-space", style: { height: `${list.length * ROW}px` } });
     const about = { class: "grid", role: "grid", "aria-rowcount": list.length, tabindex: 0, "aria-label": "Features" };
@@ -142,8 +146,8 @@ X.Grid = class {
       return column.shown ? column.shown(value) : X.number(value, column.digits);
     });
     const node = X.el("div", { class: "grid-row", role: "row", "aria-rowindex": place + 1, style },
-      cells.map((cell) => X.el("div", { class: "number", role: "gridcell" }, cell)),
-      X.el("div", { class: "text label", role: "gridcell" }, X.label(dictionary, feature)));
+      X.withLabel(cells.map((cell) => X.el("div", { class: "number", role: "gridcell" }, cell)),
+        X.el("div", { class: "text label", role: "gridcell" }, X.label(dictionary, feature))));
     node.addEventListener("click", () => { location.hash = address; });
     node.classList.toggle("chosen", place === this.chosen);
     return node;
@@ -176,8 +180,9 @@ X.head = function (columns, sort, descending, state) {
       X.el("button", { title: column.about, onclick: turn }, column.title + arrow));
   });
   const about = "tokens of its strongest contexts, then tokens that it makes likelier";
-  const label = X.el("div", { role: "columnheader", class: "label", title: about }, "fires on · writes");
-  return X.el("div", { class: "grid-head", role: "row" }, heads, label);
+  const title = X.narrow() ? "fires on" : "fires on  ·  makes likelier";
+  const label = X.el("div", { role: "columnheader", class: "label", title: about }, title);
+  return X.el("div", { class: "grid-head", role: "row" }, X.withLabel(heads, label));
 };
 
 X.table = function (main, dictionary, state) {

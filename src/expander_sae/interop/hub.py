@@ -1,0 +1,191 @@
+"""Autoencoders on the Hugging Face hub: several of a model in one repository, a folder for each hookpoint, and a card.
+
+Every folder opens with this library and with SAELens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from expander_sae.autoencoder import Description, SparseAutoencoder, describe
+from expander_sae.coders.named import name_of
+from expander_sae.errors import ExpanderError, require
+from expander_sae.files import replace_file, write_json
+from expander_sae.interop import saelens_sparse
+
+CARD = "README.md"
+_FILES = ("config.json", "sae-*.safetensors")
+"""What of a folder this library reads."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where autoencoders are now."""
+
+    url: str
+    revision: str
+    """The commit, to be given on loading for the same numbers for ever."""
+
+
+def push_to_hub(
+    saes: SparseAutoencoder | Mapping[str, SparseAutoencoder],
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Published:
+    """Upload an autoencoder, or several by the name of their folders, with a card that says what they are.
+
+    One alone goes into a folder named by its hookpoint. Folders of the repository that have other names stay as they
+    are. The token is the one of `hf auth login` unless it is given.
+    """
+    require("huggingface_hub")
+    from huggingface_hub import HfApi
+
+    named = {_folder_of(saes): saes} if isinstance(saes, SparseAutoencoder) else dict(saes)
+    if not named:
+        raise ExpanderError("There is nothing to upload; give at least one autoencoder.")
+    api = HfApi(endpoint=endpoint, token=token)
+    with TemporaryDirectory() as work:
+        described = {name: _written(sae, Path(work) / name) for name, sae in named.items()}
+        replace_file(Path(work) / CARD, card(repository, named, described).encode())
+        with _explained(repository, "upload to"):
+            api.create_repo(repository, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repository, folder_path=work, commit_message=f"Autoencoders: {', '.join(named)}"
+            )
+    return Published(str(commit.repo_url), str(commit.oid))
+
+
+def from_pretrained(
+    repository: str,
+    folder: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+    cache: Path | None = None,
+) -> SparseAutoencoder:
+    """The autoencoder in a folder of a repository, at a commit, a tag or a branch; its provenance names the commit."""
+    require("huggingface_hub")
+    from huggingface_hub import HfApi
+
+    with _explained(repository, "get"):
+        snapshot = HfApi(endpoint=endpoint, token=token).snapshot_download(
+            repository, revision=revision, cache_dir=cache, allow_patterns=[f"{folder}/{name}" for name in _FILES]
+        )
+    if not (Path(snapshot) / folder / "config.json").is_file():
+        raise ExpanderError(f"{repository} has no autoencoder in {folder!r}; its page lists the folders there are.")
+    sae = SparseAutoencoder.load(Path(snapshot) / folder)
+    sae.provenance["hub"] = {"repository": repository, "folder": folder, "revision": Path(snapshot).name}
+    return sae
+
+
+def _folder_of(sae: SparseAutoencoder) -> str:
+    """The folder of one autoencoder: its hookpoint."""
+    hookpoint = sae.provenance.get("activations", {}).get("hookpoint")
+    if not hookpoint:
+        raise ExpanderError("The autoencoder does not say its hookpoint; give it as {'layers.12': sae}.")
+    return str(hookpoint).replace(":", "-")
+
+
+def _written(sae: SparseAutoencoder, folder: Path) -> Description:
+    """Write the folder for both libraries, and see that what comes back codes as what went in."""
+    sae.save(folder)
+    for name, content in saelens_sparse.files_of(sae).items():
+        if isinstance(content, bytes):
+            replace_file(folder / name, content)
+        else:
+            write_json(folder / name, content)
+    x = torch.randn(8, sae.m, generator=torch.Generator().manual_seed(0)).to(sae.pre_bias)
+    with torch.no_grad():
+        if not torch.allclose(SparseAutoencoder.load(folder, device=x.device)(x), sae(x).to(x.dtype), atol=1e-3):
+            raise ExpanderError(f"{folder.name} does not survive being saved, so it was not uploaded; report this.")
+    return describe(folder)
+
+
+def card(repository: str, saes: Mapping[str, SparseAutoencoder], described: Mapping[str, Description]) -> str:
+    """The README of a repository: what is in it, where it comes from, how to load it."""
+    first = next(iter(saes))
+    models = sorted({str(sae.provenance.get("activations", {}).get("model", "")) for sae in saes.values()} - {""})
+    base = [f"base_model: {models[0]}"] if len(models) == 1 and "/" in models[0] else []
+    head = [
+        "---",
+        "library_name: saelens",
+        *base,
+        "tags:",
+        "- sparse-autoencoder",
+        "- expander-sae",
+        "- saelens",
+        "---",
+    ]
+    rows = [
+        f"| `{name}` | {each.m:,} | {each.n:,} | {each.learned_values / each.n:.1f} | {name_of(saes[name].coder)} | "
+        f"{each.learned_values:,} | {each.bytes_on_disk:,} | {each.ratio:.0f} |"
+        for name, each in described.items()
+    ]
+    return "\n".join([
+        *head, "", f"# {repository.rpartition('/')[2]}", "",
+        f"Sparse autoencoders for {', '.join(models) or 'a language model'}, made with expander-sae, whose columns "
+        "touch few coordinates of an activation.", "",
+        "| folder | width | features | values a feature | coder | learned values | bytes | times smaller than dense |",
+        "|---|---|---|---|---|---|---|---|", *rows, "",
+        *_trained_on(saes), "## Load", "", "```python", "import expander_sae as xs", "",
+        f'sae = xs.from_pretrained("{repository}", "{first}")', "codes = sae.encode(activations)", "```", "",
+        "In SAELens, with expander-sae installed:", "", "```python", "import sae_lens",
+        "import expander_sae.interop.saelens_host", "",
+        f'sae = sae_lens.SAE.from_pretrained("{repository}", "{first}")', "```", "",
+        "Give `revision` with the commit for the same numbers for ever. Tokens with massive activations (the first of "
+        "a text, mostly) were left out of training: leave them as they are.", "",
+    ])  # fmt: skip
+
+
+def _trained_on(saes: Mapping[str, SparseAutoencoder]) -> Iterator[str]:
+    """What is known of where each comes from, and what it was measured to lose."""
+    for name, sae in saes.items():
+        origin = sae.provenance.get("activations", {})
+        known = {
+            key: origin[key] for key in ("model", "revision", "hookpoint", "text", "context", "bos") if key in origin
+        }
+        metrics = sae.provenance.get("metrics", {})
+        known |= {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+        if known:
+            yield f"**`{name}`**: " + ", ".join(f"{key} {value}" for key, value in known.items()) + "."
+            yield ""
+
+
+@contextmanager
+def _explained(repository: str, doing: str) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence."""
+    from huggingface_hub import errors
+
+    # The client of the hub has changed its HTTP library before; whichever it is, its errors have one base.
+    network = import_module(errors.HfHubHTTPError.__bases__[0].__module__.partition(".")[0]).TransportError
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ExpanderError(f"{repository!r} is no name of a repository; give owner/name.") from error
+    except errors.GatedRepoError as error:
+        raise ExpanderError(f"{repository} is gated: accept its terms on its page, then `hf auth login`.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ExpanderError(
+            f"{repository} is not there, or not for you; check the name, or `hf auth login`."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ExpanderError(f"{repository} has no such revision; give a commit, a tag or a branch of it.") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, network) as error:
+        raise ExpanderError(f"The hub cannot be reached, so {doing} {repository} has to wait for a network.") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise ExpanderError("The hub wants to know who you are; run `hf auth login` or give a token.") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        who = "; run `hf auth login` with a token that may write" if status in (401, 403) else "; try again later"
+        raise ExpanderError(f"The hub refused to {doing} {repository} ({status}){who}.") from error
