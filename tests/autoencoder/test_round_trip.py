@@ -29,6 +29,7 @@ CODERS = (
     xs.SSMP(k=3),
     xs.VotingDecoder(k=3, agree=3),
     xs.BasisPursuit(weighted=False, signed=True),
+    xs.JumpReLU(signed=True),
 )
 
 

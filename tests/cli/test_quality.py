@@ -43,11 +43,11 @@ def output(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What is said of a command that fails."""
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 1) -> str:
+    """What is said of a command that fails, or (code 2) that cannot be read."""
     with pytest.raises(SystemExit) as ended:
         main(["quality", *arguments])
-    assert ended.value.code == 1
+    assert ended.value.code == code
     return " ".join(capsys.readouterr().err.split())
 
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_one_sentence(run: Path, tmp_path: Path, capsys: 
     assert "give --judge-model" in refused(capsys, one, "--judge", "http://localhost:1/v1", *SMALL)
     assert "2 other seeds for 1" in refused(capsys, one, "--again", one, "--again", one, *SMALL)
     assert "--signed belongs" in refused(capsys, one, "--signed", *SMALL)
-    assert "features must be at least 1" in refused(capsys, one, "--features", "0")
+    assert "features must be at least 1" in refused(capsys, one, "--features", "0", code=2)
     narrow = random(8, hookpoint="layers.1", text=str(run), context=32, bos=False, column="text")
     narrow.save(tmp_path / "narrow")
     known = json.loads((run / "dense-n32-topk3" / "config.json").read_text())["provenance"]["activations"]

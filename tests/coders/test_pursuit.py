@@ -173,7 +173,7 @@ def test_a_column_is_its_own_code(pursuit, family, signed):
 def test_tolerance_stops_at_the_first_step_that_meets_it(family, tolerance):
     dictionary = make_dictionary(family)
     x = gaussian(6, dictionary.m)
-    codes = OMP(20, tolerance=tolerance, signed=True)(dictionary, x)
+    codes = OMP(dictionary.m, tolerance=tolerance, signed=True)(dictionary, x)
     left = residual(dictionary, codes, x).norm(dim=1)
     assert (left <= tolerance * x.norm(dim=1)).all()
     for token, used in enumerate(codes.l0.tolist()):

@@ -261,7 +261,7 @@ def test_the_command_prints_every_coder(config: CodingConfig, records: list[Reco
         ({"k": 25}, "k must be at most n = 24"),
         ({"samples": 10}, "must be at least one batch of 64"),
         ({"construction": "bricks"}, "construction must be one of uniform, "),
-        ({"penalty": 0.0}, "penalty above 0 and at most 1"),
+        ({"penalty": 0.0}, "penalty must be above 0 and at most 1"),
     ],
 )
 def test_settings_that_cannot_be(config: CodingConfig, changes: dict[str, Any], sentence: str) -> None:
