@@ -182,7 +182,7 @@ def test_planted_recovers_and_compares(capsys, tmp_path):
 
 def test_bench_checks_its_arguments_first(capsys, tmp_path):
     for arguments, sentence in (
-        (["--repeats", "0"], "repeats must be at least 1, not 0."),
+        (["--repeats", "0"], "repeats must be from 1 to 1000, not 0."),
         (["--json", str(tmp_path / "missing" / "out.json")], "does not exist"),
     ):
         with pytest.raises(SystemExit):

@@ -105,7 +105,8 @@ def test_what_is_written_is_what_came_back(tmp_path: Path) -> None:
         assert loaded.provenance["training"] == run.config.to_json()
         assert loaded.provenance["tokens"] == 20 * 64
         assert read_metrics(run.path / "metrics.jsonl") == run.metrics
-        assert loaded.provenance["metrics"] == run.metrics[-1]
+        assert loaded.provenance["metrics"].keys() == run.metrics[-1].keys() - {"tokens_per_second"}
+        assert loaded.provenance["metrics"].items() <= run.metrics[-1].items()
 
 
 def test_metrics_say_what_happened(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoi
 from expander_sae.training.config import check_schedule
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
 from expander_sae.training.learner import Descent, learning_rate_rule
-from expander_sae.training.metrics import METRICS, Mean, Numbers
+from expander_sae.training.metrics import METRICS, Mean, Numbers, last_measured
 
 SHARE_OF_TRAINING = 1 / 3
 """The default learning rate, as a share of the one that training takes."""
@@ -217,7 +217,7 @@ def _kept(finetuner: Finetuner, engine: Engine[Part], origin: Mapping[str, Any])
             "steps": engine.steps,
             "tokens": engine.tokens,
             "threads": torch.get_num_threads(),
-            "metrics": rows[-1],
+            "metrics": last_measured(rows),
             "activations": origin,
         },
     }

@@ -18,6 +18,7 @@ from expander_sae.files import conforms, replace_file
 Sink = Literal["tensorboard", "wandb"]
 """Where metrics can go besides the file."""
 
+SPEED = "tokens_per_second"
 METRICS = "metrics.jsonl"
 """The file of rows in the folder of a dictionary."""
 
@@ -182,7 +183,7 @@ class Journal:
         """Make a row of what was measured since the last one, and of what a probe found."""
         row: dict[str, float] = {"step": step, "tokens": tokens}
         row |= {name: _value(number) for name, number in self._measured.items()}
-        row["tokens_per_second"] = (tokens - self._tokens) / (time.perf_counter() - self._since)
+        row[SPEED] = (tokens - self._tokens) / (time.perf_counter() - self._since)
         for name, value in probed.items():
             if name in row:
                 raise ExpanderError(f"The probe gives {name!r}, which training itself measures; use another name.")
@@ -213,3 +214,8 @@ def _together(before: Number | None, number: Number) -> Number:
 
 def _value(number: Number) -> float:
     return float(number.amount) / float(number.weight) if isinstance(number, Mean) else float(number)
+
+
+def last_measured(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The last row as an autoencoder keeps it: without its speed, so that the same run makes the same bytes."""
+    return {name: value for name, value in rows[-1].items() if name != SPEED} if rows else {}

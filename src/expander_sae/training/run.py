@@ -23,7 +23,7 @@ from expander_sae.training.checkpoints import Checkpoint, CheckpointError, check
 from expander_sae.training.config import TrainConfig, check_one_pass
 from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe
 from expander_sae.training.learner import Trainee
-from expander_sae.training.metrics import Sink
+from expander_sae.training.metrics import Sink, last_measured
 from expander_sae.training.sources import BatchSource, open_source, origin_of
 from expander_sae.training.start import Sample, new_autoencoder
 
@@ -164,7 +164,7 @@ def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[st
         "tokens": engine.tokens,
         "processes": engine.group.world,
         "threads": torch.get_num_threads(),
-        "metrics": rows[-1] if rows else {},
+        "metrics": last_measured(rows),
         "activations": origin,
     }
     if folder is not None and engine.group.writes:

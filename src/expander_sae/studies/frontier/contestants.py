@@ -73,14 +73,8 @@ class Contestant:
         return is_autoencoder(self.path_in(folder))
 
     def write_to(self, folder: Path) -> None:
-        """Make it and put it on disk, in as few bytes as its form has.
-
-        How fast it was trained is left out: the digits of a speed are of another number on every run, and bytes count.
-        """
-        sae = self.make()
-        metrics = {name: value for name, value in sae.provenance["metrics"].items() if name != "tokens_per_second"}
-        sae.provenance = {**sae.provenance, "metrics": metrics}
-        sae.save(self.path_in(folder), dtype=torch.float16, values=self.values)
+        """Make it and put it on disk, in as few bytes as its form has."""
+        self.make().save(self.path_in(folder), dtype=torch.float16, values=self.values)
 
 
 def cell_name(contestant: Contestant, coder: CoderName) -> str:
