@@ -11,12 +11,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 from expander_sae.errors import ExpanderError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Mark = TypeVar("Mark")
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,15 @@ def _check_number(name: str, number: float, allowed: Range) -> None:
 @cache
 def _rules(config: type) -> dict[str, Range]:
     """What the numbers of every field may be."""
-    return {name: _range_in(hint) or Range() for name, hint in get_type_hints(config, include_extras=True).items()}
+    hints = get_type_hints(config, include_extras=True)
+    return {name: mark_in(hint, Range) or Range() for name, hint in hints.items()}
 
 
-def _range_in(hint: Any) -> Range | None:
-    """The range that stands in an annotation, be it inside of `| None` or of a tuple."""
+def mark_in(hint: Any, kind: type[Mark]) -> Mark | None:
+    """The mark of this kind that stands in an annotation, be it inside of `| None` or of a tuple."""
     parts = getattr(hint, "__metadata__", ()) + get_args(hint)
-    found = (part if isinstance(part, Range) else _range_in(part) for part in parts)
-    return next(filter(None, found), None)
+    found = (part if isinstance(part, kind) else mark_in(part, kind) for part in parts)
+    return next((each for each in found if each is not None), None)
 
 
 def at_least(name: str, value: float, least: float) -> None:

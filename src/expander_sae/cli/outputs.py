@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
-from expander_sae.checks import Makes
+from expander_sae.checks import Makes, mark_in
 from expander_sae.cli.holding import hold
 from expander_sae.errors import ExpanderError
 
@@ -45,16 +45,9 @@ def _paths(asked: Any) -> Iterator[tuple[Path, Makes | None]]:
         value = getattr(asked, field.name)
         for path in value if isinstance(value, tuple) else (value,):
             if isinstance(path, Path):
-                yield path, _makes(hints[field.name])
+                yield path, mark_in(hints[field.name], Makes)
         if is_dataclass(value):
             yield from _paths(value)
-
-
-def _makes(hint: Any) -> Makes | None:
-    """The mark in an annotation, be it inside of `| None` or of a tuple."""
-    parts = getattr(hint, "__metadata__", ()) + get_args(hint)
-    found = (part if isinstance(part, Makes) else _makes(part) for part in parts)
-    return next(filter(None, found), None)
 
 
 def _check_file(path: Path, makes: Makes) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from expander_sae.coders.base import CHUNK_ELEMENTS, OneShotCoder
-from expander_sae.coders.topk import Candidates
+from expander_sae.coders.topk import Entries
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.kernels.inputs import check_finite
@@ -52,4 +52,4 @@ class JumpReLU(OneShotCoder):
         tokens, features = (sizes > (0.0 if thresholds is None else thresholds)).nonzero(as_tuple=True)
         order = sizes[tokens, features].argsort(descending=True, stable=True)
         tokens, features = tokens[order], features[order]
-        return Candidates(scores[tokens, features], tokens, features).pack(*scores.shape)
+        return Entries(scores[tokens, features], tokens, features).pack(*scores.shape)

@@ -41,20 +41,20 @@ class TopK(OneShotCoder):
         return codes if self.signed else Codes(codes.values.relu(), codes.indices, codes.n)
 
 
-class Candidates(NamedTuple):
+class Entries(NamedTuple):
     """Entries in one list, grouped by token and descending within each."""
 
     values: Float[Tensor, " entries"]
     tokens: Int[Tensor, " entries"]
     features: Int[Tensor, " entries"]
 
-    def where(self, mask: Tensor) -> Candidates:
+    def where(self, mask: Tensor) -> Entries:
         """Some of the entries, by mask or by position."""
-        return Candidates(*(tensor[mask] for tensor in self))
+        return Entries(*(tensor[mask] for tensor in self))
 
-    def followed_by(self, others: Candidates) -> Candidates:
+    def followed_by(self, others: Entries) -> Entries:
         """These entries and then the others."""
-        return Candidates(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
+        return Entries(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
 
     def pack(self, batch: int, n: int) -> Codes:
         """The entries as codes, as wide as the busiest token needs."""
@@ -100,7 +100,7 @@ class BatchTopK(OneShotCoder):
 
     def _candidates(
         self, dictionary: Dictionary, x: Float[Tensor, "batch m"], bias: Float[Tensor, " n"] | None
-    ) -> Candidates:
+    ) -> Entries:
         """Entries of every token down to the cut at least.
 
         At most k * batch entries lie above the cut, so at most k * batch / width tokens have more than `width` of
@@ -126,11 +126,11 @@ class BatchTopK(OneShotCoder):
         width: int,
         bias: Float[Tensor, " n"] | None,
         tokens: Int[Tensor, " batch"],
-    ) -> tuple[Candidates, Float[Tensor, " batch"]]:
+    ) -> tuple[Entries, Float[Tensor, " batch"]]:
         """The `width` largest entries of each token, and how large the last of them is."""
         codes = dictionary.select(x, width, bias, self.signed)
         numbers = tokens[:, None].expand(codes.indices.shape)
-        candidates = Candidates(codes.values.flatten(), numbers.flatten(), codes.indices.flatten())
+        candidates = Entries(codes.values.flatten(), numbers.flatten(), codes.indices.flatten())
         return candidates, self._size(codes.values[:, -1].detach())
 
     def _size(self, values: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:

@@ -93,14 +93,7 @@ def read(folder: Foreign) -> Plain:
 def _read_linear(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
     """A ReLU autoencoder, with the unit columns that `load_dictionary` gives it."""
     folder.check_names(tensors, ("encoder.weight", "encoder.bias", "decoder.weight", "bias"))
-    plain = Plain(
-        encoder=tensors["encoder.weight"],
-        latent_bias=tensors["encoder.bias"],
-        decoder=tensors["decoder.weight"].T,
-        bias=tensors["bias"],
-        activation="jumprelu",
-    )
-    return plain.with_unit_columns()
+    return Plain.of_layers(tensors, "jumprelu", bias="bias").with_unit_columns()
 
 
 def _read_gated(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
@@ -117,51 +110,23 @@ def _read_gated(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
 
 def _read_jumprelu(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
     folder.check_names(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"))
-    plain = Plain(
-        encoder=tensors["W_enc"].T,
-        latent_bias=tensors["b_enc"],
-        decoder=tensors["W_dec"],
-        bias=tensors["b_dec"],
-        activation="jumprelu",
-        thresholds=tensors["threshold"].clamp(min=0),
-    )
+    plain = Plain.of_matrices(tensors, "jumprelu", thresholds=tensors["threshold"].clamp(min=0))
     return plain.without_subtracted_bias()
 
 
 def _read_topk(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
     folder.check_names(tensors, ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "k"), ("threshold",))
-    return Plain(
-        encoder=tensors["encoder.weight"],
-        latent_bias=tensors["encoder.bias"],
-        decoder=tensors["decoder.weight"].T,
-        bias=tensors["b_dec"],
-        activation="topk",
-        k=int(tensors["k"]),
-    )
+    return Plain.of_layers(tensors, "topk", k=int(tensors["k"]))
 
 
 def _read_batch_topk(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
     folder.check_names(tensors, ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "threshold"), ("k",))
-    return Plain(
-        encoder=tensors["encoder.weight"],
-        latent_bias=tensors["encoder.bias"],
-        decoder=tensors["decoder.weight"].T,
-        bias=tensors["b_dec"],
-        activation="jumprelu",
-        thresholds=_one_for_all(tensors),
-    )
+    return Plain.of_layers(tensors, "jumprelu", thresholds=_one_for_all(tensors))
 
 
 def _read_matryoshka(folder: Foreign, tensors: Mapping[str, Tensor]) -> Plain:
     folder.check_names(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), ("k", "group_sizes"))
-    return Plain(
-        encoder=tensors["W_enc"].T,
-        latent_bias=tensors["b_enc"],
-        decoder=tensors["W_dec"],
-        bias=tensors["b_dec"],
-        activation="jumprelu",
-        thresholds=_one_for_all(tensors),
-    )
+    return Plain.of_matrices(tensors, "jumprelu", thresholds=_one_for_all(tensors))
 
 
 def _one_for_all(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -78,6 +78,47 @@ class Plain:
         )
 
     @classmethod
+    def of_matrices(
+        cls,
+        tensors: Mapping[str, Tensor],
+        activation: Activation,
+        *,
+        k: int | None = None,
+        thresholds: Float[Tensor, " n"] | None = None,
+    ) -> Plain:
+        """Out of `W_enc` [m, n], `b_enc`, `W_dec` and `b_dec`, as TransformerLens names and lays them out."""
+        return cls(
+            encoder=tensors["W_enc"].T,
+            latent_bias=tensors["b_enc"],
+            decoder=tensors["W_dec"],
+            bias=tensors["b_dec"],
+            activation=activation,
+            k=k,
+            thresholds=thresholds,
+        )
+
+    @classmethod
+    def of_layers(
+        cls,
+        tensors: Mapping[str, Tensor],
+        activation: Activation,
+        *,
+        bias: str = "b_dec",
+        k: int | None = None,
+        thresholds: Float[Tensor, " n"] | None = None,
+    ) -> Plain:
+        """Out of the linear layers `encoder` and `decoder`, the latter without its bias, which is called otherwise."""
+        return cls(
+            encoder=tensors["encoder.weight"],
+            latent_bias=tensors["encoder.bias"],
+            decoder=tensors["decoder.weight"].T,
+            bias=tensors[bias],
+            activation=activation,
+            k=k,
+            thresholds=thresholds,
+        )
+
+    @classmethod
     def of_gated(
         cls,
         *,

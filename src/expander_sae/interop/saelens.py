@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from expander_sae.files import to_bytes
 from expander_sae.interop.foreign import Foreign, activations_of, hookpoint_of
-from expander_sae.interop.plain import Plain
+from expander_sae.interop.plain import Activation, Plain
 from expander_sae.version import __version__
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -125,15 +125,8 @@ def _read_topk(folder: Foreign, config: Mapping[str, Any], tensors: Mapping[str,
     k = config.get("k")
     if not isinstance(k, int):
         raise folder.error(f"has no whole number 'k' in its {CONFIG}")
-    found = Plain(
-        encoder=tensors["W_enc"].T,
-        latent_bias=tensors["b_enc"],
-        decoder=tensors["W_dec"],
-        bias=tensors["b_dec"],
-        activation="abstopk" if config["architecture"] == "abstopk" else "topk",
-        k=k,
-    )
-    return _rescaled(found, config)
+    activation: Activation = "abstopk" if config["architecture"] == "abstopk" else "topk"
+    return _rescaled(Plain.of_matrices(tensors, activation, k=k), config)
 
 
 def _read_jumprelu(folder: Foreign, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Plain:
@@ -141,16 +134,9 @@ def _read_jumprelu(folder: Foreign, config: Mapping[str, Any], tensors: Mapping[
     thresholds = tensors.get("threshold")
     if "topk_threshold" in tensors:  # a checkpoint of its training: one for all
         thresholds = torch.full_like(tensors["b_enc"], float(tensors["topk_threshold"]))
-    found = Plain(
-        encoder=tensors["W_enc"].T,
-        latent_bias=tensors["b_enc"],
-        decoder=tensors["W_dec"],
-        bias=tensors["b_dec"],
-        activation="jumprelu",
-        # What is below zero does not fire whatever its threshold.
-        thresholds=None if thresholds is None else thresholds.clamp(min=0),
-    )
-    return _rescaled(found, config)
+    # What is below zero does not fire whatever its threshold.
+    above = None if thresholds is None else thresholds.clamp(min=0)
+    return _rescaled(Plain.of_matrices(tensors, "jumprelu", thresholds=above), config)
 
 
 def _read_gated(folder: Foreign, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Plain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -97,6 +97,12 @@ class ComparisonConfig(ActivationsConfig):
         """The dense dictionary on these activations; the others differ from it."""
         tokens = data.tokens * (self.planted_passes if self.synthetic else 1)
         return self.dense(self.n or self.per_coordinate * data.width, self.k, self.tokens or tokens)
+
+
+def check_degrees(degrees: Sequence[int], m: int) -> None:
+    """Refuse degrees of expander dictionaries that would be dense on activations of width m."""
+    if max(degrees) >= m:
+        raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
 
 
 class Data(Protocol):

@@ -131,7 +131,7 @@ class Trainee:
         degree = sae.m if config.d is None else config.d
         usual = learning_rate_rule(config.n, degree, config.one_shot)
         peak = config.learning_rate or usual * (READABLE_RATE if config.readable and not config.composed else 1.0)
-        self.descent = Descent(sae, config, peak, _slower_atoms(sae, degree, config))
+        self.descent = Descent(sae, config, peak, _slower_atoms(sae, config, usual))
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
@@ -238,8 +238,7 @@ class Trainee:
             tensor.copy_(state[name])
 
 
-def _slower_atoms(sae: SparseAutoencoder, degree: int, config: TrainConfig) -> dict[nn.Parameter, float]:
-    """The share of the rate that atoms learn at: what a dense dictionary of them would have, beside columns of d."""
+def _slower_atoms(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:
+    """The share of the rate that atoms learn at: what a dense dictionary of them would have, beside the usual one."""
     composed = [each for each in dict.fromkeys((sae.dictionary, sae.encoder)) if isinstance(each, ComposedDictionary)]
-    usual = learning_rate_rule(config.n, degree, config.one_shot)
     return {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}

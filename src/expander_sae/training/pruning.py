@@ -25,6 +25,7 @@ from expander_sae.training.rows import (
     NEW_ENERGY,
     Wanted,
     afforded,
+    columns_of_tokens,
     high_loss_tokens,
     moved_columns,
     place_columns,
@@ -118,13 +119,7 @@ class ColumnPruning:
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         residual, tokens = (self.group.gathered(each.flatten(0, 1)) for each in (self.residual, self.tokens))
         chosen = high_loss_tokens(residual, len(anew), generator, tokens)
-        rows, values = alphabet.of_tokens(chosen, len(anew), degree, generator)
-        beyond = (0, main.d - degree)
-        wanted = Wanted(
-            nn.functional.pad(rows.long(), beyond, value=alphabet.size),
-            nn.functional.pad(values * alphabet.usual_norm(), beyond),
-            self.energy[anew],
-        )
+        wanted = Wanted(*columns_of_tokens(alphabet, chosen, len(anew), degree, generator), self.energy[anew])
         kept = wanted.rows < alphabet.size
         moved = moved_columns(
             main.rows[anew], main.values.detach()[anew], wanted, kept, alphabet.size, keep_norms=False

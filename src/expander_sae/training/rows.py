@@ -23,7 +23,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary
 from expander_sae.distribution import Group
 from expander_sae.supports import NO_ROW
-from expander_sae.training.alphabets import alphabets_of
+from expander_sae.training.alphabets import Alphabet, alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
 
@@ -100,17 +100,12 @@ class ColumnMoves:
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
     ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
         """Rows and values for columns that begin anew, of the size of the others."""
-        main, alphabet, degree = self.dictionaries[0], self.alphabets[0], self.config.degree
+        main = self.dictionaries[0]
         if count == 0:
             return main.rows[:0].long(), main.values.detach()[:0]
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         tokens = high_loss_tokens(self.group.gathered(residual), count, generator)
-        rows, values = alphabet.of_tokens(tokens, count, degree, generator)
-        beyond = (0, main.d - degree)
-        return (
-            nn.functional.pad(rows.long(), beyond, value=alphabet.size),
-            nn.functional.pad(values * alphabet.usual_norm(), beyond),
-        )
+        return columns_of_tokens(self.alphabets[0], tokens, count, self.config.degree, generator)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next move depends on."""
@@ -122,6 +117,18 @@ class ColumnMoves:
         """Put all columns where a checkpoint has them."""
         for dictionary in self.dictionaries:
             dictionary.place(torch.arange(dictionary.n, device=dictionary.device), rows)
+
+
+def columns_of_tokens(
+    alphabet: Alphabet, tokens: Float[Tensor, "tokens m"], count: int, degree: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
+    """Rows, `size` behind the last one, and values of columns of the usual norm that write a token each."""
+    rows, values = alphabet.of_tokens(tokens, count, degree, generator)
+    beyond = (0, alphabet.columns.d - degree)
+    return (
+        nn.functional.pad(rows.long(), beyond, value=alphabet.size),
+        nn.functional.pad(values * alphabet.usual_norm(), beyond),
+    )
 
 
 def place_columns(

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from expander_sae.checks import Count, Positive, Seed, StudyFolder
 from expander_sae.coders import OMP, Coder, CoordinateDescent, MatchingPursuit, TopK
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.data import ComparisonConfig
+from expander_sae.studies.data import ComparisonConfig, check_degrees
 from expander_sae.training import TrainConfig, width_matched
 
 LoopName = Literal["topk", "omp"]
@@ -83,8 +83,7 @@ class AmortisationConfig(ComparisonConfig):
 
     def plans(self, base: TrainConfig, m: int) -> list[Plan]:
         """Expander dictionaries, dense ones of as few values, and the dense one, with every seed and both loops."""
-        if max(self.degrees) >= m:
-            raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
+        check_degrees(self.degrees, m)
         return [
             plan
             for seed in self.seeds

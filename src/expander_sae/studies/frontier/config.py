@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from expander_sae.checks import SomeShare, StudyFolder
 from expander_sae.errors import ExpanderError
-from expander_sae.studies.data import Data
+from expander_sae.studies.data import Data, check_degrees
 from expander_sae.studies.readability import ReadingConfig
 from expander_sae.training import TrainConfig, width_matched
 
@@ -41,8 +41,7 @@ class FrontierConfig(ReadingConfig):
     def trained(self, data: Data) -> dict[int, "SeedConfigs"]:
         """What is trained with every seed on these activations."""
         m = data.width
-        if max(self.degrees) >= m:
-            raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
+        check_degrees(self.degrees, m)
         base = self.base(data)
         return {seed: SeedConfigs.of(dataclasses.replace(base, seed=seed), self.degrees, m) for seed in self.seeds}
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from expander_sae.checks import Positive, StudyFolder
 from expander_sae.coders import OMP, Candidates, Coder, CoordinateDescent, TopK
 from expander_sae.errors import ExpanderError
+from expander_sae.studies.data import check_degrees
 from expander_sae.studies.readability import ReadingConfig
 from expander_sae.studies.readable.priced import PricedPursuit
 from expander_sae.training import TrainConfig
@@ -89,8 +90,7 @@ class ReadableConfig(ReadingConfig):
 
     def plans(self, base: TrainConfig, m: int) -> list[Plan]:
         """All of them, with every seed; what starts from another one's rows comes behind it."""
-        if max(self.degrees) >= m:
-            raise ExpanderError(f"degrees must be below the width of the activations, {m}; the dense one has that.")
+        check_degrees(self.degrees, m)
         return [
             plan
             for seed in self.seeds
