@@ -35,6 +35,7 @@ from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels import Rules, combine, greedy, select
 from expander_sae.kernels.gpu.orthogonal import pursue as pursuit_on_gpu
+from expander_sae.kernels.gpu.select import Columns
 from expander_sae.kernels.reference import GatheredColumns
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.learner import Trainee
@@ -94,7 +95,7 @@ def exactness() -> list[Result]:
         wrong += not (torch.equal(ours[0], defined[0]) and torch.equal(ours[1], defined[1]))
         few, rules = x[:32].float(), Rules(min(k, m // 2), signed)
         unit = nn.functional.normalize(values.float(), dim=1)
-        gpu = _left(few, unit, rows, pursuit_on_gpu(few, unit, rows, rules))
+        gpu = _left(few, unit, rows, pursuit_on_gpu(few, Columns(unit, rows, None), rules))
         textbook = greedy.pursue(GatheredColumns(unit, rows, m), few, rules, True)
         norms = torch.linalg.vector_norm(few, dim=1)
         worst = max(worst, float(((gpu - _left(few, unit, rows, textbook)) / norms).abs().max()))
