@@ -186,9 +186,12 @@ def _convert(gguf: Path, model: Packaged) -> Path:
         quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
         # What comes back is marked as quantised, which save_pretrained refuses, though its weights are plain tensors.
         del quantised.config.quantization_config
-        plain = type(quantised)(quantised.config)
-        plain.load_state_dict(quantised.state_dict())
-        plain.to(torch.float16).save_pretrained(folder)
+        with torch.device("meta"):  # neither memory nor time for weights that are replaced
+            plain = type(quantised)(quantised.config)
+        halves = {name: weight.to(torch.float16) for name, weight in quantised.state_dict().items()}
+        plain.load_state_dict(halves, assign=True)
+        plain.tie_weights()
+        plain.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
         model.complete(tokenizer)
         tokenizer.model_max_length = plain.config.max_position_embeddings
