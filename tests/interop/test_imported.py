@@ -69,3 +69,18 @@ def test_its_columns_serve_as_atoms(imported: Path, acts: Path, tmp_path: Path) 
 def test_it_is_stored_in_fewer_bits(imported: Path, tmp_path: Path) -> None:
     main(["compress", str(imported), str(tmp_path / "small")])
     assert xs.SparseAutoencoder.load(tmp_path / "small").n == 32
+
+
+@pytest.mark.parametrize("objective", ["readable", "fidelity"])
+def test_it_becomes_an_expander_dictionary(
+    objective: str, imported: Path, acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    main(["compress", str(imported), str(out), "--d", "4", "--store", str(acts), "--objective", objective,
+          "--tokens", "4096", "--measure", "500"])  # fmt: skip
+    small = xs.SparseAutoencoder.load(out)
+    assert (small.m, small.n, small.dictionary.learned_values) == (16, 32, 128)
+    assert small.provenance["training"]["columns_from"] == str(imported)
+    printed = " ".join(capsys.readouterr().out.split())
+    for measure in ("learned values", "bytes on disk", "FVU", "CE recovered (zero)", "token R2", "firings found again"):
+        assert measure in printed
