@@ -84,3 +84,15 @@ def test_it_becomes_an_expander_dictionary(
     printed = " ".join(capsys.readouterr().out.split())
     for measure in ("learned values", "bytes on disk", "FVU", "CE recovered (zero)", "token R2", "firings found again"):
         assert measure in printed
+
+
+def test_what_cannot_be_measured_is_said_before_any_work(
+    imported: Path, acts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    with pytest.raises(SystemExit):
+        main(
+            ["compress", str(imported), str(out), "--d", "4", "--store", str(acts), "--text", str(tmp_path / "no.txt")]
+        )
+    assert "no.txt" in capsys.readouterr().err
+    assert not out.exists()

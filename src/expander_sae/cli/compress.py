@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from rich.table import Table
 from expander_sae.activations.texts.files import Part
 from expander_sae.autoencoder import Compression, SparseAutoencoder, compress
 from expander_sae.checks import AutoencoderFolder, Count, CountOrNone
-from expander_sae.cli.inputs import language_model_of
-from expander_sae.console import LiveLines, terminal
+from expander_sae.console import LiveLines, terminal, waiting
 from expander_sae.errors import ExpanderError
 
 if TYPE_CHECKING:
+    from expander_sae.activations.harvest import TextConfig
+    from expander_sae.activations.models import LanguageModel
+    from expander_sae.activations.store import Store
     from expander_sae.evaluation.comparison import Compared
 
 
@@ -60,11 +63,12 @@ class Compress:
             self._check_idle()
             self._tell(compress(self.path, self.out, self.values, getattr(torch, self.dtype)))
             return
-        self._check_paths()
+        store = self._checked_store()
+        stage = self._stage(store) if self.measure else None
         with tempfile.TemporaryDirectory(prefix="expander-") as folder:
-            trained = self._trained(self.d, Path(folder) / "trained")
+            trained = self._trained(store, self.d, Path(folder) / "trained")
             compress(trained, self.out, self.values, getattr(torch, self.dtype))
-        self._tell_costs()
+        self._tell_costs(stage)
 
     def _check_idle(self) -> None:
         """Refuse what changes nothing without --d."""
@@ -73,21 +77,39 @@ class Compress:
         if idle:
             raise ExpanderError(f"{' and '.join(idle)} would change nothing without --d; give that, or leave it off.")
 
-    def _check_paths(self) -> None:
-        """Refuse to learn without activations, or over what is compressed."""
+    def _checked_store(self) -> Store:
+        """The activations to learn on; refuses to learn without them, or over what is compressed."""
+        from expander_sae.activations.store import Store
+
         if self.store is None:
             raise ExpanderError("A dictionary of fewer values has to learn; give the folder of a --store.")
         if self.path.resolve() == self.out.resolve():
             raise ExpanderError(
                 f"{self.out} would replace the autoencoder by one that knows less; choose another folder."
             )
+        return Store.open(self.store)
 
-    def _trained(self, d: int, out: Path) -> Path:
+    def _stage(self, store: Store) -> tuple[LanguageModel, TextConfig]:
+        """What both are measured in and on, before any work is done: the model of the store, and text that it reads."""
+        from expander_sae.activations.harvest import text_of, text_pieces
+        from expander_sae.activations.models import load_language_model, name_of
+
+        if not {"model", "revision", "hookpoint", "text"} <= store.origin.keys():
+            raise ExpanderError(
+                f"{self.store} does not say which language model and text it comes from, which measuring needs; give "
+                "--measure 0."
+            )
+        text = dataclasses.replace(text_of(store.origin), part=self.part)
+        text = text if self.text is None else dataclasses.replace(text, text=self.text)
+        with waiting(f"loading {store.origin['model']}"):
+            language_model = load_language_model(name_of(store.origin))
+        next(text_pieces(language_model, text))
+        return language_model, text
+
+    def _trained(self, store: Store, d: int, out: Path) -> Path:
         """The folder of the expander dictionary, its values not rounded yet."""
-        from expander_sae.activations.store import Store
         from expander_sae.training import compressing, train
 
-        store = Store.open(self.store or "")
         train(store, compressing(self.path, store, d, self.objective, self.tokens), out=out)
         return out
 
@@ -97,7 +119,7 @@ class Compress:
         console.print(_table(result))
         console.print(f"The values changed by {result.error:.3%} of their norm.")
 
-    def _tell_costs(self) -> None:
+    def _tell_costs(self, stage: tuple[LanguageModel, TextConfig] | None) -> None:
         """Sizes before and after, and what both are worth in the language model."""
         from expander_sae.autoencoder import describe
 
@@ -107,24 +129,22 @@ class Compress:
             column.justify = "right"
         table.add_row("learned values", *(f"{each.learned_values:,}" for each in sizes))
         table.add_row("bytes on disk", *(f"{each.bytes_on_disk:,}" for each in sizes))
-        if self.measure:
+        if stage is not None:
             table.add_section()
-            for measure, before, after in self._compared():
+            for measure, before, after in self._compared(*stage):
                 table.add_row(measure, _number(before), _number(after))
         console = terminal()
         console.print(table)
         console.print(f"Written to {self.out}.")
 
-    def _compared(self) -> list[Compared]:
-        """Fidelity and readability of both on text that neither learned from, unless it is said otherwise."""
-        from expander_sae.evaluation import text_for
+    def _compared(self, language_model: LanguageModel, text: TextConfig) -> list[Compared]:
+        """Fidelity and readability of both."""
         from expander_sae.evaluation.comparison import compared
 
-        before, after = (SparseAutoencoder.load(folder) for folder in (self.path, self.out))
+        before, after = (
+            SparseAutoencoder.load(folder, device=language_model.device) for folder in (self.path, self.out)
+        )
         before.provenance = {**before.provenance, "activations": after.provenance["activations"]}
-        language_model = language_model_of({"": after}, None)
-        text = text_for({"": after}, text=self.text, part=self.part)
-        before, after = (sae.to(language_model.device) for sae in (before, after))
         with LiveLines() as lines:
             return compared(before, after, language_model, text, tokens=self.measure, report=lines.update)
 

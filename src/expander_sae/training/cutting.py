@@ -39,7 +39,10 @@ def compressing(
     if k is None:
         first = store[: min(USUAL, store.tokens)]
         k = max(1, round(float(sae.encode(first.activations[~first.massive].float()).l0.float().mean())))
-    return TrainConfig(n=sae.n, d=d, k=k, objective=objective, columns_from=os.fspath(path), tokens=tokens)
+    signed = bool(getattr(sae.coder, "signed", False))
+    return TrainConfig(
+        n=sae.n, d=d, k=k, signed=signed, objective=objective, columns_from=os.fspath(path), tokens=tokens
+    )
 
 
 def energies(sae: SparseAutoencoder, batches: list[Float[Tensor, "tokens m"]]) -> Float[Tensor, " n"]:
