@@ -78,15 +78,11 @@ class Compress:
             raise ExpanderError(f"{' and '.join(idle)} would change nothing without --d; give that, or leave it off.")
 
     def _checked_store(self) -> Store:
-        """The activations to learn on; refuses to learn without them, or over what is compressed."""
+        """The activations to learn on; refuses to learn without them."""
         from expander_sae.activations.store import Store
 
         if self.store is None:
             raise ExpanderError("A dictionary of fewer values has to learn; give the folder of a --store.")
-        if self.path.resolve() == self.out.resolve():
-            raise ExpanderError(
-                f"{self.out} would replace the autoencoder by one that knows less; choose another folder."
-            )
         return Store.open(self.store)
 
     def _stage(self, store: Store) -> tuple[LanguageModel, TextConfig]:
