@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from expander_sae import ExpanderError, Support
 from expander_sae.kernels import reference, select
+from expander_sae.kernels.cpu.select import PROBE_GROUPS, PROBES_PER_RANK
 from tests.uneven import shortened
 
 COMPILED = ["cpu"]
@@ -91,8 +92,8 @@ def test_a_misled_first_guess_is_corrected(signed):
     """Only the features that the guess probes are large, so that it lies far above the k-th best score."""
     m, n, k = 16, 4000, 100
     x, values, rows, _ = problem(0, 70, m, n, 3)
-    probes = int(0.23 * n / k)
-    values[:: n // (8 * probes)] *= 1000
+    probes = PROBE_GROUPS * int(PROBES_PER_RANK * n / k)
+    values[:: n // probes] *= 1000
     found = select(x, values, rows, k, None, signed, implementation="cpu")
     expected = select(x, values, rows, k, None, signed, implementation="reference")
     assert torch.equal(found[0], expected[0])

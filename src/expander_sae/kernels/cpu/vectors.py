@@ -1,4 +1,4 @@
-"""The innermost loop, written as LLVM vectors: one feature's correlation with a whole tile of tokens at once.
+"""The innermost loops, written as LLVM vectors: foremost one feature's correlation with a whole tile of tokens at once.
 
 Numba cannot keep an array in registers across a loop, and this loop is all about that: the running sums of all tokens
 of a tile stay in vector registers while the d gathered rows of the tile stream past. LLVM maps the wide vector onto
@@ -157,11 +157,67 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
     return signature, generate
 
 
+def _places(relation: str, typing: Typing, lanes: Type, scores: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the places where scores[start + place] stands in a relation to the bound."""
+    signature = types.uint64(lanes, scores, types.int64, scores.dtype)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        vector = _vector_of(signature.args[1], lanes)
+        first = builder.gep(_data(context, builder, signature.args[1], arguments[1]), [arguments[2]])
+        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=_bytes_of(vector))
+        bits = builder.fcmp_ordered(relation, found, _splat(builder, arguments[3], vector.count))
+        return builder.bitcast(bits, _INT64)
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def places_above(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the 64 places where scores[start + place] > bound."""
+    return _places(">", typing, lanes, scores, bound)
+
+
+@intrinsic(prefer_literal=True)
+def places_equal(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the 64 places where scores[start + place] == bound."""
+    return _places("==", typing, lanes, scores, bound)
+
+
+def _in_order(builder: IRBuilder, bits: Value) -> Value:
+    """The bits of a floating-point number as an integer that orders as the number does, and the other way round."""
+    sign = builder.ashr(bits, ir.Constant(bits.type, bits.type.width - 1))
+    return builder.xor(bits, builder.lshr(sign, ir.Constant(bits.type, 1)))
+
+
+@intrinsic
+def halfway(typing: Typing, low: Type, high: Type) -> Intrinsic:
+    """The number with as many others between it and `low` as between it and `high`; `low` itself if there is none."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        integer = ir.IntType(signature.return_type.bitwidth)
+        one, other = (_in_order(builder, builder.bitcast(number, integer)) for number in arguments)
+        half_apart = builder.ashr(builder.xor(one, other), ir.Constant(integer, 1))
+        middle = builder.add(builder.and_(one, other), half_apart)  # never overflows, as (one + other) / 2 would
+        return builder.bitcast(_in_order(builder, middle), arguments[0].type)
+
+    return low(low, low), generate
+
+
 @intrinsic
 def lowest_bit(typing: Typing, mask: Type) -> Intrinsic:
     """The position of the lowest set bit of a non-zero mask."""
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def count_bits(typing: Typing, mask: Type) -> Intrinsic:
+    """How many bits of a mask are set."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate
