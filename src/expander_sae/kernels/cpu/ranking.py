@@ -14,7 +14,7 @@ import numpy as np
 from numba import int64, uint64
 
 from expander_sae.kernels.cpu.columns import Floats, Integers, compiled, inlined
-from expander_sae.kernels.cpu.vectors import count_bits, halfway, places_above, places_equal
+from expander_sae.kernels.cpu.vectors import count_bits, halfway, lowest_bit, places_above, places_equal
 
 Score = np.floating[Any]
 WIDTH = 64
@@ -69,24 +69,34 @@ def keep_best(scores: Floats, features: Integers, count: int, k: int) -> Score:
     """
     bound, equal = _bound_of_best(scores, count, k)
     kept = int64(0)
-    for place in range(count):
-        score, feature = scores[place], features[place]
-        completes = int64(score == bound) & int64(equal > 0)
-        scores[kept], features[kept] = score, feature
-        equal -= completes
-        kept += int64(score > bound) | completes
+    for start in range(0, count, WIDTH):
+        present = _lowest_bits(count - start)
+        keep = places_above(WIDTH, scores, start, bound) & present
+        if equal > 0:
+            ties = places_equal(WIDTH, scores, start, bound) & present
+            while equal > 0 and ties != 0:
+                keep |= ties & (~ties + uint64(1))
+                ties &= ties - uint64(1)
+                equal -= 1
+        for _ in range(count_bits(keep)):
+            place = start + lowest_bit(keep)
+            keep &= keep - uint64(1)
+            scores[kept], features[kept] = scores[place], features[place]
+            kept += 1
     return bound
 
 
 @inlined
 def _sort_run(scores: Floats, features: Integers, start: int, size: int, to: int) -> None:
     """Write at most 64 scores from `start` on, best first, to places from `to` on."""
-    present = _lowest_bits(size)
-    for place in range(size):
-        score = scores[start + place]
+    present, taken = _lowest_bits(size), uint64(0)
+    for place in range(start, start + size):
+        score = scores[place]
         rank = count_bits(places_above(WIDTH, scores, start, score) & present)
-        rank += count_bits(places_equal(WIDTH, scores, start, score) & _lowest_bits(place))
-        scores[to + rank], features[to + rank] = score, features[start + place]
+        while taken >> uint64(rank) & uint64(1):  # by an equal score that comes first
+            rank += 1
+        taken |= uint64(1) << uint64(rank)
+        scores[to + rank], features[to + rank] = score, features[place]
 
 
 @inlined

@@ -19,7 +19,13 @@ from torch import Tensor
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, columns_of, compiled, inlined
 from expander_sae.kernels.cpu.ranking import keep_best, list_length, sort_best
-from expander_sae.kernels.cpu.vectors import correlate_tile, count_bits, lanes_above, lowest_bit, raise_maxima
+from expander_sae.kernels.cpu.vectors import (
+    correlate_tile,
+    lanes_above,
+    lowest_bit,
+    raise_maxima,
+    turn_block,
+)
 from expander_sae.kernels.threads import over_tiles
 
 LANES = 64
@@ -30,8 +36,10 @@ PROBES_PER_RANK = 0.0575
 """Probed features per group, times k / n."""
 _PROBE_RANK = 9
 """Which of the group maxima is the guess: some 5.8 k features exceed it, and once in thirty thousand fewer than k."""
+_TURNED = 16
+"""Rows and columns that are transposed at a time."""
 _BLOCK = 32
-"""Features whose survivors are put to the lists together."""
+"""Features that are looked at before those that passed are put to the lists."""
 
 
 class Tile(NamedTuple):
@@ -87,11 +95,16 @@ def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike) -> Tile:
 @compiled
 def fill_tile(x: Floats, start: int, stop: int, tile: Floats) -> None:
     """Copy tokens start..stop of x [batch, m] into the columns of tile [m, lanes]; unused lanes become zero."""
-    tokens = stop - start
+    tokens, width, lanes = stop - start, x.shape[1], tile.shape[1]
+    whole_tokens, whole_width = tokens // _TURNED * _TURNED, width // _TURNED * _TURNED
+    for token in range(0, whole_tokens, _TURNED):
+        for coordinate in range(0, whole_width, _TURNED):
+            source, to = (start + token) * width + coordinate, coordinate * lanes + token
+            turn_block(_TURNED, x, source, width, tile, to, lanes)
     for token in range(tokens):
-        for coordinate in range(x.shape[1]):
+        for coordinate in range(whole_width if token < whole_tokens else 0, width):
             tile[coordinate, token] = x[start + token, coordinate]
-    if tokens < tile.shape[1]:
+    if tokens < lanes:
         tile[:, tokens:] = 0
 
 
@@ -130,44 +143,39 @@ def _guess_thresholds(columns: Columns, bias: Floats, k: int, signed: bool, tile
 
 
 @inlined
-def _append_survivors(survivors: int, k: int, signed: bool, tile: Tile) -> None:
-    """Put what passed in a block of features to the lists of their lanes, and cut back those that fill.
-
-    One survivor after the other, over the ends of masks: a loop for every mask would guess its end wrong.
-    """
-    row, mask = int64(0), tile.masks[0]
-    for _ in range(survivors):
-        lane = lowest_bit(mask)
-        mask &= mask - uint64(1)
-        score, count = tile.scores[row, lane], tile.counts[lane]
-        tile.ranking[lane, count] = abs(score) if signed else score
-        tile.indices[lane, count] = tile.passed[row]
-        row += mask == 0
-        following = tile.masks[row]
-        mask = following if mask == 0 else mask
-        count += 1
-        if count == tile.capacity:
-            tile.thresholds[lane] = keep_best(tile.ranking[lane], tile.indices[lane], count, k)
-            count = k
-        tile.counts[lane] = count
+def _append_survivors(rows: int, k: int, signed: bool, tile: Tile) -> None:
+    """Put what passed in a block of features to the lists of their lanes, and cut back those that fill."""
+    for row in range(rows):
+        mask = tile.masks[row]
+        while mask != 0:
+            lane = lowest_bit(mask)
+            mask &= mask - uint64(1)
+            score, count = tile.scores[row, lane], tile.counts[lane]
+            tile.ranking[lane, count] = abs(score) if signed else score
+            tile.indices[lane, count] = tile.passed[row]
+            count += 1
+            if count == tile.capacity:
+                tile.thresholds[lane] = keep_best(tile.ranking[lane], tile.indices[lane], count, k)
+                count = k
+            tile.counts[lane] = count
 
 
 @compiled
 def _scan(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> None:
     """Collect every lane's candidates: all features above its threshold, cut back to the best k when the list fills.
 
-    Scores of a feature that nothing passes for are overwritten by those of the next, without a branch.
+    The scores of a feature that nothing passes for are overwritten by those of the next: a branch would be guessed
+    wrong for every third feature, and a wrong guess throws away the sums that are under way.
     """
     for start in range(0, bias.size, _BLOCK):
-        row, survivors = int64(0), int64(0)
+        row = int64(0)
         for feature in range(start, min(start + _BLOCK, bias.size)):
             scores = tile.scores[row]
             correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, scores)
             mask = lanes_above(LANES, scores, tile.thresholds, signed)
             tile.masks[row], tile.passed[row] = mask, feature
             row += mask != 0
-            survivors += count_bits(mask)
-        _append_survivors(survivors, k, signed, tile)
+        _append_survivors(row, k, signed, tile)
 
 
 @compiled
