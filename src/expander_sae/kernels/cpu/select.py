@@ -94,13 +94,13 @@ def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike) -> Tile:
 
 @compiled
 def fill_tile(x: Floats, start: int, stop: int, tile: Floats) -> None:
-    """Copy tokens start..stop of x [batch, m] into the columns of tile [m, lanes]; unused lanes become zero."""
-    tokens, width, lanes = stop - start, x.shape[1], tile.shape[1]
+    """Copy rows start..stop of x [batch, m or more] into the columns of tile [m, lanes]; unused lanes become zero."""
+    tokens, width, lanes, pitch = stop - start, tile.shape[0], tile.shape[1], x.shape[1]
     whole_tokens, whole_width = tokens // _TURNED * _TURNED, width // _TURNED * _TURNED
     for token in range(0, whole_tokens, _TURNED):
         for coordinate in range(0, whole_width, _TURNED):
-            source, to = (start + token) * width + coordinate, coordinate * lanes + token
-            turn_block(_TURNED, x, source, width, tile, to, lanes)
+            source, to = (start + token) * pitch + coordinate, coordinate * lanes + token
+            turn_block(_TURNED, x, source, pitch, tile, to, lanes)
     for token in range(tokens):
         for coordinate in range(whole_width if token < whole_tokens else 0, width):
             tile[coordinate, token] = x[start + token, coordinate]
