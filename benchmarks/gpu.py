@@ -64,7 +64,7 @@ def measure(m: int, n: int, d: int, k: int) -> Result:
     theirs = dense_seconds(x, m, n, k)
     work = f"select, m={m} n={n} d={d} k={k}, {TOKENS} tokens, bf16"
     note = "equal to the definition to the last bit" if exact else "NOT equal to the definition"
-    return Result(work, "dense bf16: matmul, relu, topk", ours, theirs, "s", Goal(1), note, exact)
+    return Result(work, "dense bf16: matmul, relu, topk", ours, theirs, "s", Goal(1), note=note, is_right=exact)
 
 
 @torch.no_grad()

@@ -100,6 +100,19 @@ def test_a_misled_first_guess_is_corrected(signed):
     assert torch.equal(found[1], expected[1])
 
 
+def test_infinite_sums_rank_as_numbers_and_sums_that_are_none_are_refused():
+    rows = torch.tensor([[0, 1]] * 6, dtype=torch.int32)
+    values = torch.tensor([[5e37, 5e37], [3e38, 3e38], [1, 1], [2e38, 3e38], [-3e38, -3e38], [3e38, -3e38]])
+    x = torch.tensor([[2.0, 2.0]])
+    found = select(x, values, rows, 3, implementation="cpu")
+    assert found[1].tolist() == [[1, 3, 0]]
+    assert found[0].tolist()[0][:2] == [float("inf")] * 2
+    with pytest.raises(
+        ExpanderError, match=r"Sums of x and values leave the range of torch\.float32; scale them down\."
+    ):
+        select(x, values, rows, 5, implementation="cpu")
+
+
 @pytest.mark.parametrize("order", ["ascending", "descending", "equal"])
 def test_candidate_lists_overflow_without_loss(order):
     """Scores that keep rising make every feature a candidate."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.measure import interleaved, peak_above_now
-from expander_sae.benchmarking.results import Goal, Result
+from expander_sae.benchmarking.results import Goal, Result, Work
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
@@ -43,6 +43,24 @@ class Sizes:
 
     def __str__(self) -> str:
         return f"m={self.m} n={self.n} d={self.d} k={self.k}, {self.tokens} tokens"
+
+    def sparse_encode(self) -> Work:
+        """One correlation of every token with every column of d values, in float32 with its rows."""
+        return Work(self.tokens * self.n * self.d, 8 * self.n * self.d + 4 * self.tokens * self.m)
+
+    def dense_encode(self) -> Work:
+        """The same with columns of m values."""
+        return Work(self.tokens * self.n * self.m, 4 * self.n * self.m + 4 * self.tokens * self.m)
+
+    def step(self, dense: bool, matrices: int) -> Work:
+        """An encode, five products at the codes only, and Adam: values, gradient and two moments of the columns."""
+        encode, width = (self.dense_encode(), self.m) if dense else (self.sparse_encode(), self.d)
+        moments = 3 * 4 * self.n * width + (matrices - 1) * 16 * self.n * width
+        return Work(encode.multiply_adds + 5 * self.tokens * self.k * width, encode.bytes + moments)
+
+    def plain_step(self) -> Work:
+        """A step of an untied dense autoencoder that multiplies whole matrices: two products forwards, three back."""
+        return Work(5 * self.tokens * self.n * self.m, self.step(dense=True, matrices=2).bytes)
 
 
 TRAINER = Sizes(m=576, n=4608, d=7, k=16, tokens=1024)
@@ -83,8 +101,10 @@ def select_against_dense(sizes: Sizes, goal: float, csr_goal: float | None, repe
         goals["torch CSR: product, topk"] = csr_goal
     times = interleaved(contestants, repeats)
     return [
-        Result(f"select, {sizes}", name, times["ours"], times[name], "s", Goal(least)) for name, least in goals.items()
-    ]
+        Result(f"select, {sizes}", name, times["ours"], times[name], "s", Goal(least), sizes.sparse_encode(),
+               sizes.dense_encode() if name.startswith("dense") else sizes.sparse_encode())
+        for name, least in goals.items()
+    ]  # fmt: skip
 
 
 @torch.no_grad()
@@ -97,7 +117,10 @@ def composed_against_dense(sizes: Sizes, atoms: int, repeats: int) -> list[Resul
         {"ours": lambda: dictionary.select(x, sizes.k), "theirs": lambda: dense_encode(x, matrix, sizes.k)}, repeats
     )
     name = f"select among mixtures of {atoms} atoms, {sizes}"
-    return [Result(name, "dense torch: matmul, relu, topk", times["ours"], times["theirs"], "s", Goal(25))]
+    sparse, dense = sizes.sparse_encode(), dataclasses.replace(sizes, n=atoms).dense_encode()
+    ours = Work(sparse.multiply_adds + dense.multiply_adds, sparse.bytes + dense.bytes)
+    against = "dense torch: matmul, relu, topk"
+    return [Result(name, against, times["ours"], times["theirs"], "s", Goal(25), ours, sizes.dense_encode())]
 
 
 def _csr(dictionary: ExpanderDictionary) -> Tensor:
@@ -137,9 +160,10 @@ def omp_against_dense_and_sklearn(sizes: Sizes, sklearn_tokens: int, repeats: in
     )
     small = f"OMP, m={sizes.m} n={sizes.n} d={sizes.d} k={sizes.k}, {sklearn_tokens} tokens"
     return [
-        Result(f"OMP, {sizes}", "one dense encode", encode["ours"], encode["theirs"], "s", Goal(2)),
+        Result(f"OMP, {sizes}", "one dense encode", encode["ours"], encode["theirs"], "s", Goal(2),
+               sizes.sparse_encode(), sizes.dense_encode()),
         Result(small, "scikit-learn orthogonal_mp_gram", greedy["ours"], greedy["theirs"], "s", Goal(50),
-               "scikit-learn is given its Gram matrix and correlations; making them is not counted."),
+               note="scikit-learn is given its Gram matrix and correlations; making them is not counted."),
     ]  # fmt: skip
 
 
@@ -189,7 +213,8 @@ def training_step(sizes: Sizes, repeats: int) -> list[Result]:
     ours, theirs = expander_step(sizes), dense_step(sizes)
     times = interleaved({"ours": lambda: ours(x), "theirs": lambda: theirs(x)}, repeats)
     against = "plain dense TopK step in torch"
-    return [Result(f"training step, {sizes}", against, times["ours"], times["theirs"], "s", Goal(60))]
+    return [Result(f"training step, {sizes}", against, times["ours"], times["theirs"], "s", Goal(60),
+                   sizes.step(dense=False, matrices=1), sizes.plain_step())]  # fmt: skip
 
 
 def file_size(sizes: Sizes) -> list[Result]:
@@ -215,9 +240,10 @@ def trainer_steps(repeats: int) -> list[Result]:
     times = interleaved(steps, repeats)
     against = "the same of a dense dictionary"
     return [
-        Result(f"step of the trainer, TopK, {TRAINER}", against, times["one-shot"], times["dense"], "s", Goal(15)),
+        Result(f"step of the trainer, TopK, {TRAINER}", against, times["one-shot"], times["dense"], "s", Goal(15),
+               TRAINER.step(dense=False, matrices=1), TRAINER.step(dense=True, matrices=1)),
         Result(f"step of the trainer, OMP and learned rows, {TRAINER}", f"{against}, TopK", times["pursuit"],
-               times["dense"], "s", Goal(1)),
+               times["dense"], "s", Goal(1), their_work=TRAINER.step(dense=True, matrices=1)),
     ]  # fmt: skip
 
 

@@ -222,8 +222,9 @@ def places_equal(typing: Typing, lanes: Type, scores: Type, start: Type, bound: 
 
 def _in_order(builder: IRBuilder, bits: Value) -> Value:
     """The bits of a floating-point number as an integer that orders as the number does, and the other way round."""
-    sign = builder.ashr(bits, ir.Constant(bits.type, bits.type.width - 1))
-    return builder.xor(bits, builder.lshr(sign, ir.Constant(bits.type, 1)))
+    lowest = ir.Constant(bits.type, -1 << (bits.type.width - 1))  # both zeros become 0
+    negative = builder.icmp_signed("<", bits, ir.Constant(bits.type, 0))
+    return builder.select(negative, builder.sub(lowest, bits), bits)
 
 
 @intrinsic
