@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.measure import interleaved, peak_above_now
-from expander_sae.benchmarking.results import Goal, Result, Work
+from expander_sae.benchmarking.results import Goal, Result, Effort
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
@@ -44,23 +44,23 @@ class Sizes:
     def __str__(self) -> str:
         return f"m={self.m} n={self.n} d={self.d} k={self.k}, {self.tokens} tokens"
 
-    def sparse_encode(self) -> Work:
+    def sparse_encode(self) -> Effort:
         """One correlation of every token with every column of d values, in float32 with its rows."""
-        return Work(self.tokens * self.n * self.d, 8 * self.n * self.d + 4 * self.tokens * self.m)
+        return Effort(self.tokens * self.n * self.d, 8 * self.n * self.d + 4 * self.tokens * self.m)
 
-    def dense_encode(self) -> Work:
+    def dense_encode(self) -> Effort:
         """The same with columns of m values."""
-        return Work(self.tokens * self.n * self.m, 4 * self.n * self.m + 4 * self.tokens * self.m)
+        return Effort(self.tokens * self.n * self.m, 4 * self.n * self.m + 4 * self.tokens * self.m)
 
-    def step(self, dense: bool, matrices: int) -> Work:
+    def step(self, dense: bool, matrices: int) -> Effort:
         """An encode, five products at the codes only, and Adam: values, gradient and two moments of the columns."""
         encode, width = (self.dense_encode(), self.m) if dense else (self.sparse_encode(), self.d)
         moments = 3 * 4 * self.n * width + (matrices - 1) * 16 * self.n * width
-        return Work(encode.multiply_adds + 5 * self.tokens * self.k * width, encode.bytes + moments)
+        return Effort(encode.multiply_adds + 5 * self.tokens * self.k * width, encode.bytes + moments)
 
-    def plain_step(self) -> Work:
+    def plain_step(self) -> Effort:
         """A step of an untied dense autoencoder that multiplies whole matrices: two products forwards, three back."""
-        return Work(5 * self.tokens * self.n * self.m, self.step(dense=True, matrices=2).bytes)
+        return Effort(5 * self.tokens * self.n * self.m, self.step(dense=True, matrices=2).bytes)
 
 
 TRAINER = Sizes(m=576, n=4608, d=7, k=16, tokens=1024)
@@ -118,7 +118,7 @@ def composed_against_dense(sizes: Sizes, atoms: int, repeats: int) -> list[Resul
     )
     name = f"select among mixtures of {atoms} atoms, {sizes}"
     sparse, dense = sizes.sparse_encode(), dataclasses.replace(sizes, n=atoms).dense_encode()
-    ours = Work(sparse.multiply_adds + dense.multiply_adds, sparse.bytes + dense.bytes)
+    ours = Effort(sparse.multiply_adds + dense.multiply_adds, sparse.bytes + dense.bytes)
     against = "dense torch: matmul, relu, topk"
     return [Result(name, against, times["ours"], times["theirs"], "s", Goal(25), ours, sizes.dense_encode())]
 
@@ -243,7 +243,7 @@ def trainer_steps(repeats: int) -> list[Result]:
         Result(f"step of the trainer, TopK, {TRAINER}", against, times["one-shot"], times["dense"], "s", Goal(15),
                TRAINER.step(dense=False, matrices=1), TRAINER.step(dense=True, matrices=1)),
         Result(f"step of the trainer, OMP and learned rows, {TRAINER}", f"{against}, TopK", times["pursuit"],
-               times["dense"], "s", Goal(1), their_work=TRAINER.step(dense=True, matrices=1)),
+               times["dense"], "s", Goal(1), their_effort=TRAINER.step(dense=True, matrices=1)),
     ]  # fmt: skip
 
 

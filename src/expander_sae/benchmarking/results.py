@@ -27,7 +27,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Work:
+class Effort:
     """What has to be done at least, whatever the machine."""
 
     multiply_adds: float
@@ -54,9 +54,9 @@ class Result:
     """ "s" or "bytes"."""
     goal: Goal
     """What it should reach."""
-    our_work: Work | None = None
+    our_effort: Effort | None = None
     """Of what `ours` is the time."""
-    their_work: Work | None = None
+    their_effort: Effort | None = None
     """Of what `theirs` is the time; unknown of what other libraries do inside."""
     note: str = ""
     """A limit or a remark that belongs beside the number."""
@@ -105,8 +105,8 @@ _HEADINGS = ("work", "against", "ours", "theirs", "ratio", "goal", "reached", "o
 def _cells(result: Result) -> tuple[str, ...]:
     ours, theirs = amount(result.ours, result.unit), amount(result.theirs, result.unit)
     reached = "yes" if result.reached else "no"
-    work = (str(each) if each is not None else "" for each in (result.our_work, result.their_work))
-    return result.work, result.against, ours, theirs, ratio_text(result.ratio), str(result.goal), reached, *work
+    efforts = (str(each) if each is not None else "" for each in (result.our_effort, result.their_effort))
+    return result.work, result.against, ours, theirs, ratio_text(result.ratio), str(result.goal), reached, *efforts
 
 
 def as_table(results: Sequence[Result], machine: dict[str, str]) -> Table:
