@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from expander_sae.benchmarking.measure import describe_machine
-from expander_sae.benchmarking.results import Goal, Result, Effort, as_json, as_markdown
+from expander_sae.benchmarking.results import Effort, Goal, Result, as_json, as_markdown
 
 MACHINE = {"processor": "a processor", "threads": "2"}
 

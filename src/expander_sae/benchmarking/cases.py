@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.measure import interleaved, peak_above_now
-from expander_sae.benchmarking.results import Goal, Result, Effort
+from expander_sae.benchmarking.results import Effort, Goal, Result
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
