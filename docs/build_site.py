@@ -1,7 +1,7 @@
 """The site of `make docs`: pages as they lie in the repository, and a reference written from the source itself.
 
-Pages are laid out under the paths that they have in the repository, so a link that works in a clone works on the site, and
-a broken one ends the build. `python docs/build_site.py FOLDER` makes FOLDER/site.
+Pages are laid out under the paths that they have in the repository, so a link that works in a clone works on the site,
+and a broken one ends the build. `python docs/build_site.py FOLDER` makes FOLDER/site.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "zensical.toml"
 COPIED = (
-    "*.md", "docs/*.md", "docs/*.css", "docs/pictures/*", "docs/certificates/*", "benchmarks/results/*", "src/**/notes.md",
-    "examples/*",
+    "*.md", "docs/*.md", "docs/*.css", "docs/pictures/*", "docs/certificates/*", "benchmarks/results/*",
+    "src/**/notes.md", "examples/*",
 )  # fmt: skip
 """What pages are made of and link to."""
 CHAPTERS = {
@@ -102,11 +102,8 @@ def help_of(*command: str) -> str:
     from expander_sae.cli.commands import run
 
     printed = io.StringIO()
-    with redirect_stdout(printed):
-        try:
-            run(command[0], [*command[1:], "--help"])
-        except SystemExit as end:
-            assert not end.code, command
+    with redirect_stdout(printed), suppress(SystemExit):
+        run(command[0], [*command[1:], "--help"])
     return "\n".join(line.rstrip() for line in printed.getvalue().splitlines()).strip("\n")
 
 

@@ -1,4 +1,4 @@
-"""What stands in code in README and docs: blocks with their language and place, commands, and code within a sentence."""
+"""What stands in code in README and docs: blocks with language and place, and commands, in them or in a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = [
 ]
 PROMPT = "$ "
 """In front of a command whose output follows it in the same block."""
-INLINE = re.compile(r"(?<!`)`(expander [a-z][^`]*)`(?!`)")
+INLINE = re.compile(r"(?<!`)`(expander [a-z]+(?:\s[^`]*)?)`(?!`)")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """README and docs do what they say: every block and every command of every page is run, in order, with small numbers.
 
 A page runs in a folder of its own, with a tiny model in the place of smollm2. It finds there what PRESUMED says that it
-presupposes, and nothing else. What is only read by its command's own parser, or not at all, stands in lists with a reason.
+presupposes, and nothing else. What is only read by its command's own parser, or not run, stands in lists with a reason.
 `test_tutorials.py` runs look.md and steer.md on the real model.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
 from glob import glob
 from importlib import import_module
@@ -27,7 +29,7 @@ from expander_sae import server
 from expander_sae.cli.asking import asked_for
 from expander_sae.cli.commands import NAMES
 from expander_sae.cli.main import main
-from expander_sae.cli.study import Page
+from expander_sae.cli.study import STUDIES, Page
 from expander_sae.evaluation import LossProbe
 from expander_sae.studies.demo.config import DemoConfig
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, inline_commands
@@ -40,24 +42,25 @@ TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 ON_THE_REAL_MODEL = {"docs/look.md", "docs/steer.md"}
 """Pages of test_tutorials.py."""
 
+TEXTS = dict.fromkeys(["train.jsonl", "prose.jsonl"], "text")
+LABELLED = dict.fromkeys(["words.jsonl", "word_classes.jsonl", "held_out.jsonl"], "labels")
 PRESUMED = {
     "docs/certificates.md": {"runs/a": "readable", "runs/uniform-d7": "uniform", "acts": "acts"},
-    "docs/choosing.md": {
-        "prose.jsonl": "prose.jsonl", "d32": "wide", "dense": "dense", "held_out.jsonl": "words.jsonl",
-        "word_classes.jsonl": "words.jsonl",
-    },
-    "docs/ecosystem.md": {"RUN": "topk", "FOLDER": "saelens", "tied.pt": "paper"},
-    "docs/evaluation.md": {"runs/a": "readable", "runs/b": "topk", "prose.jsonl": "prose.jsonl"},
-    "docs/features.md": {"runs/a": "readable", "runs/b": "topk", "acts": "acts", "prose.jsonl": "prose.jsonl"},
-    "docs/library.md": {"acts": "acts", "runs/a": "readable"},
+    "docs/choosing.md": {"d32": "wide", "dense": "dense", **TEXTS, **LABELLED},
+    "docs/ecosystem.md": {"RUN": "topk", "tied.pt": "paper"},
+    "docs/evaluation.md": {"runs/a": "readable", "runs/b": "topk", **TEXTS},
+    "docs/experiments.md": {"acts": "acts", "other": "acts", "others": "acts", **LABELLED},
+    "docs/features.md": {"runs/a": "readable", "runs/b": "topk", "acts": "acts", **TEXTS},
+    "docs/library.md": {"acts": "acts", "runs/a": "readable", **TEXTS},
     "docs/readable.md": {
-        "train.jsonl": "prose.jsonl", "held_out.jsonl": "words.jsonl", "word_classes.jsonl": "words.jsonl",
-        "words.jsonl": "words.jsonl", "prose.jsonl": "prose.jsonl", "runs/a": "readable", "runs/sparse": "readable",
-        "runs/other-seed": "readable",
+        "runs/a": "readable", "runs/sparse": "readable", "runs/other-seed": "readable", **TEXTS, **LABELLED
     },
     "docs/training.md": {"acts": "acts", "dense2304": "dense"},
 }  # fmt: skip
 """What a page takes for given, by the name that it has there, out of tests/docs/world.py."""
+
+ALTERNATIVES = {"docs/features.md": "runs/*/features"}
+"""Pages whose commands are ways to make the same thing: what is there of it is taken away before each."""
 
 ONLY_PARSED = {
     "expander demo": "tests/end_to_end runs it on the real model",
@@ -69,21 +72,28 @@ ONLY_PARSED = {
 
 NOT_RUN = {
     ("docs/architecture.md", "mermaid"): "a picture; tests/test_architecture.py holds it against the imports",
-    ("docs/features.md", "sql"): "needs DuckDB; tests/features/test_documentation.py holds the columns against the files",
+    (
+        "docs/features.md",
+        "sql",
+    ): "needs DuckDB; tests/features/test_documentation.py holds the columns against the files",
     ("docs/file-format.md", "text"): "names of files, not commands; tests/autoencoder holds them against folders",
     ("docs/ecosystem.md", "import sae_lens"): "tests/peers, in the environment that has SAELens, opens such folders",
 }
 """Blocks that are not code of ours, by their language or what they begin with."""
 
 NO_COMMANDS: dict[tuple[str, str], str] = {
-    ("CHANGELOG.md", "expander study NAME"): "any study",
-    ("CHANGELOG.md", "expander export RUN --to saelens|saelens_sparse|sparsify|dictionary_learning"): "a choice of four",
+    ("CHANGELOG.md", "expander train --atoms P"): "any number",
+    (
+        "CHANGELOG.md",
+        "expander export RUN --to saelens|saelens_sparse|sparsify|dictionary_learning",
+    ): "a choice of four",
 }
 """What looks like a command within a sentence and cannot be typed."""
-COMPLETED = {"train": ["--out", "RUN", "--n", "64", "--k", "4"]}
+COMPLETED = {"train": ["--out", "OUT", "--n", "64", "--k", "4"], "import": ["--out", "OUT"]}
 """What a command needs beside the options that a sentence names."""
 
 SMALLER = [
+    (r"k=16\)\)", "k=4, tokens=1024, batch=128))"),
     (r"(?<![\w/-])smollm2(?![\w-])", "MODEL"),
     (r"layers\.12\b", "layers.1"),
     (r"--layer 12\b", "--layer 1"),
@@ -100,13 +110,15 @@ SMALLER = [
     (r"--atoms 2304\b", "--atoms 32"),
     (r"2\*\*20", "2**8"),
     (r"tokens=(50_000|8192)\b", "tokens=1000"),
-    (r"\bNAME\b", "d4-n64-candidates4"),
-    (r"d7-n4608-candidates16", "d4-n64-candidates4"),
+    (r"batch=1024\b", "batch=128, window=1024"),
+    (r"--text python\b", "--text python --window 1024"),
+    (r"\bNAME\b", "learned-d4-n64-candidates4"),
+    (r"learned-d7-n4608-candidates16", "learned-d4-n64-candidates4"),
 ]  # fmt: skip
 """What stands in the pages, and what is run: a tiny model, few tokens, few features."""
 
 SHORTER = {
-    "train": "--batch 128 --no-progress",
+    "train": "--tokens 1024 --batch 128 --no-progress",
     "finetune": "--tokens 512 --batch 256 --no-progress",
     "eval": "--tokens 500",
     "quality": "--tokens 1500 --features 8 --effects 2 --shown 2",
@@ -123,21 +135,33 @@ def smaller(text: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def stock(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """The tiny model, made for contexts as long as those that are cut by default."""
+    folder = tmp_path_factory.mktemp("long") / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """What pages presuppose."""
     folder = tmp_path_factory.mktemp("stock")
-    make_stock(folder, tiny_model_folder)
+    (folder / "MODEL").symlink_to(model)
+    with chdir(folder):
+        make_stock()
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ON_THE_REAL_MODEL and blocks(page)])
 def test_every_block_of_a_page_runs(
-    page: str, stock: Path, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, stock: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     furnish(tmp_path, stock, PRESUMED.get(page, {}))
-    (tmp_path / "MODEL").symlink_to(tiny_model_folder)
+    (tmp_path / "MODEL").symlink_to(model)
     monkeypatch.setattr(server, "serve", lambda live, folder, **_: None)  # it would not end
     with names_on(page) as names:
         for block in blocks(page):
@@ -149,6 +173,8 @@ def test_every_block_of_a_page_runs(
             else:
                 assert not block.language, f"{page}:{block.line} is in a language that nothing here runs"
                 for command in block.commands:
+                    for folder in glob(ALTERNATIVES.get(page, "")):
+                        shutil.rmtree(folder)
                     carry_out(command)
 
 
@@ -158,7 +184,7 @@ def test_every_command_that_a_sentence_names_is_there(page: str) -> None:
         name, *arguments = shlex.split(command)[1:]
         if (page, command) not in NO_COMMANDS:
             assert name in NAMES, command
-            if arguments and arguments != ["--help"]:
+            if arguments and name != "study" and arguments != ["--help"]:
                 parse([name, *COMPLETED.get(name, []), *arguments])
 
 
@@ -235,6 +261,9 @@ def parse(arguments: list[str]) -> None:
     name, *rest = arguments
     if name == "study":
         study, *rest = rest
+        assert study in {*STUDIES, "page"}
+        if not rest:
+            return  # only named
         kind = Page if study == "page" else import_module(f"expander_sae.studies.{study}").STUDY.config
     elif name == "demo":
         kind = DemoConfig

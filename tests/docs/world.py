@@ -13,42 +13,39 @@ from tests.activations.prose import write_prose
 
 STOCK = {
     "acts": "acts",
-    "prose.jsonl": "prose.jsonl",
-    "words.jsonl": "words.jsonl",
+    "text": "train.jsonl",
+    "labels": "words.jsonl",
     "readable": "runs/readable",
     "wide": "runs/wide",
     "dense": "runs/dense",
     "topk": "runs/topk",
     "uniform": "runs/uniform",
     "paper": "tied.pt",
-    "saelens": "saelens",
 }
 """What may be presupposed, and where it lies in the stock."""
 TRAINED = {
     "readable": "--d 4",
-    "wide": "--d 8",
+    "wide": "--d 8 --objective fidelity",
     "dense": "",
     "topk": "--d 4 --coder topk",
     "uniform": "--d 4 --coder omp --construction uniform",
 }
 
 
-def make_stock(folder: Path, model: Path) -> None:
-    """Everything of STOCK, trained on the activations of a tiny model."""
-    text = write_prose(folder, documents=400).text
-    lines = [json.loads(line)["text"] for line in Path(text).read_text().splitlines()]
+def make_stock() -> None:
+    """Everything of STOCK in this folder, from the activations of the model that is here under the name MODEL."""
+    text = Path(write_prose(Path(), documents=400).text).rename("train.jsonl")
+    lines = [json.loads(line)["text"] for line in text.read_text().splitlines()]
     labelled = [{"text": line, "spans": [[0, 3, "article"], [4, 9, "noun"]]} for line in lines]
-    (folder / "words.jsonl").write_text("\n".join(map(json.dumps, labelled)))
-    harvest = ["--hookpoint", "layers.1", "--tokens", "2000", "--text", text, "--context", "32"]
-    main(["harvest", str(model), "--out", str(folder / "acts"), *harvest])
+    Path("words.jsonl").write_text("\n".join(map(json.dumps, labelled)))
+    main(["harvest", "MODEL", "--out", "acts", "--hookpoint", "layers.1", "--tokens", "2000", "--text", str(text)])
     for name, options in TRAINED.items():
         train = f"--n 64 --k 4 --tokens 1024 --batch 128 --no-progress {options}".split()
-        main(["train", str(folder / "acts"), "--out", str(folder / "runs" / name), *train])
-        main(["features", str(folder / "runs" / name), "--store", str(folder / "acts")])
-    main(["export", str(folder / "runs" / "topk"), "--to", "saelens", "--out", str(folder / "saelens")])
+        main(["train", "acts", "--out", f"runs/{name}", *train])
+        main(["features", f"runs/{name}", "--store", "acts"])
     mask = torch.rand(16, 64) < 0.3
-    keys = {"mask": mask, "decoder_vals": torch.randn(16, 64) * mask, "b_dec": torch.zeros(16), "b_enc": torch.zeros(64)}
-    torch.save(keys, folder / "tied.pt")
+    values = {"decoder_vals": torch.randn(16, 64) * mask, "b_dec": torch.zeros(16), "b_enc": torch.zeros(64)}
+    torch.save({"mask": mask, **values}, "tied.pt")
 
 
 def furnish(folder: Path, stock: Path, presumed: dict[str, str]) -> None:
