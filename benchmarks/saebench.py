@@ -25,16 +25,14 @@ from expander_sae.console import terminal, waiting
 from expander_sae.evaluation import evaluate, load_runs
 from expander_sae.reporting.tables import Cell, Table
 
-MODEL, TEXT = "model", "text"
-"""The folders that stand in for the hub, in the working directory."""
+MODEL, TEXT = "model", "prose"
+"""The folders of the working directory that stand in for the hub. One called `text` would be read as lines of text."""
 PROBES = (
     "117_us_state_FL",
     "118_us_state_CA",
     "119_us_state_TX",
     "125_world_country_Italy",
     "154_athlete_sport_football",
-    "155_athlete_sport_basketball",
-    "156_athlete_sport_baseball",
 )
 """Tasks of sae-probes whose texts are a few tokens long."""
 NO_MASSIVE = 1e30
@@ -59,7 +57,7 @@ class Judging:
     """Pieces of the text that `core` is measured on."""
     context: int = 128
     """Tokens of a piece, the BOS token with them."""
-    probes: tyro.conf.UseAppendAction[tuple[str, ...]] = PROBES
+    probes: tuple[str, ...] = PROBES
     """Tasks of sae-probes."""
 
 
@@ -69,11 +67,10 @@ def main() -> None:
     out = judging.out.absolute()
     saes = load_runs([path.absolute() for path in judging.runs])
     with hub_of_folders(judging.model or fetch_smollm2(), judging.text):
-        found = judged(saes, judging)
-    out.write_text(json.dumps(found, indent=1))
-    table = as_table(found)
-    out.with_suffix(".md").write_text(table.to_markdown())
-    terminal().print(table.to_rich())
+        for found in judged(saes, judging):
+            out.write_text(json.dumps(found, indent=1))
+            out.with_suffix(".md").write_text(as_table(found).to_markdown())
+    terminal().print(as_table(found).to_rich())
 
 
 @contextmanager
@@ -98,27 +95,31 @@ def hub_of_folders(model: Path, text: Path) -> Iterator[None]:
             os.chdir(here)
 
 
-def judged(saes: Mapping[str, SparseAutoencoder], judging: Judging) -> dict[str, Numbers]:
-    """Every number by autoencoder: of SAEBench's core, of our own evaluation of the same tokens, of probing."""
-    found: dict[str, Numbers] = {}
-    for name, numbers in ours_on_the_same(saes, judging).items():
-        found[name] = {"learned_values": saes[name].learned_values, **numbers}
-    for name, sae in saes.items():
-        with waiting(f"judging {name}"):
-            found[name] |= core(sae, judging) | probing(name, sae, judging.probes)
-    return found
+def judged(saes: Mapping[str, SparseAutoencoder], judging: Judging) -> Iterator[dict[str, Numbers]]:
+    """Every number by autoencoder, so far: our own evaluation, SAEBench's core of the same tokens, probing."""
+    from transformer_lens import HookedTransformer
+
+    found = ours_on_the_same(saes, judging)
+    yield found
+    model = HookedTransformer.from_pretrained_no_processing(MODEL, device="cpu", dtype="float32")
+    for judge in (
+        lambda name: core(saes[name], model, judging),
+        lambda name: probing(name, saes[name], judging.probes),
+    ):
+        for name in saes:
+            with waiting(f"judging {name}"):
+                found[name] |= judge(name)
+            yield found
 
 
-def core(sae: SparseAutoencoder, judging: Judging) -> Numbers:
+def core(sae: SparseAutoencoder, model: Any, judging: Judging) -> Numbers:
     """SAEBench's core, on the first pieces of the text; the BOS token is left as it is."""
     from sae_bench.evals.core.eval_config import CoreEvalConfig
     from sae_bench.evals.core.main import run_evals
     from sae_bench.sae_bench_utils.general_utils import load_and_format_sae
     from sae_lens import ActivationsStore
-    from transformer_lens import HookedTransformer
 
     _, subject, _ = load_and_format_sae("ours", dressed(sae), "cpu")
-    model = HookedTransformer.from_pretrained_no_processing(MODEL, device="cpu", dtype="float32")
     store = ActivationsStore.from_sae(model, subject, context_size=judging.context, dataset=TEXT)
     config = CoreEvalConfig(
         model_name=MODEL,
@@ -153,7 +154,7 @@ def ours_on_the_same(saes: Mapping[str, SparseAutoencoder], judging: Judging) ->
     """`expander eval` on the same tokens: as it is, and with massive tokens reconstructed as all the others."""
     text = TextConfig(f"{TEXT}/train.jsonl", part="all", context=judging.context, bos=True)
     model = load_language_model(MODEL)
-    found: dict[str, Numbers] = {name: {} for name in saes}
+    found: dict[str, Numbers] = {name: {"learned_values": sae.learned_values} for name, sae in saes.items()}
     for prefix, massive_above in (("ours", None), ("ours_all", NO_MASSIVE)):
         subjects = {name: sae if massive_above is None else without_massive(sae) for name, sae in saes.items()}
         for name, each in evaluate(subjects, model, text=text, tokens=judging.prompts * judging.context).items():
@@ -175,17 +176,17 @@ def without_massive(sae: SparseAutoencoder) -> SparseAutoencoder:
     return other
 
 
-def probing(name: str, sae: SparseAutoencoder, tasks: tuple[str, ...]) -> Numbers:
+def probing(sae: SparseAutoencoder, model: Any, judging: Judging) -> Numbers:
     """sae-probes by SAEBench: logistic probes on the few codes that tell most, means over the tasks."""
-    if not tasks:
-        return {}
     from sae_bench.evals.sparse_probing_sae_probes.eval_config import SparseProbingSaeProbesEvalConfig
     from sae_bench.evals.sparse_probing_sae_probes.main import run_eval
 
     config = SparseProbingSaeProbesEvalConfig(
-        model_name=MODEL, dataset_names=list(tasks), include_llm_baseline=False, model_cache_path="activations"
+        model_name=MODEL, dataset_names=list(judging.probes), include_llm_baseline=False, model_cache_path="activations"
     )
-    (result,) = run_eval(config, [(name, dressed(sae))], "cpu", "results").values()
+    with TemporaryDirectory(dir=".") as results:
+        config.results_path = results
+        (result,) = run_eval(config, [("ours", dressed(sae))], "cpu", results).values()
     means = result["eval_result_metrics"]["sae"]
     return {f"probes_{key}": value for key, value in means.items() if value is not None}
 

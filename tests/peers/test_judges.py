@@ -109,9 +109,9 @@ def test_saedashboard_shows_its_features(model, hosted, tokenizer, never_whole, 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a name of a data set is looked for as a folder here first
-    Path("text").mkdir()
-    Path("text/train.jsonl").write_text(60 * (json.dumps({"text": " ".join(LINES)}) + "\n"))
-    return "text"
+    Path("prose").mkdir()
+    Path("prose/train.jsonl").write_text(60 * (json.dumps({"text": " ".join(LINES)}) + "\n"))
+    return "prose"
 
 
 def test_saebench_core_measures_it(model, hosted, text, never_whole):
