@@ -35,8 +35,6 @@ PROBES = (
     "154_athlete_sport_football",
 )
 """Tasks of sae-probes whose texts are a few tokens long."""
-NO_MASSIVE = 1e30
-"""A norm from which on a token is massive, that no token has."""
 
 Numbers = dict[str, float]
 
@@ -151,29 +149,20 @@ def dressed(sae: SparseAutoencoder) -> Any:
 
 
 def ours_on_the_same(saes: Mapping[str, SparseAutoencoder], judging: Judging) -> dict[str, Numbers]:
-    """`expander eval` on the same tokens: as it is, and with massive tokens reconstructed as all the others."""
+    """`expander eval` of the tokens that `core` predicts."""
     text = TextConfig(f"{TEXT}/train.jsonl", part="all", context=judging.context, bos=True)
-    model = load_language_model(MODEL)
-    found: dict[str, Numbers] = {name: {"learned_values": sae.learned_values} for name, sae in saes.items()}
-    for prefix, massive_above in (("ours", None), ("ours_all", NO_MASSIVE)):
-        subjects = {name: sae if massive_above is None else without_massive(sae) for name, sae in saes.items()}
-        for name, each in evaluate(subjects, model, text=text, tokens=judging.prompts * judging.context).items():
-            loss = each.language_model
-            assert loss is not None
-            values = {
-                "clean": loss.clean, "patched": loss.patched, "zero": loss.zero, "kl": loss.kl,
-                "recovered_zero": loss.recovered_zero, "cosine": each.cosine, "fvu": each.fvu, "l0": each.l0,
-            }  # fmt: skip
-            found[name] |= {f"{prefix}_{key}": interval.value for key, interval in values.items()}
-            found[name][f"{prefix}_massive"] = each.passed_through["massive"]
+    evaluated = evaluate(saes, load_language_model(MODEL), text=text, tokens=judging.prompts * judging.context)
+    found: dict[str, Numbers] = {}
+    for name, each in evaluated.items():
+        loss = each.language_model
+        assert loss is not None
+        values = {
+            "clean": loss.clean, "patched": loss.patched, "zero": loss.zero, "kl": loss.kl,
+            "recovered_zero": loss.recovered_zero, "cosine": each.cosine, "fvu": each.fvu, "l0": each.l0,
+        }  # fmt: skip
+        found[name] = {f"eval_{key}": interval.value for key, interval in values.items()}
+        found[name] |= {"learned_values": saes[name].learned_values, "eval_massive": each.passed_through["massive"]}
     return found
-
-
-def without_massive(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """The same one, to which no token is massive."""
-    other = sae.with_coder(sae.coder)
-    other.provenance["activations"] = {**sae.provenance["activations"], "massive_above": NO_MASSIVE}
-    return other
 
 
 def probing(sae: SparseAutoencoder, model: Any, judging: Judging) -> Numbers:
@@ -201,11 +190,12 @@ def as_table(found: Mapping[str, Numbers]) -> Table:
         "autoencoder": lambda row: row[0],
         "learned values": column("learned_values", 0),
         "L0": column("core_l0", 1),
-        "core: CE score": column("core_ce_loss_score"),
-        "eval, nothing passed": column("ours_all_recovered_zero"),
-        "eval": column("ours_recovered_zero"),
-        "core: KL score": column("core_kl_div_score"),
-        "core: cosine": column("core_cossim"),
+        "CE by core": column("core_ce_loss_with_sae", 4),
+        "by eval": column("eval_patched", 4),
+        "CE score of core": column("core_ce_loss_score"),
+        "recovered of eval": column("eval_recovered_zero"),
+        "KL score": column("core_kl_div_score"),
+        "cosine": column("core_cossim"),
         "probes, 1 feature": column("probes_sae_top_1_test_auc"),
         "2": column("probes_sae_top_2_test_auc"),
         "5": column("probes_sae_top_5_test_auc"),

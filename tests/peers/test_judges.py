@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import expander_sae as xs
-from expander_sae.interop.unformed import UnformedMatrix
-from tests.interop.saes import M, N, autoencoder
+from tests.interop.saes import M, autoencoder
+from tests.peers.whole import nothing_whole
 from tests.tiny import LINES, make_tokenizer
 
 pytest.importorskip("sae_bench")
@@ -52,33 +51,7 @@ def hosted():
     return hosted
 
 
-class WholeMatrices(TorchDispatchMode):
-    """Every result of a torch operation that is as large as the dictionary written out."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
-        found = operation(*arguments, **(options or {}))
-        for each in found if isinstance(found, tuple | list) else [found]:
-            if isinstance(each, torch.Tensor) and not isinstance(each, UnformedMatrix) and {M, N} <= set(each.shape):
-                self.seen.append(str(operation))
-        return found
-
-
-@pytest.fixture
-def never_whole(monkeypatch):
-    def refuse(matrix):
-        raise AssertionError(f"{matrix} was made in full")
-
-    monkeypatch.setattr(UnformedMatrix, "formed", refuse)
-    with WholeMatrices() as matrices:
-        yield
-    assert matrices.seen == []
-
-
-def test_saedashboard_shows_its_features(model, hosted, tokenizer, never_whole, tmp_path):
+def test_saedashboard_shows_its_features(model, hosted, tokenizer, tmp_path):
     from sae_dashboard.data_writing_fns import save_feature_centric_vis
     from sae_dashboard.sae_vis_data import SaeVisConfig
     from sae_dashboard.sae_vis_runner import SaeVisRunner
@@ -95,7 +68,8 @@ def test_saedashboard_shows_its_features(model, hosted, tokenizer, never_whole, 
         device="cpu",
         dtype="float32",
     )
-    data = SaeVisRunner(config).run(encoder=hosted, model=model, tokens=tokens)
+    with nothing_whole():
+        data = SaeVisRunner(config).run(encoder=hosted, model=model, tokens=tokens)
     for feature in busy:
         shown = data.feature_data_dict[feature]
         density = float((codes[..., feature] > 0).float().mean())
@@ -114,13 +88,14 @@ def text(tmp_path, monkeypatch):
     return "prose"
 
 
-def test_saebench_core_measures_it(model, hosted, text, never_whole):
+def test_saebench_core_measures_it(model, hosted, text):
     from sae_bench.evals.core.eval_config import CoreEvalConfig
     from sae_bench.evals.core.main import run_evals
     from sae_bench.sae_bench_utils.general_utils import load_and_format_sae
     from sae_lens import ActivationsStore
 
-    _, judged, _ = load_and_format_sae("ours", hosted, "cpu")
+    with nothing_whole():
+        _, judged, _ = load_and_format_sae("ours", hosted, "cpu")
     store = ActivationsStore.from_sae(model, judged, context_size=CONTEXT, dataset=text)
     config = CoreEvalConfig(
         batch_size_prompts=4,
@@ -136,7 +111,8 @@ def test_saebench_core_measures_it(model, hosted, text, never_whole):
         compute_featurewise_density_statistics=False,
         compute_featurewise_weight_based_metrics=False,
     )
-    found, _ = run_evals(judged, store, model, config)
+    with nothing_whole():
+        found, _ = run_evals(judged, store, model, config)
     assert found["sparsity"]["l0"] == 5
     store.reset_input_dataset()
     tokens = store.get_batch_tokens(4)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -223,12 +224,19 @@ def _explained(repository: str, doing: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise ExpanderError(f"{repository} has no such revision; give a commit, a tag or a branch of it.") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, network) as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(repository, doing, error.__cause__) from error
         raise ExpanderError(
             f"The hub cannot be reached; try to {doing} {repository} again when there is a network."
         ) from error
     except errors.LocalTokenNotFoundError as error:
         raise ExpanderError("The hub wants to know who you are; run `hf auth login` or give a token.") from error
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        who = "; run `hf auth login` with a token that may write" if status in (401, 403) else "; try again later"
-        raise ExpanderError(f"The hub refused to {doing} {repository} ({status}){who}.") from error
+        raise _refused(repository, doing, error) from error
+
+
+def _refused(repository: str, doing: str, error: Any) -> ExpanderError:
+    """What the hub's answer comes to, and what to do about it."""
+    status = error.response.status_code if error.response is not None else "no answer"
+    who = "; run `hf auth login` with a token that may write" if status in (401, 403) else "; try again later"
+    return ExpanderError(f"The hub refused to {doing} {repository} ({status}){who}.")
