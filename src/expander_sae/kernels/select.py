@@ -13,11 +13,11 @@ from torch import Tensor
 
 from expander_sae.kernels.inputs import (
     Implementation,
-    check_columns,
-    check_finite,
+    check_inputs,
     choose,
     padded_with_zeros,
     result_dtype,
+    with_lengths,
     working_dtype,
 )
 from expander_sae.kernels.products import select_gradients
@@ -27,24 +27,24 @@ from expander_sae.kernels.products import select_gradients
 def _select(
     x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
 ) -> tuple[Tensor, Tensor]:
-    uneven = check_columns(x, values, rows, k, bias)
-    check_finite("x", x)
-    check_finite("values", values)
+    uneven = check_inputs(x, values, rows, k, bias)
     dtype = working_dtype(x, values, bias)
     result = result_dtype(x, values, bias)
     bias = torch.zeros(values.shape[0], dtype=dtype, device=x.device) if bias is None else bias.to(dtype).contiguous()
-    check_finite("bias", bias)
     x, values, rows = x.contiguous(), values.contiguous(), rows.contiguous()
     version = choose(implementation, x.device)
-    if uneven and version != "cpu":  # which reads every column as long as it is
-        values, rows = padded_with_zeros(values, rows)
     # Imported where they are used: Numba and Triton take a while. Sums have the precision of the bias in all of them.
-    if version == "cpu":
+    if version == "gpu":
+        from expander_sae.kernels.gpu.select import select as select_on_gpu
+
+        scores, indices = select_on_gpu(x, *with_lengths(values, rows, uneven), k, bias, signed)
+        return scores.to(result), indices
+    if version == "cpu":  # which reads every column as long as it is
         from expander_sae.kernels.cpu.select import select
-    elif version == "gpu":
-        from expander_sae.kernels.gpu.select import select
     else:
         from expander_sae.kernels.reference import select
+
+        values, rows = padded_with_zeros(values, rows) if uneven else (values, rows)
     scores, indices = select(x, values, rows, k, bias, signed)
     return scores.to(result), indices
 

@@ -18,15 +18,17 @@ from torch import Tensor
 from expander_sae.kernels import greedy
 from expander_sae.kernels.gpu.correlate import (
     BLOCK_LAUNCH,
-    BLOCK_SIZE,
+    TILE,
     UNFUSED,
     check_device,
     correlate_block,
     device_of,
+    features_at_once,
     splits_of,
-    tile_size,
     tiled,
 )
+from expander_sae.kernels.gpu.orthogonal import pursue as orthogonal_pursuit
+from expander_sae.kernels.gpu.select import Columns
 from expander_sae.kernels.reference import GatheredColumns
 from expander_sae.supports import RowLists
 
@@ -41,7 +43,7 @@ SCATTERED_COST = 8
 The local update gathers 4 bytes at a time, out of sectors of 32."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "features", "splits"])
 def _all_correlations(
     x: tl.tensor,
     width: tl.tensor,
@@ -63,13 +65,13 @@ def _all_correlations(
         feature = first + tl.arange(0, FEATURES)
         # Past the end the last feature is scored again: no load needs a mask.
         entry = tl.minimum(feature, features - 1).to(tl.int64) * DEGREE
-        found = correlate_block(x, values + entry, rows + entry, 1, TOKENS, DEGREE, correlations.dtype.element_ty)
+        found = correlate_block(x, values + entry, rows + entry, DEGREE, TOKENS, correlations.dtype.element_ty)
         # Transposed before it is stored, so that neighbouring lanes write neighbouring features.
         place = tokens[:, None] * features + feature[None, :]
         tl.store(correlations + place, tl.trans(found), mask=(tokens < batch)[:, None] & (feature < features)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["features", "k"])
 def _touched_correlations(
     residual: tl.tensor,
     width: tl.tensor,
@@ -105,7 +107,7 @@ def _touched_correlations(
                 feature = tl.load(list_features + place, mask=inside, other=0).reshape(ROWS * ENTRIES)
                 entries = feature.to(tl.int64) * DEGREE
                 found = correlate_block(
-                    residual, values + entries, rows + entries, 1, 1, DEGREE, correlations.dtype.element_ty
+                    residual, values + entries, rows + entries, DEGREE, 1, correlations.dtype.element_ty
                 )
                 inside = inside.reshape(ROWS * ENTRIES)
                 tl.store(correlations + feature[:, None], found, mask=inside[:, None])
@@ -124,13 +126,12 @@ class LocalCorrelations(GatheredColumns):
         correlations = x.new_empty(batch, features)
         if batch == 0:
             return correlations
-        tile = tile_size(self.m, x.element_size())
         with device_of(x):
-            tiles, block = tiled(x, tile), BLOCK_SIZE // tile
+            tiles, block = tiled(x), features_at_once(x)
             splits = splits_of(triton.cdiv(features, block), len(tiles))
             _all_correlations[(len(tiles) * splits,)](
                 tiles, self.m, self.values, self.rows, correlations, batch, features, splits,
-                degree, block, tile, **BLOCK_LAUNCH, **UNFUSED,
+                degree, block, TILE, **BLOCK_LAUNCH, **UNFUSED,
             )  # fmt: skip
         return correlations
 
@@ -158,7 +159,15 @@ class LocalCorrelations(GatheredColumns):
 
 
 def pursue(
-    x: Tensor, unit: Tensor, rows: Tensor, row_lists: RowLists, rules: greedy.Rules, orthogonal: bool
+    x: Tensor,
+    unit: Tensor,
+    rows: Tensor,
+    lengths: Tensor | None,
+    row_lists: RowLists,
+    rules: greedy.Rules,
+    orthogonal: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Greedy codes for unit columns like `reference.pursue`: the same loop, over correlations kept up to date."""
+    """Greedy codes for unit columns like `reference.pursue`."""
+    if orthogonal:
+        return orthogonal_pursuit(x, Columns(unit, rows, lengths), rules)
     return greedy.pursue(LocalCorrelations(unit, rows, x.shape[1], row_lists), x, rules, orthogonal)
