@@ -99,14 +99,12 @@ def judged(saes: Mapping[str, SparseAutoencoder], judging: Judging) -> Iterator[
 
     found = ours_on_the_same(saes, judging)
     yield found
-    model = HookedTransformer.from_pretrained_no_processing(MODEL, device="cpu", dtype="float32")
-    for judge in (
-        lambda name: core(saes[name], model, judging),
-        lambda name: probing(name, saes[name], judging.probes),
-    ):
-        for name in saes:
-            with waiting(f"judging {name}"):
-                found[name] |= judge(name)
+    load: Any = HookedTransformer.from_pretrained_no_processing
+    model = load(MODEL, device="cpu", dtype="float32")
+    for judge in (core, probing):
+        for name, sae in saes.items():
+            with waiting(f"judging {name} by {judge.__name__}"):
+                found[name] |= judge(sae, model, judging)
             yield found
 
 
