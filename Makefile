@@ -67,9 +67,11 @@ browser:
 	-command -v $(CHROMIUM) > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 # Other libraries, in an environment of their own. dictionary-learning asks for a nnsight that is two years old, which
-# its autoencoders do not use, and for plotting; so it comes without what it asks for.
+# its autoencoders do not use, and for plotting. SAEBench and SAEDashboard ask for numpy 1, transformers
+# 4 and a torchvision that pulls in CUDA, and run without them. So these come without what they ask for.
 $(PEERS): pyproject.toml constraints.txt constraints-peers.txt
 	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-peers.txt -e '.[peers]' pytest hypothesis
-	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
+	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 sae-bench==0.6.0 \
+		sae-probes==0.4.2 xgboost==3.2.0 sae-dashboard==0.8.0 eindex-callum==0.1.2
 	touch $(PEERS)
