@@ -12,14 +12,16 @@ import json
 import math
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
@@ -93,6 +95,34 @@ def write_json(path: Path, content: object) -> None:
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a safetensors file."""
     return safetensors.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _add_tensors(folder: Path, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]) -> NamedFile:
+    """Put a safetensors file in the place that its SHA-256 gives it, once its content is safely on the disk."""
+    temporary = folder / (name_of(secrets.token_hex(32)) + ".tmp")  # the name of no other process, also elsewhere
+    try:
+        _save(tensors, temporary)
+        with open(temporary, "r+b") as file:
+            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / name_of(digest))
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(folder)
+    return {"bytes": size, "sha256": digest}
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """As safetensors does, but with the errors of files."""
+    try:
+        safetensors.save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -207,16 +237,29 @@ class SealedFolder:
         about = {"format": self.format, "schema_version": self.version, "library_version": __version__, **content}
         write_json(folder / self.seal, {**about, "checksum": checksum(about)})
 
-    def replace(self, folder: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-        """Make the folder hold this and nothing of what it held before."""
+    def add_tensors(self, folder: Path, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]) -> NamedFile:
+        """Put a safetensors file, which its SHA-256 names, beside those that the seal names, for the next one to name.
+
+        No copy of the tensors is made in memory, if they are contiguous there.
+        """
+        with self._written(folder):
+            return _add_tensors(folder, tensors, name_of)
+
+    def replace(self, folder: Path, content: Mapping[str, Any], added: Collection[str]) -> None:
+        """Make the folder hold this, with the files that were added, and nothing of what it held before."""
+        with self._written(folder):
+            self.write(folder, content, {})
+        self.remove_unnamed(folder, added)
+
+    @contextmanager
+    def _written(self, folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.write(folder, content, files)
+            yield
         except OSError as error:
             raise self.error(
                 f"{folder} cannot be written ({error.strerror}); {self.noun} that it held is still whole."
             ) from error
-        self.remove_unnamed(folder, files)
 
     def remove_unnamed(self, folder: Path, named: Collection[str]) -> None:
         """Delete files that the seal does not name, and what killed processes left behind."""

@@ -61,6 +61,8 @@ class Train:
     """Tokens of held-out text that it is measured on."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl."""
+    feature_shards: Count = 1
+    """Share the features too: each of this many processes of torchrun holds its part of the columns (coder topk)."""
     device: str | None = None
     """Where to train; by default the GPU if there is one."""
     progress: bool = True
@@ -82,6 +84,7 @@ class Train:
                 also_log=self.log,
                 probe=self._probe(source, group) if self.ce_every else None,
                 probe_every=self.ce_every or 1,
+                feature_shards=self.feature_shards,
             )
             if group.writes:
                 console = terminal()

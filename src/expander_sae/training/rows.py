@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionaries import Codes, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
 from expander_sae.supports import NO_ROW
 from expander_sae.training.alphabets import Alphabet, alphabets_of
@@ -31,6 +31,8 @@ WINDOW = 8192
 """Tokens, about, whose codes and residuals a move looks at."""
 FEWEST = 5
 """Times that a feature must have fired in them for its column to move."""
+CHUNK_COLUMNS = 1 << 15
+"""Columns that begin anew at a time."""
 CHUNK_ELEMENTS = 1 << 23
 """Changes held at a time."""
 ENERGY_MEMORY = 0.8
@@ -75,7 +77,7 @@ class ColumnMoves:
     ) -> Int[Tensor, " anew"]:
         """Move the columns that fired, and begin the dead ones anew, which are given back."""
         residual = self.residual.flatten(0, 1)
-        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.n)
+        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.dictionary.coded)
         main, width = self.dictionaries[0], self.alphabets[0].size
         new_rows, new_values = self._new_columns(step, len(dead), residual)
         if self.config.one_shot:
@@ -100,12 +102,22 @@ class ColumnMoves:
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
     ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
         """Rows and values for columns that begin anew, of the size of the others."""
-        main = self.dictionaries[0]
-        if count == 0:
-            return main.rows[:0].long(), main.values.detach()[:0]
+        main, shards = self.dictionaries[0], shards_of(self.dictionaries[0])
+        counts = shards.gathered(torch.tensor([count], device=residual.device)).tolist()
+        nothing = main.rows[:0].long(), main.values.detach()[:0]
+        if sum(counts) == 0:
+            return nothing
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
-        tokens = high_loss_tokens(self.group.gathered(residual), count, generator)
-        return columns_of_tokens(self.alphabets[0], tokens, count, self.config.degree, generator)
+        tokens, alphabet = self.group.gathered(residual), self.alphabets[0]
+        # Those of all shards are drawn together, so that the columns are the same in however many they lie.
+        drawn, norm = high_loss_numbers(tokens, sum(counts), generator), alphabet.usual_norm()
+        first = sum(counts[: shards.rank])
+        pieces = [
+            columns_of_tokens(alphabet, tokens[chunk], len(chunk), self.config.degree, generator, norm)
+            for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS) if len(chunk)
+        ]  # fmt: skip
+        rows, values = zip(*pieces, strict=True) if pieces else ([nothing[0]], [nothing[1]])
+        return torch.cat(rows), torch.cat(values)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next move depends on."""
@@ -120,14 +132,19 @@ class ColumnMoves:
 
 
 def columns_of_tokens(
-    alphabet: Alphabet, tokens: Float[Tensor, "tokens m"], count: int, degree: int, generator: torch.Generator
+    alphabet: Alphabet,
+    tokens: Float[Tensor, "tokens m"],
+    count: int,
+    degree: int,
+    generator: torch.Generator,
+    norm: Float[Tensor, ""],
 ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
-    """Rows, `size` behind the last one, and values of columns of the usual norm that write a token each."""
+    """Rows, `size` behind the last one, and values of columns of this norm that write a token each."""
     rows, values = alphabet.of_tokens(tokens, count, degree, generator)
     beyond = (0, alphabet.columns.d - degree)
     return (
         nn.functional.pad(rows.long(), beyond, value=alphabet.size),
-        nn.functional.pad(values * alphabet.usual_norm(), beyond),
+        nn.functional.pad(values * norm, beyond),
     )
 
 
@@ -168,7 +185,7 @@ def reset_bias(
     """Let features that begin anew have the bias of an ordinary one, or their own first one."""
     bias = sae.latent_bias
     if bias is not None:
-        bias[dead] = bias[ordinary].median() if first is None else first
+        bias[dead] = shards_of(sae.dictionary).gathered(bias[ordinary]).median() if first is None else first
         optimizer.state[bias]["exp_avg"][dead] = 0.0
 
 
@@ -296,13 +313,19 @@ def high_loss_tokens(
     tokens: Float[Tensor, "tokens m"] | None = None,
 ) -> Float[Tensor, "count m"]:
     """Residuals drawn in proportion to their squared norms, distinct as long as there are enough; or their tokens."""
+    return (residual if tokens is None else tokens)[high_loss_numbers(residual, count, generator)]
+
+
+def high_loss_numbers(
+    residual: Float[Tensor, "tokens m"], count: int, generator: torch.Generator
+) -> Int[Tensor, " count"]:
+    """Which tokens these are."""
     norms = torch.linalg.vector_norm(residual, dim=1).cpu()
     order = norms.argsort(stable=True)  # the same whichever process had which token
     order = order[norms[order] > 0]
     if len(order) == 0:
-        return residual.new_zeros(count, residual.shape[1])
-    given = residual if tokens is None else tokens
+        return torch.zeros(count, dtype=torch.int64, device=residual.device)
     drawn = torch.multinomial(
         norms[order].double().square(), count, replacement=len(order) < count, generator=generator
     )
-    return given[order[drawn].to(given.device)]
+    return order[drawn].to(residual.device)
