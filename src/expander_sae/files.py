@@ -12,31 +12,33 @@ import json
 import math
 import os
 import re
-import secrets
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from safetensors import SafetensorError
-from safetensors import torch as safetensors
+import torch
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.version import __version__
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device."""
+def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device.
+
+    What does not fit into memory once more comes in pieces.
+    """
     if path.exists() and not path.is_file():
         raise ExpanderError(f"{path} is no file, and is not replaced by one; give another name.")
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -94,35 +96,34 @@ def write_json(path: Path, content: object) -> None:
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a safetensors file."""
-    return safetensors.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    return b"".join(pieces_of(tensors))
 
 
-def _add_tensors(folder: Path, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]) -> NamedFile:
-    """Put a safetensors file in the place that its SHA-256 gives it, once its content is safely on the disk."""
-    temporary = folder / (name_of(secrets.token_hex(32)) + ".tmp")  # the name of no other process, also elsewhere
-    try:
-        _save(tensors, temporary)
-        with open(temporary, "r+b") as file:
-            digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / name_of(digest))
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(folder)
-    return {"bytes": size, "sha256": digest}
+_TYPES = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.uint32: "U32", torch.float32: "F32",
+    torch.float64: "F64", torch.int64: "I64", torch.uint64: "U64",
+}  # fmt: skip
+"""What safetensors calls them, in the reverse of the order in which tensors stand in a file."""
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """As safetensors does, but with the errors of files."""
-    try:
-        safetensors.save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+def pieces_of(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The content of a safetensors file, one tensor at a time and without a copy of any.
+
+    (Those are copied, one at a time, that are not contiguous or not in this memory.)
+    """
+    order, header, end = list(_TYPES), dict[str, Any](), 0
+    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        about = {"dtype": _TYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
+        header[name] = {**about, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        here = tensors[name].detach().cpu().contiguous()
+        yield here.reshape(-1).view(torch.uint8).numpy().data
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -240,10 +241,15 @@ class SealedFolder:
     def add_tensors(self, folder: Path, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]) -> NamedFile:
         """Put a safetensors file, which its SHA-256 names, beside those that the seal names, for the next one to name.
 
-        No copy of the tensors is made in memory, if they are contiguous there.
+        No copy of the tensors is made.
         """
+        found, size = hashlib.sha256(), 0
+        for piece in pieces_of(tensors):
+            found.update(piece)
+            size += len(piece)
         with self._written(folder):
-            return _add_tensors(folder, tensors, name_of)
+            replace_file(folder / name_of(found.hexdigest()), pieces_of(tensors))
+        return {"bytes": size, "sha256": found.hexdigest()}
 
     def replace(self, folder: Path, content: Mapping[str, Any], added: Collection[str]) -> None:
         """Make the folder hold this, with the files that were added, and nothing of what it held before."""

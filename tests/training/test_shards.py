@@ -40,7 +40,7 @@ def same(ours: xs.SparseAutoencoder, theirs: xs.SparseAutoencoder) -> None:
     assert isinstance(theirs.dictionary, xs.ExpanderDictionary)
     assert ours.dictionary.support == theirs.dictionary.support
     for name, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_four_processes_train_what_one_would(name: str, shards: int, four: Path,
     assert sae.provenance["feature_shards"] == shards
     for ours, theirs in zip(read_metrics(folder / "metrics.jsonl"), alone[name].metrics, strict=True):
         for number in ("tokens", "fvu", "auxk", "dead", "l0", "grad_norm"):
-            assert ours[number] == pytest.approx(theirs[number], rel=1e-9), number
+            assert ours[number] == pytest.approx(theirs[number], rel=1e-5), number
     assert max(row["dead"] for row in alone[name].metrics) > 0, "there was something to revive"
 
 
