@@ -189,6 +189,11 @@ def current_group() -> Group:
     return Group()
 
 
+def started_again() -> bool:
+    """Whether torchrun has started the processes of this run anew, since one died or since there are more or fewer."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def grid_of(everyone: Group, feature_shards: int = 1) -> Grid:
     """The grid of a run whose columns lie in this many shards, each in a process of its own."""
     if feature_shards == 1:
