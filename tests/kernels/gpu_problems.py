@@ -32,8 +32,10 @@ def columns(
 def small_blocks() -> Iterator[None]:
     """Two tokens to a tile, a few of everything else, two programs and a workspace for about three tokens."""
     with (
-        mock.patch.multiple(gpu_correlate, TILE_SIZES=(2,), COORDINATES_AT_ONCE=4, PROGRAMS=2),
-        mock.patch.multiple(gpu_select, BLOCK_SIZE=8, MEMBERS_AT_ONCE=4, SCORES_AT_ONCE=16, WORKSPACE_BYTES=1000),
-        mock.patch.multiple(gpu_pursue, BLOCK_SIZE=16, ROWS_AT_ONCE=2, ENTRIES_AT_ONCE=4),
+        mock.patch.multiple(gpu_correlate, TILE=2, BLOCK_BYTES=64, COORDINATES_AT_ONCE=4, PROGRAMS=2),
+        mock.patch.multiple(
+            gpu_select, TILE=2, MEMBERS_AT_ONCE=4, KEYS_AT_ONCE=16, KEYS_PER_WARP=8, WORKSPACE_BYTES=1000
+        ),
+        mock.patch.multiple(gpu_pursue, TILE=2, ROWS_AT_ONCE=2, ENTRIES_AT_ONCE=4),
     ):
         yield

@@ -9,7 +9,6 @@ from typing import Annotated
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
-from numpy.typing import NDArray
 from torch import Tensor
 
 from expander_sae.activations.store import Store
@@ -165,7 +164,7 @@ def _worst_expansion(
     columns: SparseMatrix,
     largest: int,
     shared: Overlaps,
-    stopping: Int64[NDArray[np.int64], " features"],
+    stopping: Int64[np.ndarray, " features"],
     config: CertifyConfig,
     report: Progress,
 ) -> Float64[Tensor, " sizes"]:

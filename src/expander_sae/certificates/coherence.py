@@ -24,7 +24,7 @@ DENSE_COLUMNS_AT_ONCE = 256
 class Coherence:
     """How alike columns are at most."""
 
-    babel: Float64[NDArray[np.float64], " partners_plus_1"]
+    babel: Float64[np.ndarray, " partners_plus_1"]
     """Entry k: the largest sum of k inner products, by magnitude, between one unit column and others; from k = 0."""
     m: int
     n: int
@@ -76,8 +76,8 @@ def coherence_of(columns: Matrix, partners: int, report: Progress) -> Coherence:
 
 
 def sparse_coherence(
-    units: Float64[NDArray[np.float64], "n d"], mask: Mask, partners: int, report: Progress
-) -> Float64[NDArray[np.float64], " partners_plus_1"]:
+    units: Float64[np.ndarray, "n d"], mask: Mask, partners: int, report: Progress
+) -> Float64[np.ndarray, " partners_plus_1"]:
     """The Babel function of unit columns on a mask, without an n by n matrix: memory grows with n."""
     by_coordinate = _by_coordinate(units, mask.rows, mask.starts)
 
@@ -90,8 +90,8 @@ def sparse_coherence(
 
 
 def dense_coherence(
-    units: Float64[NDArray[np.float64], "n m"], partners: int, report: Progress
-) -> Float64[NDArray[np.float64], " partners_plus_1"]:
+    units: Float64[np.ndarray, "n m"], partners: int, report: Progress
+) -> Float64[np.ndarray, " partners_plus_1"]:
     """The Babel function of unit columns, from blocks of their inner products."""
     n = len(units)
     babel = np.zeros(partners + 1)

@@ -27,7 +27,7 @@ LARGEST_VALUES = 1 << 14
 ROUNDING = 1e-5
 """Added to every logarithm: 2**14 sums of logarithms below 2e5 in size, each rounded to 2**-53 of that, err less."""
 
-Logs = Float64[NDArray[np.float64], " sizes"]
+Logs = Float64[np.ndarray, " sizes"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Draw:
         return min(self.n, LARGEST_VALUES // self.d)
 
 
-def log_bounds(
-    draw: Draw, lost: Int64[NDArray[np.int64], " sizes"], looked_at: int = 1
-) -> Float64[NDArray[np.float64], " sizes"]:
+def log_bounds(draw: Draw, lost: Int64[np.ndarray, " sizes"], looked_at: int = 1) -> Float64[np.ndarray, " sizes"]:
     """Entry s-1: log of a bound on the chance that the draw has a stopping set of at most s features; may exceed 0.
 
     `lost[t - 1]` says how many of their values any t features may be without in all, every feature keeping one: the
@@ -72,7 +70,7 @@ def log_bounds(
     return np.logaddexp.accumulate(terms)
 
 
-def largest_certified(draw: Draw, delta: float, lost: Int64[NDArray[np.int64], " sizes"], looked_at: int = 1) -> int:
+def largest_certified(draw: Draw, delta: float, lost: Int64[np.ndarray, " sizes"], looked_at: int = 1) -> int:
     """The largest k for which the chance of a stopping set of at most 2k features is proved to be at most delta.
 
     Arguments are as for `log_bounds`. The search ends where `lost` does; a k of half its size means at least that.
@@ -86,7 +84,7 @@ def largest_certified(draw: Draw, delta: float, lost: Int64[NDArray[np.int64], "
         size = min(2 * size, limit)
 
 
-def _uniform(draw: Draw, lost: Int64[NDArray[np.int64], " sizes"]) -> Logs:
+def _uniform(draw: Draw, lost: Int64[np.ndarray, " sizes"]) -> Logs:
     """Log of the chance that t given features form a stopping set, t = 1, 2, ..."""
     (m,), d, largest = draw.groups, draw.d, len(lost)
     occupancies: Logs = log_no_single(m, d * largest)
@@ -100,7 +98,7 @@ def _uniform(draw: Draw, lost: Int64[NDArray[np.int64], " sizes"]) -> Logs:
     return np.minimum(chances, 0.0)
 
 
-def _partitioned(draw: Draw, lost: Int64[NDArray[np.int64], " sizes"]) -> Logs:
+def _partitioned(draw: Draw, lost: Int64[np.ndarray, " sizes"]) -> Logs:
     """The same with one coordinate from each group: groups are independent, and no feature meets itself."""
     largest = len(lost)
     tables = {size: log_no_single(size, largest) for size in set(draw.groups)}
@@ -147,7 +145,7 @@ def log_no_single(bins: int, balls: int) -> NDArray[np.float64]:
     return totals
 
 
-def _log_choose(of: int, some: Int64[NDArray[np.int64], " sizes"]) -> Logs:
+def _log_choose(of: int, some: Int64[np.ndarray, " sizes"]) -> Logs:
     return gammaln(of + 1.0) - gammaln(some + 1.0) - gammaln(of - some + 1.0)
 
 

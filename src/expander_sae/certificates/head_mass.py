@@ -16,13 +16,13 @@ QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "largest": 1.0}
 class HeadMass:
     """The heaviest share of its l1 norm that any column has on so and so many values."""
 
-    curve: Float64[NDArray[np.float64], " d_plus_1"]
+    curve: Float64[np.ndarray, " d_plus_1"]
     """Entry c: that share on c values, made concave."""
     betas: dict[str, float]
     """Quantiles over columns of d times the largest value, by magnitude, over the l1 norm: 1 flat, d for one value."""
 
     @classmethod
-    def of(cls, values: Float64[NDArray[np.float64], "n d"]) -> HeadMass:
+    def of(cls, values: Float64[np.ndarray, "n d"]) -> HeadMass:
         """The head mass of these columns, those that are zero left out."""
         sizes = -np.sort(-np.abs(values), axis=1)
         sizes = sizes[sizes[:, 0] > 0]
@@ -74,7 +74,7 @@ def spreading_of(shares: NDArray[np.float64], rows: NDArray[np.int32]) -> float:
     return max(0.0, 1 - 2 * worst)
 
 
-def _concave(curve: Float64[NDArray[np.float64], " points"]) -> Float64[NDArray[np.float64], " points"]:
+def _concave(curve: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points"]:
     """The least concave curve above these points, at the same places."""
     corners = [0]
     for point in range(1, curve.size):
@@ -84,5 +84,5 @@ def _concave(curve: Float64[NDArray[np.float64], " points"]) -> Float64[NDArray[
     return np.interp(np.arange(curve.size), corners, curve[corners])
 
 
-def _rise(curve: Float64[NDArray[np.float64], " points"], start: int, stop: int) -> float:
+def _rise(curve: Float64[np.ndarray, " points"], start: int, stop: int) -> float:
     return float(curve[stop] - curve[start]) / (stop - start)

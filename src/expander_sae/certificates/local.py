@@ -43,8 +43,8 @@ class SparseSets:
 
     def __init__(
         self,
-        values: Float64[NDArray[np.float64], "n d"],
-        units: Float64[NDArray[np.float64], "n d"],
+        values: Float64[np.ndarray, "n d"],
+        units: Float64[np.ndarray, "n d"],
         mask: Mask,
         effective: Mask,
     ):
@@ -52,7 +52,7 @@ class SparseSets:
         self._places = np.full(mask.m, -1, dtype=np.int64)
         self._seen = np.zeros(mask.n, dtype=np.bool_)
 
-    def __call__(self, features: Int64[NDArray[np.int64], " size"]) -> Local:
+    def __call__(self, features: Int64[np.ndarray, " size"]) -> Local:
         """All that is known about these features, which have values."""
         mask, rows = self._mask, np.ascontiguousarray(self._mask.rows[features])
         present = rows >= 0
@@ -83,10 +83,10 @@ class SparseSets:
 class DenseSets:
     """Decides about sets of dense columns."""
 
-    def __init__(self, units: Float64[NDArray[np.float64], "n m"]):
+    def __init__(self, units: Float64[np.ndarray, "n m"]):
         self._units = units
 
-    def __call__(self, features: Int64[NDArray[np.int64], " size"]) -> Local:
+    def __call__(self, features: Int64[np.ndarray, " size"]) -> Local:
         """All that is known about these features, which have values."""
         inverse, smallest = _pseudo_inverse(self._units[features].T)
         erc = np.inf
@@ -98,8 +98,8 @@ class DenseSets:
 
 
 def _pseudo_inverse(
-    columns: Float64[NDArray[np.float64], "rows size"],
-) -> tuple[Float64[NDArray[np.float64], "rows size"] | None, float]:
+    columns: Float64[np.ndarray, "rows size"],
+) -> tuple[Float64[np.ndarray, "rows size"] | None, float]:
     """The transposed pseudo-inverse (None if the columns are dependent), and the smallest singular value."""
     size = columns.shape[1]
     if columns.shape[0] < size:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int32, Int64
-from numpy.typing import NDArray
 
 from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
@@ -21,14 +20,14 @@ class Mask:
     """The coordinates that every column really uses, and the transpose of that."""
 
     m: int
-    rows: Int32[NDArray[np.int32], "n d"]
+    rows: Int32[np.ndarray, "n d"]
     """Coordinates in ascending order, -1 where a value does not count."""
-    starts: Int64[NDArray[np.int64], " m_plus_1"]
-    features: Int32[NDArray[np.int32], " entries"]
+    starts: Int64[np.ndarray, " m_plus_1"]
+    features: Int32[np.ndarray, " entries"]
     """Those of coordinate i are `features[starts[i]:starts[i + 1]]`, ascending."""
 
     @classmethod
-    def of(cls, rows: Int32[NDArray[np.int32], "n d"], present: Bool[NDArray[np.bool_], "n d"], m: int) -> Mask:
+    def of(cls, rows: Int32[np.ndarray, "n d"], present: Bool[np.ndarray, "n d"], m: int) -> Mask:
         """The mask of the values that are `present`."""
         kept = np.where(present, rows, np.int32(NO_ROW))
         lists = build_row_lists(torch.from_numpy(kept), m)
@@ -45,23 +44,23 @@ class Mask:
         return int(self.rows.shape[1])
 
     @property
-    def degrees(self) -> Int64[NDArray[np.int64], " n"]:
+    def degrees(self) -> Int64[np.ndarray, " n"]:
         """How many values of each column count."""
         return np.count_nonzero(self.rows >= 0, axis=1)
 
     @property
-    def lost(self) -> Int64[NDArray[np.int64], " n"]:
+    def lost(self) -> Int64[np.ndarray, " n"]:
         """How many values any 1, 2, ... columns that have one are without, at most and together."""
         degrees = self.degrees
         missing = np.sort(self.d - degrees[degrees > 0])[::-1]
         return np.cumsum(missing)
 
-    def remaining(self, features: Int64[NDArray[np.int64], " some"]) -> Int64[NDArray[np.int64], " remaining"]:
+    def remaining(self, features: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " remaining"]:
         """The largest stopping set among the features that have values; empty if peeling takes all of them away."""
         return features[remaining_of(np.ascontiguousarray(self.rows[features]))]
 
 
-def present_above(values: Float64[NDArray[np.float64], "n d"], tau: float) -> Bool[NDArray[np.bool_], "n d"]:
+def present_above(values: Float64[np.ndarray, "n d"], tau: float) -> Bool[np.ndarray, "n d"]:
     """Which values are above tau times the norm of their column; with tau = 0 those that are not zero."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.abs(values) > tau * norms
@@ -73,11 +72,11 @@ class Matrix:
 
     name: str
     m: int
-    values: Float64[NDArray[np.float64], "n d"]
+    values: Float64[np.ndarray, "n d"]
     """All m of each column where they are dense."""
-    units: Float64[NDArray[np.float64], "n d"]
+    units: Float64[np.ndarray, "n d"]
     """The same with columns of norm one; zero columns stay zero."""
-    used: Int64[NDArray[np.int64], " used"]
+    used: Int64[np.ndarray, " used"]
     """The columns that are not zero."""
 
     @property

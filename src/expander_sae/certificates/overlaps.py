@@ -20,11 +20,11 @@ class Overlaps:
 
     largest: int
     """The most coordinates that two features share."""
-    sums: Int64[NDArray[np.int64], " partners_plus_1"]
+    sums: Int64[np.ndarray, " partners_plus_1"]
     """Entry p: the most that a feature shares with p others, summed over them."""
     generic_set: int
     """Any that many features touch at least as many coordinates, so that almost all values keep them independent."""
-    covers: Int64[NDArray[np.int64], " n"]
+    covers: Int64[np.ndarray, " n"]
     """How many others it takes at least to touch all coordinates of a feature; n if all others do not."""
 
     @property

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from numpy.typing import NDArray
 from scipy.special import betaincinv  # scipy.stats takes long to import
 
 from expander_sae.activations.store import Store
@@ -27,7 +26,7 @@ from expander_sae.means import check_memory
 CONFIDENCE = 0.95
 TOKENS_AT_ONCE = 1024
 
-Sets = Sequence[Int64[NDArray[np.int64], " features"]]
+Sets = Sequence[Int64[np.ndarray, " features"]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Rate:
         return f"{self.share:.1%} of them (95 % interval {self.low:.1%} to {self.high:.1%})"
 
 
-def random_sets(features: Int64[NDArray[np.int64], " features"], k: int, number: int, seed: int) -> Sets:
+def random_sets(features: Int64[np.ndarray, " features"], k: int, number: int, seed: int) -> Sets:
     """Independent uniformly random sets of k of these features, ascending."""
     check_memory(f"A list of {number:,} sets of {k} features", (100.0 + 8 * k) * number, instead="ask for fewer sets")
     generator = np.random.default_rng([seed, k])

@@ -12,8 +12,8 @@ from expander_sae.certificates.progress import Progress
 
 
 def smallest_stopping_set(
-    mask: Mask, covers: Int64[NDArray[np.int64], " n"], largest: int, restarts: int, seed: int, report: Progress
-) -> Int64[NDArray[np.int64], " features"]:
+    mask: Mask, covers: Int64[np.ndarray, " n"], largest: int, restarts: int, seed: int, report: Progress
+) -> Int64[np.ndarray, " features"]:
     """The smallest stopping set found with at most `largest` features, ascending; empty if none was found.
 
     From a feature on, every other time one whose coordinates fewest others can cover, else a random one, the feature is
@@ -38,8 +38,8 @@ def smallest_stopping_set(
 
 
 def _minimal(
-    mask: Mask, features: Int64[NDArray[np.int64], " features"], generator: np.random.Generator
-) -> Int64[NDArray[np.int64], " fewer"]:
+    mask: Mask, features: Int64[np.ndarray, " features"], generator: np.random.Generator
+) -> Int64[np.ndarray, " fewer"]:
     """A stopping set inside this one that has no stopping set inside it."""
     for feature in generator.permutation(features):
         without = features[features != feature]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from numpy.typing import NDArray
 
 from expander_sae.certificates.first_moment import Draw, largest_certified, log_bounds
 from expander_sae.certificates.local import INDEPENDENT
@@ -76,7 +75,7 @@ def almost_all_dense(m: int, n: int) -> Statement:
     return Statement(ALMOST_ALL, "proved" if k else "open", sentence, {"k": k})
 
 
-def stopping_set(columns: SparseMatrix, found: Int64[NDArray[np.int64], " features"], restarts: int) -> Statement:
+def stopping_set(columns: SparseMatrix, found: Int64[np.ndarray, " features"], restarts: int) -> Statement:
     """The smallest stopping set that a search found, and what these very values make of it."""
     if found.size == 0:
         sentence = f"Searching {count(restarts, 'time')} found no stopping set."

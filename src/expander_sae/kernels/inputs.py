@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -29,14 +30,14 @@ def choose(implementation: str, device: torch.device, versions: tuple[str, ...] 
     return implementation
 
 
-def check_columns(
+def check_inputs(
     x: Float[Tensor, "batch m"],
     values: Float[Tensor, "n d"],
     rows: Int[Tensor, "n d"],
     k: int,
     bias: Float[Tensor, " n"] | None = None,
 ) -> bool:
-    """Refuse shapes, devices and sizes that no kernel can work with; gives back whether columns differ in length."""
+    """Refuse shapes, devices and numbers that no kernel works with; gives back whether columns differ in length."""
     if x.ndim != 2 or not x.is_floating_point():
         raise ExpanderError(f"x must be a floating-point tensor [batch, m], not {x.dtype} {list(x.shape)}.")
     if values.ndim != 2 or values.shape != rows.shape:
@@ -45,16 +46,6 @@ def check_columns(
         )
     if rows.dtype != torch.int32:
         raise ExpanderError(f"rows must be int32, not {rows.dtype}.")
-    lowest = 0
-    if rows.numel():
-        lowest, highest = extremes(rows)  # compiled code would read past the end of x
-        if lowest < NO_ROW or highest >= x.shape[1]:
-            raise ExpanderError(
-                f"rows must lie between 0 and {x.shape[1] - 1}, not {lowest} to {highest}; is x as wide as "
-                f"the dictionary?"
-            )
-        if lowest == NO_ROW:
-            _check_padding(rows)
     devices = {tensor.device for tensor in (x, values, rows, bias) if tensor is not None}
     if len(devices) > 1:
         names = ", ".join(sorted(str(device) for device in devices))
@@ -64,6 +55,34 @@ def check_columns(
         raise ExpanderError(f"k must be between 1 and the number of features, {features}, not {k}.")
     if bias is not None and tuple(bias.shape) != (features,):
         raise ExpanderError(f"bias must have one entry for each of the {features} features, not {list(bias.shape)}.")
+    return _check_numbers(x, values, rows, bias)
+
+
+def _check_numbers(
+    x: Float[Tensor, "batch m"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    bias: Float[Tensor, " n"] | None,
+) -> bool:
+    """Refuse numbers that are not finite and rows that x has not; gives back whether columns differ in length."""
+    named = {name: tensor for name, tensor in (("x", x), ("values", values), ("bias", bias)) if tensor is not None}
+    if x.device.type == "cpu" or rows.numel() == 0:
+        surely_finite = False
+        lowest, highest = extremes(rows) if rows.numel() else (0, -1)
+    else:  # all that is asked of the device, in one answer: every answer is waited for
+        sums = [tensor.detach().sum(dtype=working_dtype(tensor)) for tensor in named.values()]
+        *found, low, high = torch.stack([each.double() for each in (*sums, *torch.aminmax(rows))]).tolist()
+        surely_finite, lowest, highest = all(map(math.isfinite, found)), int(low), int(high)
+    # Compiled code would read past the end of x.
+    if lowest < NO_ROW or highest >= x.shape[1]:
+        raise ExpanderError(
+            f"rows must lie between 0 and {x.shape[1] - 1}, not {lowest} to {highest}; is x as wide as the dictionary?"
+        )
+    if lowest == NO_ROW:
+        _check_padding(rows)
+    if not surely_finite:
+        for name, tensor in named.items():
+            check_finite(name, tensor)
     return lowest == NO_ROW
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.inputs import (
     Implementation,
-    check_columns,
-    check_finite,
+    check_inputs,
     choose,
     padded_with_zeros,
     working_dtype,
@@ -34,9 +33,7 @@ def _pursue(
     orthogonal: bool,
     implementation: str,
 ) -> tuple[Tensor, Tensor]:
-    uneven = check_columns(x, values, rows, k)
-    check_finite("x", x)
-    check_finite("values", values)
+    uneven = check_inputs(x, values, rows, k)
     result, dtype = x.dtype, working_dtype(x, values)
     x, values = x.to(dtype).contiguous(), values.to(dtype)
     values, row_of_each = padded_with_zeros(values, rows) if uneven else (values, rows)

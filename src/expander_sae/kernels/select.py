@@ -13,8 +13,7 @@ from torch import Tensor
 
 from expander_sae.kernels.inputs import (
     Implementation,
-    check_columns,
-    check_finite,
+    check_inputs,
     choose,
     padded_with_zeros,
     result_dtype,
@@ -27,13 +26,10 @@ from expander_sae.kernels.products import select_gradients
 def _select(
     x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
 ) -> tuple[Tensor, Tensor]:
-    uneven = check_columns(x, values, rows, k, bias)
-    check_finite("x", x)
-    check_finite("values", values)
+    uneven = check_inputs(x, values, rows, k, bias)
     dtype = working_dtype(x, values, bias)
     result = result_dtype(x, values, bias)
     bias = torch.zeros(values.shape[0], dtype=dtype, device=x.device) if bias is None else bias.to(dtype).contiguous()
-    check_finite("bias", bias)
     x, values, rows = x.contiguous(), values.contiguous(), rows.contiguous()
     version = choose(implementation, x.device)
     if uneven and version != "cpu":  # which reads every column as long as it is

@@ -18,15 +18,16 @@ from torch import Tensor
 from expander_sae.kernels import greedy
 from expander_sae.kernels.gpu.correlate import (
     BLOCK_LAUNCH,
-    BLOCK_SIZE,
+    TILE,
     UNFUSED,
     check_device,
     correlate_block,
     device_of,
+    features_at_once,
     splits_of,
-    tile_size,
     tiled,
 )
+from expander_sae.kernels.gpu.orthogonal import pursue as orthogonal_pursuit
 from expander_sae.kernels.reference import GatheredColumns
 from expander_sae.supports import RowLists
 
@@ -41,7 +42,7 @@ SCATTERED_COST = 8
 The local update gathers 4 bytes at a time, out of sectors of 32."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "features", "splits"])
 def _all_correlations(
     x: tl.tensor,
     width: tl.tensor,
@@ -69,7 +70,7 @@ def _all_correlations(
         tl.store(correlations + place, tl.trans(found), mask=(tokens < batch)[:, None] & (feature < features)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["features", "k"])
 def _touched_correlations(
     residual: tl.tensor,
     width: tl.tensor,
@@ -124,13 +125,12 @@ class LocalCorrelations(GatheredColumns):
         correlations = x.new_empty(batch, features)
         if batch == 0:
             return correlations
-        tile = tile_size(self.m, x.element_size())
         with device_of(x):
-            tiles, block = tiled(x, tile), BLOCK_SIZE // tile
+            tiles, block = tiled(x), features_at_once(x)
             splits = splits_of(triton.cdiv(features, block), len(tiles))
             _all_correlations[(len(tiles) * splits,)](
                 tiles, self.m, self.values, self.rows, correlations, batch, features, splits,
-                degree, block, tile, **BLOCK_LAUNCH, **UNFUSED,
+                degree, block, TILE, **BLOCK_LAUNCH, **UNFUSED,
             )  # fmt: skip
         return correlations
 
@@ -160,5 +160,7 @@ class LocalCorrelations(GatheredColumns):
 def pursue(
     x: Tensor, unit: Tensor, rows: Tensor, row_lists: RowLists, rules: greedy.Rules, orthogonal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Greedy codes for unit columns like `reference.pursue`: the same loop, over correlations kept up to date."""
+    """Greedy codes for unit columns like `reference.pursue`."""
+    if orthogonal:
+        return orthogonal_pursuit(x, unit, rows, rules)
     return greedy.pursue(LocalCorrelations(unit, rows, x.shape[1], row_lists), x, rules, orthogonal)

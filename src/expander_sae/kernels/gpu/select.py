@@ -6,7 +6,7 @@ Neighbouring features form groups of g, a power of two near sqrt(n / k).
 2. The k groups with the largest maxima, ties to the lower group. They hold the k best features: if one were in another
    group, each of those k groups would have a member that ranks before it.
 3. The scores of all members of those k groups: k * g / n of the work of step 1.
-4. The k best of them, and one stable sort of those.
+4. The k best of them, put in order.
 
 Steps 2 and 4 find the k-th largest of a list by bisection over the bits of its order-preserving integer image, which
 costs the same for any k and any scores, then keep what is above it and the first of what equals it. There are no
@@ -22,49 +22,53 @@ from functools import cached_property
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.kernels.gpu.correlate import (
     BLOCK_LAUNCH,
-    BLOCK_SIZE,
+    TILE,
     UNFUSED,
     check_device,
     correlate_block,
     device_of,
+    features_at_once,
     splits_of,
-    tile_size,
     tiled,
 )
 
 WORKSPACE_BYTES = 256 << 20
-"""Memory of a call beside its inputs, a second copy of the dictionary and its outputs; a batch that would need more is
-done in parts."""
+"""Memory of a call beside its inputs and outputs; a batch that would need more is done in parts."""
 
 MEMBERS_AT_ONCE = 256
 """Members of chosen groups that a program of step 3 scores: two for every thread. A token has k * g, often 512."""
 
-SCORES_AT_ONCE = 1024
-"""Scores of a list that a program of steps 2 and 4 compares at once: eight for every thread, mostly the whole list."""
+KEYS_AT_ONCE = 4096
+"""Scores that a program of steps 2 and 4 holds at once, mostly a token's whole list; it then reads them only once."""
+
+KEYS_PER_WARP = 1024
+"""32 for every thread. One warp alone needs no barrier when it counts, which is most of what it does."""
 
 
-@triton.jit
-def _maxima_of_groups(
+@triton.jit(do_not_specialize=["features", "groups", "group_size", "splits"])
+def maxima_of_groups(
     x: tl.tensor,
     width: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
     bias: tl.tensor,
     maxima: tl.tensor,
+    features: tl.tensor,
     groups: tl.tensor,
     group_size: tl.tensor,
     splits: tl.tensor,
     DEGREE: tl.constexpr,
     SIGNED: tl.constexpr,
+    BIASED: tl.constexpr,
     GROUPS: tl.constexpr,
     TOKENS: tl.constexpr,
 ) -> None:
-    """maxima[token, group], of magnitudes if SIGNED, from columns in the order of `_by_member`.
+    """maxima[token, group], of magnitudes if SIGNED.
 
     A thread owns its groups and loops over their members, so that no maximum crosses threads.
     """
@@ -73,22 +77,21 @@ def _maxima_of_groups(
     x += tile * width * TOKENS
     for first in range(tl.program_id(0) % splits * GROUPS, groups, splits * GROUPS):
         group = first + tl.arange(0, GROUPS)
-        known = tl.minimum(group, groups - 1)  # no load needs a mask
-        member_values, member_rows, member_bias = values + known, rows + known, bias + known
-        best = tl.full((GROUPS, TOKENS), float("-inf"), dtype=bias.dtype.element_ty)
-        for _ in range(group_size):
-            score = correlate_block(x, member_values, member_rows, groups, TOKENS, DEGREE, bias.dtype.element_ty)
-            score += tl.load(member_bias)[:, None]
+        best = tl.full((GROUPS, TOKENS), float("-inf"), dtype=maxima.dtype.element_ty)
+        for member in range(group_size):
+            # Behind the last feature it is scored again: no load needs a mask, and a maximum does not mind.
+            feature = tl.minimum(group * group_size + member, features - 1)
+            entry = feature.to(tl.int64) * DEGREE
+            score = correlate_block(x, values + entry, rows + entry, 1, TOKENS, DEGREE, maxima.dtype.element_ty)
+            if BIASED:
+                score += tl.load(bias + feature)[:, None]
             best = tl.maximum(best, tl.abs(score) if SIGNED else score)
-            member_values += DEGREE * groups
-            member_rows += DEGREE * groups
-            member_bias += groups
         # Transposed before it is stored, so that neighbouring lanes write neighbouring groups.
         place = tokens[:, None] * groups + group[None, :]
         tl.store(maxima + place, tl.trans(best), mask=(group < groups)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["features", "k", "group_size"])
 def _scores_of_members(
     x: tl.tensor,
     width: tl.tensor,
@@ -121,19 +124,26 @@ def _scores_of_members(
 
 
 @triton.jit
-def _ordered(
-    scores: tl.tensor, position: tl.tensor, width: tl.tensor, SIGNED: tl.constexpr, INTEGER: tl.constexpr
-) -> tl.tensor:
-    """Integers in the order of the scores (of their magnitudes if SIGNED), the smallest of all behind the end."""
-    score = tl.load(scores + position, mask=position < width, other=0.0)
+def _ordered(score: tl.tensor, SIGNED: tl.constexpr, INTEGER: tl.constexpr) -> tl.tensor:
+    """Integers in the order of the scores, or of their magnitudes if SIGNED."""
     score = tl.abs(score) if SIGNED else score
     score = tl.where(score == 0, 0.0, score)  # -0.0 and 0.0 are a tie
     bits = score.to(INTEGER, bitcast=True)
     lowest = tl.full((), 1, INTEGER) << (INTEGER.primitive_bitwidth - 1)
-    return tl.where(position < width, tl.where(bits < 0, bits ^ ~lowest, bits), lowest)
+    return tl.where(bits < 0, bits ^ ~lowest, bits)
 
 
 @triton.jit
+def _keys(
+    scores: tl.tensor, position: tl.tensor, width: tl.tensor, SIGNED: tl.constexpr, INTEGER: tl.constexpr
+) -> tl.tensor:
+    """The ordered integers of scores[position], the smallest of all behind the end."""
+    score = tl.load(scores + position, mask=position < width, other=0.0)
+    lowest = tl.full((), 1, INTEGER) << (INTEGER.primitive_bitwidth - 1)
+    return tl.where(position < width, _ordered(score, SIGNED, INTEGER), lowest)
+
+
+@triton.jit(do_not_specialize=["k"])
 def _positions_of_largest(
     scores: tl.tensor,
     positions: tl.tensor,
@@ -142,20 +152,26 @@ def _positions_of_largest(
     SIGNED: tl.constexpr,
     INTEGER: tl.constexpr,
     BLOCK: tl.constexpr,
+    WHOLE: tl.constexpr,
 ) -> None:
-    """positions[token, k] of the k largest of scores[token, width], ascending; of equal ones the first are taken."""
+    """positions[token, k] of the k largest of scores[token, width], ascending; of equal ones the first are taken.
+
+    WHOLE says that a list is no longer than BLOCK, so that its keys stay in registers.
+    """
     token = tl.program_id(0).to(tl.int64)
     scores += token * width
     one = tl.full((), 1, INTEGER)
     limit = one << (INTEGER.primitive_bitwidth - 1)
     above = tl.full((), 0, tl.int32)
+    whole = _keys(scores, tl.arange(0, BLOCK), width, SIGNED, INTEGER)
     for step in range(INTEGER.primitive_bitwidth):
         # Exclusive or sets a bit that is not set yet; in the sign bit, where it clears it, that is also the upper half.
         middle = limit ^ (one << (INTEGER.primitive_bitwidth - 1 - step))
-        count = tl.full((), 0, tl.int32)
-        for start in range(0, width, BLOCK):
-            keys = _ordered(scores, start + tl.arange(0, BLOCK), width, SIGNED, INTEGER)
-            count += tl.sum((keys >= middle).to(tl.int32), axis=0)
+        count = tl.sum((whole >= middle).to(tl.int32), axis=0)
+        if not WHOLE:
+            for start in range(BLOCK, width, BLOCK):
+                keys = _keys(scores, start + tl.arange(0, BLOCK), width, SIGNED, INTEGER)
+                count += tl.sum((keys >= middle).to(tl.int32), axis=0)
         limit = tl.where(count >= k, middle, limit)
         above = tl.where(count >= k, above, count)
     # `limit` is the k-th largest key, and `above` keys exceed it: the last count of those that fell short of k.
@@ -164,7 +180,7 @@ def _positions_of_largest(
     equals_left = k - above
     for start in range(0, width, BLOCK):
         position = start + tl.arange(0, BLOCK)
-        keys = _ordered(scores, position, width, SIGNED, INTEGER)
+        keys = _keys(scores, position, width, SIGNED, INTEGER)
         equal = (keys == limit).to(tl.int32)
         keep = (keys > limit) | ((equal > 0) & (tl.cumsum(equal, axis=0) <= equals_left))
         kept = keep.to(tl.int32)
@@ -173,30 +189,42 @@ def _positions_of_largest(
         equals_left -= tl.sum(equal, axis=0)
 
 
-def _largest(scores: Float[Tensor, "batch width"], k: int, signed: bool) -> Int[Tensor, "batch k"]:
-    """Positions of the k largest scores of every token, ascending, as int32."""
-    batch, width = scores.shape
-    positions = torch.empty(batch, k, dtype=torch.int32, device=scores.device)
-    integer = tl.int64 if scores.dtype == torch.float64 else tl.int32
-    _positions_of_largest[(batch,)](scores, positions, width, k, signed, integer, SCORES_AT_ONCE, num_warps=4)
-    return positions
+@triton.jit(do_not_specialize=["k", "group_size"])
+def _in_order(
+    scores: tl.tensor,
+    width: tl.tensor,
+    positions: tl.tensor,
+    chosen: tl.tensor,
+    best_values: tl.tensor,
+    best_indices: tl.tensor,
+    k: tl.tensor,
+    group_size: tl.tensor,
+    SIGNED: tl.constexpr,
+    INTEGER: tl.constexpr,
+    K: tl.constexpr,
+) -> None:
+    """The k best scores and their features, from the best score to the last; of equal ones the first feature is first.
 
-
-def _by_member(
-    entries: Shaped[Tensor, "n *rest"], groups: int, group_size: int
-) -> Shaped[Tensor, "members *rest groups"]:
-    """What features have, with that of neighbouring groups side by side, where a warp finds it in one piece.
-
-    The last feature is repeated until its group is full; a maximum does not mind.
+    The place of one is the number of those that come before it. They are compared one by one with all k.
     """
-    missing = groups * group_size - len(entries)
-    filled = torch.cat([entries, entries[-1:].expand(missing, *entries.shape[1:])])
-    return filled.reshape(groups, group_size, *entries.shape[1:]).movedim(0, -1).contiguous()
+    token = tl.program_id(0).to(tl.int64)
+    scores, positions, chosen = scores + token * width, positions + token * k, chosen + token * k
+    slot = tl.arange(0, K)
+    position = tl.load(positions + slot, mask=slot < k, other=0)
+    score = tl.load(scores + position)
+    key = _ordered(score, SIGNED, INTEGER)
+    place = tl.zeros((K,), dtype=tl.int32)
+    for other in range(k):
+        its_key = _ordered(tl.load(scores + tl.load(positions + other)), SIGNED, INTEGER)
+        place += ((its_key > key) | ((its_key == key) & (other < slot))).to(tl.int32)
+    feature = tl.load(chosen + position // group_size).to(tl.int64) * group_size + position % group_size
+    tl.store(best_values + token * k + place, score, mask=slot < k)
+    tl.store(best_indices + token * k + place, feature, mask=slot < k)
 
 
 @dataclass(frozen=True)
 class _Tournament:
-    """A dictionary laid out for both rounds: the best groups, then the best of their members."""
+    """Two rounds among the features of a dictionary: the best groups, then the best of their members."""
 
     values: Float[Tensor, "n d"]
     rows: Int[Tensor, "n d"]
@@ -214,25 +242,15 @@ class _Tournament:
         """Groups of features, the last of which may be short."""
         return int(triton.cdiv(len(self.values), self.group_size))
 
-    @cached_property
-    def _members(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Values [members, d, groups], rows [members, d, groups] and bias [members, groups]."""
-        return (
-            _by_member(self.values, self.groups, self.group_size),
-            _by_member(self.rows, self.groups, self.group_size),
-            _by_member(self.bias, self.groups, self.group_size),
-        )
+    @property
+    def _integer(self) -> tl.dtype:
+        """As long as a score."""
+        return tl.int64 if self.bias.dtype == torch.float64 else tl.int32
 
     def maxima(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
         """The largest score (or magnitude, if signed) in every group."""
-        tile = tile_size(x.shape[1], x.element_size())
-        tiles, groups_at_once = tiled(x, tile), BLOCK_SIZE // tile
-        maxima = self.bias.new_empty(len(tiles) * tile, self.groups)
-        splits = splits_of(triton.cdiv(self.groups, groups_at_once), len(tiles))
-        _maxima_of_groups[(len(tiles) * splits,)](
-            tiles, x.shape[1], *self._members, maxima, self.groups, self.group_size, splits,
-            self.values.shape[1], self.signed, groups_at_once, tile, **BLOCK_LAUNCH, **UNFUSED,
-        )  # fmt: skip
+        maxima = self.bias.new_empty(triton.cdiv(len(x), TILE) * TILE, self.groups)
+        fill_maxima(tiled(x), self.values, self.rows, self.bias, maxima, self.group_size, self.signed)
         return maxima[: len(x)]
 
     def scores(self, x: Float[Tensor, "batch m"], chosen: Int[Tensor, "batch k"]) -> Float[Tensor, "batch members"]:
@@ -246,22 +264,51 @@ class _Tournament:
         )  # fmt: skip
         return scores
 
-    def best(self, x: Float[Tensor, "batch m"]) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
-        """The k best features of every token, sorted."""
-        chosen = _largest(self.maxima(x), self.k, self.signed)
+    def largest(self, scores: Float[Tensor, "batch width"]) -> Int[Tensor, "batch k"]:
+        """Positions of the k largest scores of every token, ascending, as int32."""
+        batch, width = scores.shape
+        positions = torch.empty(batch, self.k, dtype=torch.int32, device=scores.device)
+        block = min(KEYS_AT_ONCE, max(KEYS_PER_WARP, triton.next_power_of_2(width)))
+        _positions_of_largest[(batch,)](
+            scores, positions, width, self.k, self.signed, self._integer, block, width <= block,
+            num_warps=max(1, block // KEYS_PER_WARP),
+        )  # fmt: skip
+        return positions
+
+    def fill(
+        self, best_values: Float[Tensor, "batch k"], best_indices: Int[Tensor, "batch k"], x: Float[Tensor, "batch m"]
+    ) -> None:
+        """Write down the k best features of every token, sorted."""
+        chosen = self.largest(self.maxima(x))
         scores = self.scores(x, chosen)
-        positions = _largest(scores, self.k, self.signed).long()
-        group, member = positions // self.group_size, positions % self.group_size
-        indices = chosen.long().gather(1, group) * self.group_size + member
-        scores = scores.gather(1, positions)
-        # They come in the order of their features, so a stable sort leaves ties to the lowest.
-        order = (scores.abs() if self.signed else scores).sort(dim=1, descending=True, stable=True).indices
-        return scores.gather(1, order), indices.gather(1, order)
+        _in_order[(len(x),)](
+            scores, scores.shape[1], self.largest(scores), chosen, best_values, best_indices, self.k, self.group_size,
+            self.signed, self._integer, triton.next_power_of_2(self.k), num_warps=1,
+        )  # fmt: skip
 
     def tokens_at_once(self, x: Float[Tensor, "batch m"]) -> int:
         """Tokens whose tiles and lists fit into the workspace."""
         lists = (self.groups + self.k * self.group_size) * self.bias.element_size()
         return max(1, WORKSPACE_BYTES // (x.shape[1] * x.element_size() + lists))
+
+
+def fill_maxima(
+    tiles: Float[Tensor, "tiles m tile"],
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    bias: Float[Tensor, " n"] | None,
+    maxima: Float[Tensor, "tokens groups"],
+    group_size: int,
+    signed: bool,
+) -> None:
+    """Write down the largest score (or magnitude, if signed) of every group for every token of the tiles."""
+    (features, degree), groups = values.shape, maxima.shape[1]
+    at_once = features_at_once(tiles)
+    splits = splits_of(triton.cdiv(groups, at_once), len(tiles))
+    maxima_of_groups[(len(tiles) * splits,)](
+        tiles, tiles.shape[1], values, rows, bias, maxima, features, groups, group_size, splits,
+        degree, signed, bias is not None, at_once, TILE, **BLOCK_LAUNCH, **UNFUSED,
+    )  # fmt: skip
 
 
 def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
@@ -277,5 +324,5 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
     with device_of(x):
         for start in range(0, len(x), step):
             part = slice(start, start + step)
-            best_values[part], best_indices[part] = tournament.best(x[part])
+            tournament.fill(best_values[part], best_indices[part], x[part])
     return best_values, best_indices

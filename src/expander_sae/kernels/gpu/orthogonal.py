@@ -1,0 +1,406 @@
+"""Orthogonal matching pursuit on GPUs: two launches a step, and nothing that the host has to wait for.
+
+A step first makes the largest correlation of every group of features with what is left of a token, as `select` does.
+All correlations are made anew: by the time that a token has k columns, most features share a row with one of them, and
+tiles of tokens share what is loaded of a column. Then one program a token takes its step:
+
+1. It finds the best feature that is open (neither in use nor refused). The maximum of a group may be that of a closed
+   one, so the best group's members are scored again; while an open one falls short of the group's maximum, the maximum
+   is corrected and the best group is looked for again.
+2. It borders the Gram matrix of the token's columns and its inverse (with u = G^-1 g and s = 1 - g u, G^-1 grows by
+   (u, -1) (u, -1)^T / s), and solves; one step of refinement makes up for the rounding of the updates. Without signs,
+   columns that turn negative are dropped as Lawson and Hanson do, each by one update of the inverse.
+3. It writes what is left where the rows of its columns are, each entry as one sum, so that it does not matter in which
+   order threads work, and no rounding piles up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from expander_sae.kernels import greedy
+from expander_sae.kernels.gpu.correlate import (
+    PROGRAMS,
+    TILE,
+    UNFUSED,
+    check_device,
+    correlate_block,
+    device_of,
+    features_at_once,
+    tiled,
+)
+from expander_sae.kernels.gpu.select import fill_maxima
+
+SMALLEST_GROUP = 4
+"""Features of a group at least: a group's maximum is a number to be read, and its members are scored again."""
+
+GROUPS_AT_ONCE = 1024
+"""Maxima that a program compares at once."""
+
+COORDINATES_AT_ONCE = 1024
+"""Coordinates whose squares a program adds at once."""
+
+KEPT_PER_WARP = 1024
+"""Entries of the Gram matrix that a warp holds: 32 for every thread, and as many of its inverse."""
+
+
+@triton.jit
+def _best_open(
+    maxima: tl.tensor,
+    residual: tl.tensor,
+    values: tl.tensor,
+    rows: tl.tensor,
+    indices: tl.tensor,
+    refused: tl.tensor,
+    features: tl.tensor,
+    groups: tl.tensor,
+    DEGREE: tl.constexpr,
+    SIGNED: tl.constexpr,
+    K: tl.constexpr,
+    REFUSED: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """The largest correlation of a token with an open feature, and which; of equal ones the first."""
+    taken = tl.load(indices + tl.arange(0, K))
+    banned = tl.load(refused + tl.arange(0, REFUSED))
+    lane = tl.arange(0, GROUPS)
+    member = tl.arange(0, MEMBERS)
+    best = tl.full((), float("-inf"), maxima.dtype.element_ty)
+    feature = tl.full((), 0, tl.int32)
+    searching = tl.full((), 1, tl.int32)
+    while searching > 0:
+        top = tl.full((GROUPS,), float("-inf"), maxima.dtype.element_ty)
+        place = tl.zeros((GROUPS,), dtype=tl.int32)
+        for first in range(0, groups, GROUPS):
+            value = tl.load(maxima + first + lane, mask=first + lane < groups, other=float("-inf"))
+            place = tl.where(value > top, first + lane, place)
+            top = tl.maximum(top, value)
+        bound = tl.max(top, axis=0)
+        group = tl.min(tl.where(top == bound, place, groups), axis=0)
+        each = group * MEMBERS + member
+        real = tl.minimum(each, features - 1)
+        entry = real.to(tl.int64) * DEGREE
+        found = correlate_block(residual, values + entry, rows + entry, 1, 1, DEGREE, maxima.dtype.element_ty)
+        score = tl.sum(found, axis=1)  # of one
+        score = tl.abs(score) if SIGNED else score
+        closed = tl.sum((taken[:, None] == each[None, :]).to(tl.int32), axis=0)
+        closed += tl.sum((banned[:, None] == each[None, :]).to(tl.int32), axis=0)
+        score = tl.where((each < features) & (closed == 0), score, float("-inf"))
+        best = tl.max(score, axis=0)
+        feature = tl.min(tl.where(score == best, each, features), axis=0)
+        # An open feature with the group's maximum wins; if no group is left, there is none.
+        searching = ((best < bound) & (bound > float("-inf"))).to(tl.int32)
+        tl.debug_barrier()  # every thread has read the maxima
+        tl.store(maxima + group, best)
+        tl.debug_barrier()
+    return best, feature
+
+
+@triton.jit
+def _solved(inverse: tl.tensor, gram: tl.tensor, target: tl.tensor, used: tl.tensor) -> tl.tensor:
+    """The least-squares codes of the columns in use, refined once; zero elsewhere."""
+    codes = tl.sum(inverse * target[None, :], axis=1)
+    left = tl.where(used, target - tl.sum(gram * codes[None, :], axis=1), 0.0)
+    return codes + tl.sum(inverse * left[None, :], axis=1)
+
+
+@triton.jit
+def _without(inverse: tl.tensor, slot: tl.tensor, gone: tl.tensor) -> tl.tensor:
+    """The inverse Gram matrix of the columns that are left when those of `gone` leave, one after the other."""
+    while tl.max(gone.to(tl.int32), axis=0) > 0:
+        it = slot == tl.min(tl.where(gone, slot, slot.shape[0]), axis=0)
+        column = tl.sum(tl.where(it[None, :], inverse, 0.0), axis=1)
+        inverse -= column[:, None] * column[None, :] / tl.sum(tl.where(it, column, 0.0), axis=0)
+        inverse = tl.where(it[:, None] | it[None, :], 0.0, inverse)
+        gone = gone & (it == 0)
+    return inverse
+
+
+@triton.jit
+def _left_at(
+    x: tl.tensor,
+    codes: tl.tensor,
+    indices: tl.tensor,
+    values: tl.tensor,
+    rows: tl.tensor,
+    place: tl.tensor,
+    k: tl.tensor,
+    DEGREE: tl.constexpr,
+) -> tl.tensor:
+    """What the columns in use leave of a token at some coordinates."""
+    total = tl.zeros(place.shape, dtype=x.dtype.element_ty)
+    for slot in range(k):
+        feature = tl.load(indices + slot)
+        code = tl.load(codes + slot)
+        if code != 0:
+            for entry in range(DEGREE):
+                row = tl.load(rows + feature.to(tl.int64) * DEGREE + entry)
+                value = tl.load(values + feature.to(tl.int64) * DEGREE + entry)
+                total += tl.where(place == row, code * value, 0.0)
+    return tl.load(x + place) - total
+
+
+@triton.jit(do_not_specialize=["features", "groups", "k", "step"])
+def _take_step(
+    maxima: tl.tensor,
+    x: tl.tensor,
+    residual: tl.tensor,
+    tiles: tl.tensor,
+    values: tl.tensor,
+    rows: tl.tensor,
+    norms: tl.tensor,
+    left_norms: tl.tensor,
+    codes: tl.tensor,
+    indices: tl.tensor,
+    target: tl.tensor,
+    taken_at: tl.tensor,
+    gram: tl.tensor,
+    inverse: tl.tensor,
+    refused: tl.tensor,
+    refusals: tl.tensor,
+    going: tl.tensor,
+    width: tl.tensor,
+    features: tl.tensor,
+    groups: tl.tensor,
+    k: tl.tensor,
+    step: tl.tensor,
+    tolerance: tl.tensor,
+    rounding: tl.tensor,
+    dependent: tl.tensor,
+    DEGREE: tl.constexpr,
+    ENTRIES: tl.constexpr,
+    SIGNED: tl.constexpr,
+    K: tl.constexpr,
+    REFUSED: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    COORDINATES: tl.constexpr,
+    TOKENS: tl.constexpr,
+) -> None:
+    """One step of one token: a column more, refused or fitted with the others, unless the token is finished."""
+    token = tl.program_id(0).to(tl.int64)
+    if tl.load(going + token) != 0:
+        x += token * width
+        residual += token * width
+        tiles += token // TOKENS * width * TOKENS + token % TOKENS
+        codes += token * K
+        indices += token * K
+        gram += token * K * K
+        inverse += token * K * K
+        slot = tl.arange(0, K)
+        best, feature = _best_open(
+            maxima + token * groups, residual, values, rows, indices, refused + token * REFUSED, features, groups,
+            DEGREE, SIGNED, K, REFUSED, MEMBERS, GROUPS,
+        )  # fmt: skip
+        norm = tl.load(norms + token)
+        left_norm = tl.load(left_norms + token)
+        index = tl.load(indices + slot)
+        used = index >= 0
+        floor = rounding * norm
+        full = tl.sum(used.to(tl.int32), axis=0) >= k
+        if (best <= floor) | (left_norm <= tolerance * norm) | full:
+            tl.store(going + token, 0)
+        else:
+            free = slot == tl.min(tl.where(used, K, slot), axis=0)
+            # What the new column shares with those in use, and with the token.
+            entry = tl.arange(0, ENTRIES)
+            there = used[:, None] & (entry < DEGREE)[None, :]
+            at = tl.where(used, index, 0).to(tl.int64)[:, None] * DEGREE + entry[None, :]
+            its_rows = tl.load(rows + at, mask=there, other=0)
+            its_values = tl.load(values + at, mask=there, other=0.0)
+            shared = tl.zeros((K, ENTRIES), dtype=x.dtype.element_ty)
+            seen = tl.full((), 0.0, x.dtype.element_ty)
+            for number in range(DEGREE):
+                row = tl.load(rows + feature.to(tl.int64) * DEGREE + number)
+                value = tl.load(values + feature.to(tl.int64) * DEGREE + number)
+                seen += tl.load(x + row) * value
+                shared += tl.where(its_rows == row, its_values * value, 0.0)
+            products = tl.sum(shared, axis=1)
+            square = slot[:, None] * K + slot[None, :]
+            kept = tl.load(gram + square)
+            turned = tl.load(inverse + square)
+            solution = tl.sum(turned * products[None, :], axis=1)
+            apart = 1.0 - tl.sum(products * solution, axis=0)
+            if apart >= dependent:
+                aims = tl.where(free, seen, tl.load(target + token * K + slot))
+                kept = tl.where(free[:, None], products[None, :], kept)
+                kept = tl.where(free[None, :], products[:, None], kept)
+                kept = tl.where(free[:, None] & free[None, :], 1.0, kept)
+                border = tl.where(free, -1.0, solution)
+                turned += border[:, None] * border[None, :] / apart
+                use = used | free
+                old = tl.load(codes + slot)
+                new = _solved(turned, kept, aims, use)
+                if not SIGNED:
+                    # Walk from the old codes towards the solution, and drop what reaches zero on the way.
+                    walked = old
+                    negative = use & (new <= 0)
+                    while tl.max(negative.to(tl.int32), axis=0) > 0:
+                        down = tl.maximum(walked - new, 1e-37)
+                        share = tl.where(negative, walked / down, float("inf"))
+                        shortest = tl.min(share, axis=0)
+                        dropped = negative & (share <= shortest)
+                        walked += tl.where(use, tl.minimum(shortest, 1.0) * (new - walked), 0.0)
+                        walked = tl.where(dropped, 0.0, walked)
+                        turned = _without(turned, slot, dropped)
+                        use = use & (dropped == 0)
+                        new = _solved(turned, kept, aims, use)
+                        negative = use & (new <= 0)
+                # What is left changes in the rows of the columns that were in use, and of the new one.
+                there = (used | free)[:, None] & (entry < DEGREE)[None, :]
+                at = tl.where(free, feature, tl.where(used, index, 0)).to(tl.int64)[:, None] * DEGREE + entry[None, :]
+                place = tl.load(rows + at, mask=there, other=0)
+                tl.store(codes + slot, tl.where(use, new, 0.0))
+                tl.store(indices + slot, tl.where(free, feature, index), mask=use | free)
+                tl.debug_barrier()
+                left = _left_at(x, codes, indices, values, rows, place, k, DEGREE)
+                tl.store(residual + place, left, mask=there)
+                tl.debug_barrier()
+                squares = tl.zeros((COORDINATES,), dtype=x.dtype.element_ty)
+                for first in range(0, width, COORDINATES):
+                    lane = first + tl.arange(0, COORDINATES)
+                    some = tl.load(residual + lane, mask=lane < width, other=0.0)
+                    squares += some * some
+                norm_now = tl.sqrt(tl.sum(squares, axis=0))
+                if norm_now > left_norm + floor:
+                    # In rounded arithmetic, several columns that nearly depend on others can be fitted to anything.
+                    tl.debug_barrier()
+                    tl.store(codes + slot, old)
+                    tl.store(indices + slot, index)
+                    tl.debug_barrier()
+                    left = _left_at(x, codes, indices, values, rows, place, k, DEGREE)
+                    tl.store(residual + place, left, mask=there)
+                    count = tl.load(refusals + token)
+                    tl.store(refused + token * REFUSED + count, feature)
+                    tl.store(refusals + token, count + 1)
+                else:
+                    tl.store(tiles + place * TOKENS, left, mask=there)
+                    tl.store(left_norms + token, norm_now)
+                    tl.store(indices + slot, tl.where(use, tl.where(free, feature, index), -1))
+                    tl.store(target + token * K + slot, aims)
+                    tl.store(taken_at + token * K + slot, step, mask=free)
+                    tl.store(gram + square, kept)
+                    tl.store(inverse + square, turned)
+            else:
+                count = tl.load(refusals + token)
+                tl.store(refused + token * REFUSED + count, feature)
+                tl.store(refusals + token, count + 1)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens on their way, each with K places for columns, a power of two."""
+
+    x: Float[Tensor, "batch m"]
+    residual: Float[Tensor, "batch m"]
+    norms: Float[Tensor, " batch"]
+    left_norms: Float[Tensor, " batch"]
+    codes: Float[Tensor, "batch K"]
+    indices: Int[Tensor, "batch K"]
+    """-1 where a place is free."""
+    target: Float[Tensor, "batch K"]
+    """The token's inner products with its columns."""
+    taken_at: Int[Tensor, "batch K"]
+    """The step at which a column was taken."""
+    gram: Float[Tensor, "batch K K"]
+    inverse: Float[Tensor, "batch K K"]
+    refused: Int[Tensor, "batch refusals"]
+    """Features that a token does not get, -1 behind the last."""
+    refusals: Int[Tensor, " batch"]
+    going: Int[Tensor, " batch"]
+
+    @classmethod
+    def begin(cls, x: Float[Tensor, "batch m"], k: int) -> _Tokens:
+        """Tokens without a column."""
+        batch, places = len(x), max(16, triton.next_power_of_2(k))
+        refusals = triton.next_power_of_2(greedy.PICKS_PER_FEATURE * k)
+        norms = torch.linalg.vector_norm(x, dim=1)
+        whole = x.new_empty(0, dtype=torch.int32)
+        return cls(
+            x, x.clone(), norms, norms.clone(), x.new_zeros(batch, places), whole.new_full((batch, places), -1),
+            x.new_zeros(batch, places), whole.new_zeros(batch, places), x.new_zeros(batch, places, places),
+            x.new_zeros(batch, places, places), whole.new_full((batch, refusals), -1), whole.new_zeros(batch),
+            whole.new_ones(batch),
+        )  # fmt: skip
+
+    def of(self, chosen: Int[Tensor, " some"]) -> _Tokens:
+        """Some of them, as copies."""
+        return _Tokens(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def put(self, chosen: Int[Tensor, " some"], others: _Tokens) -> None:
+        """Let some of them be what those copies have become."""
+        for field in fields(self):
+            getattr(self, field.name)[chosen] = getattr(others, field.name)
+
+    def in_order(self, k: int) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+        """Codes and features in the order in which they were taken; zeros behind them."""
+        free = self.indices < 0
+        order = self.taken_at.masked_fill(free, torch.iinfo(torch.int32).max).sort(dim=1, stable=True).indices[:, :k]
+        return self.codes.gather(1, order), self.indices.clamp_min(0).gather(1, order).long()
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Unit columns, and the rules by which tokens get them."""
+
+    values: Float[Tensor, "n d"]
+    rows: Int[Tensor, "n d"]
+    rules: greedy.Rules
+
+    def group_size(self, tiles: int, at_once: int) -> int:
+        """A power of two: groups as large as leaves every multiprocessor enough of them."""
+        wanted = len(self.values) * tiles // (PROGRAMS * at_once)
+        return max(SMALLEST_GROUP, 1 << max(0, wanted.bit_length() - 1))
+
+    def take_steps(self, tokens: _Tokens, first: int, count: int) -> None:
+        """So many steps, numbered from the first one on, of every token that has not finished."""
+        x, (features, degree), places = tokens.x, self.values.shape, tokens.codes.shape[1]
+        tiles = tiled(tokens.residual)
+        group_size = self.group_size(len(tiles), features_at_once(tiles))
+        groups = triton.cdiv(features, group_size)
+        maxima = x.new_empty(len(tiles) * TILE, groups)
+        state = (getattr(tokens, field.name) for field in fields(tokens) if field.name not in ("x", "residual"))
+        norms, left_norms, *others = state
+        limits = self.rules.tolerance, greedy.ROUNDING * torch.finfo(x.dtype).eps, greedy.DEPENDENT[x.element_size()]
+        for step in range(first, first + count):
+            fill_maxima(tiles, self.values, self.rows, None, maxima, group_size, self.rules.signed)
+            _take_step[(len(x),)](
+                maxima, x, tokens.residual, tiles, self.values, self.rows, norms, left_norms, *others,
+                x.shape[1], features, groups, self.rules.k, step, *limits,
+                degree, triton.next_power_of_2(degree), self.rules.signed, places, tokens.refused.shape[1], group_size,
+                min(GROUPS_AT_ONCE, triton.next_power_of_2(groups)),
+                min(COORDINATES_AT_ONCE, triton.next_power_of_2(x.shape[1])), TILE,
+                num_warps=min(16, max(4, places * places // KEPT_PER_WARP)), **UNFUSED,
+            )  # fmt: skip
+
+
+def pursue(
+    x: Float[Tensor, "batch m"], unit: Float[Tensor, "n d"], rows: Int[Tensor, "n d"], rules: greedy.Rules
+) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """Codes for unit columns by orthogonal matching pursuit, like `greedy.orthogonal_matching_pursuit`.
+
+    Where the textbook loop factors a Gram matrix anew at every step, its inverse is updated here; so codes, and which
+    of two nearly equal features is taken, can differ by rounding.
+    """
+    check_device(x, unit, rows)
+    tokens, columns = _Tokens.begin(x, rules.k), _Columns(unit, rows, rules)
+    step, last = 0, greedy.PICKS_PER_FEATURE * rules.k
+    everybody = going = torch.arange(len(x), device=x.device)
+    with device_of(x):
+        # Most have finished after k steps. Those who dropped a column or were refused one go on among themselves.
+        while len(going) > 0 and step < last:
+            count = min(last - step, rules.k if step == 0 else rules.k // 8 + 1)
+            some = tokens if going is everybody else tokens.of(going)
+            columns.take_steps(some, step, count)
+            if some is not tokens:
+                tokens.put(going, some)
+            step += count
+            going = tokens.going.nonzero()[:, 0]
+    return tokens.in_order(rules.k)
