@@ -154,7 +154,7 @@ class Plan:
 
 
 def planned(constants: Constants, network: float, room: float) -> list[str]:
-    """The table of `docs/scale.md`: 8 shards, or as many as it takes for a process to need no more than so many bytes."""
+    """The table of `docs/scale.md`: 8 shards, or as many as it takes for a process to need so many bytes at most."""
     lines = [
         "| n | GPUs | shards | GB a process | tokens a step and process | product | columns | shards' traffic |"
         " gradients | tokens/s |",

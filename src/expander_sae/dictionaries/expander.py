@@ -85,7 +85,9 @@ class ExpanderDictionary(Dictionary):
             raise ExpanderError(
                 f"A column needs up to {self.d} distinct coordinates below {self.m}, in ascending order."
             )
-        self.rows = self.rows.index_copy(0, features, rows.to(self.rows))  # the old ones may be another's support
+        if self._support is not None:
+            self.rows = self.rows.clone()  # they are its own too
+        self.rows.index_copy_(0, features, rows.to(self.rows))
         self._support = self._row_lists = None
         if values is not None:
             self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)

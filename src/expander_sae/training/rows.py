@@ -12,7 +12,7 @@ residuals of a window of tokens are held, and the changes of some columns at a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -76,48 +76,55 @@ class ColumnMoves:
         averages: Mapping[nn.Parameter, Tensor],
     ) -> Int[Tensor, " anew"]:
         """Move the columns that fired, and begin the dead ones anew, which are given back."""
-        residual = self.residual.flatten(0, 1)
-        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.dictionary.coded)
         main, width = self.dictionaries[0], self.alphabets[0].size
-        new_rows, new_values = self._new_columns(step, len(dead), residual)
-        if self.config.one_shot:
-            features, wanted = dead, Wanted(new_rows, new_values, self.energy[dead])
-            kept = wanted.rows < width
-        else:
-            features = torch.arange(main.n, device=dead.device)
-            seen = self.alphabets[0].seen(residual)
-            wanted = wanted_entries(main.rows, main.values.detach(), codes, seen, self.group)
-            wanted.rows[dead], wanted.values[dead] = new_rows, new_values
-            self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
-            # With no energy a column that just began would lose its entries at once.
-            self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
-            kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
-        moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
-        moved.source[torch.isin(features, dead)] = -1
-        place_columns(self.dictionaries, features, moved, optimizer, averages)
+        for features, anew, wanted, kept in self._changes(step, dead):
+            moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
+            moved.source[anew] = -1
+            place_columns(self.dictionaries, features, moved, optimizer, averages)
         reset_bias(self.sae, dead, self.alphabets[0].ordinary(dead), optimizer)
         return dead
 
+    def _changes(
+        self, step: int, dead: Int[Tensor, " dead"]
+    ) -> Iterator[tuple[Int[Tensor, " f"], Int[Tensor, " anew"] | slice, Wanted, Bool[Tensor, "f d"]]]:
+        """Columns to change, which of them begin anew, what they want, and what they get; or some of the dead at a time."""
+        residual, width = self.residual.flatten(0, 1), self.alphabets[0].size
+        new = self._new_columns(step, len(dead), residual)
+        if self.config.one_shot:
+            start = 0
+            for rows, values in new:
+                features = dead[start : start + len(rows)]
+                start += len(rows)
+                yield features, slice(None), Wanted(rows, values, self.energy[features]), rows < width
+            return
+        main = self.dictionaries[0]
+        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), main.coded)
+        wanted = wanted_entries(main.rows, main.values.detach(), codes, self.alphabets[0].seen(residual), self.group)
+        pieces = list(new)
+        if pieces:
+            wanted.rows[dead], wanted.values[dead] = (torch.cat(part) for part in zip(*pieces, strict=True))
+        self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
+        # With no energy a column that just began would lose its entries at once.
+        self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
+        kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
+        yield torch.arange(main.n, device=dead.device), dead, wanted, kept
+
     def _new_columns(
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
-    ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
-        """Rows and values for columns that begin anew, of the size of the others."""
-        main, shards = self.dictionaries[0], shards_of(self.dictionaries[0])
+    ) -> Iterator[tuple[Int[Tensor, "some d"], Float[Tensor, "some d"]]]:
+        """Rows and values for columns that begin anew, of the size of the others, some at a time."""
+        shards = shards_of(self.dictionaries[0])
         counts = shards.gathered(torch.tensor([count], device=residual.device)).tolist()
-        nothing = main.rows[:0].long(), main.values.detach()[:0]
         if sum(counts) == 0:
-            return nothing
+            return
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         tokens, alphabet = self.group.gathered(residual), self.alphabets[0]
         # Those of all shards are drawn together, so that the columns are the same in however many they lie.
         drawn, norm = high_loss_numbers(tokens, sum(counts), generator), alphabet.usual_norm()
         first = sum(counts[: shards.rank])
-        pieces = [
-            columns_of_tokens(alphabet, tokens[chunk], len(chunk), self.config.degree, generator, norm)
-            for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS) if len(chunk)
-        ]  # fmt: skip
-        rows, values = zip(*pieces, strict=True) if pieces else ([nothing[0]], [nothing[1]])
-        return torch.cat(rows), torch.cat(values)
+        for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS):
+            if len(chunk):
+                yield columns_of_tokens(alphabet, tokens[chunk], len(chunk), self.config.degree, generator, norm)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next move depends on."""
