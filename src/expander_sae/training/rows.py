@@ -84,10 +84,8 @@ class ColumnMoves:
         reset_bias(self.sae, dead, self.alphabets[0].ordinary(dead), optimizer)
         return dead
 
-    def _changes(
-        self, step: int, dead: Int[Tensor, " dead"]
-    ) -> Iterator[tuple[Int[Tensor, " f"], Int[Tensor, " anew"] | slice, Wanted, Bool[Tensor, "f d"]]]:
-        """Columns to change, which of them begin anew, what they want, and what they get; or some of the dead at a time."""
+    def _changes(self, step: int, dead: Int[Tensor, " dead"]) -> Iterator[Change]:
+        """What is to change: in all columns, or in those that begin anew, some of them at a time."""
         residual, width = self.residual.flatten(0, 1), self.alphabets[0].size
         new = self._new_columns(step, len(dead), residual)
         if self.config.one_shot:
@@ -95,7 +93,7 @@ class ColumnMoves:
             for rows, values in new:
                 features = dead[start : start + len(rows)]
                 start += len(rows)
-                yield features, slice(None), Wanted(rows, values, self.energy[features]), rows < width
+                yield Change(features, slice(None), Wanted(rows, values, self.energy[features]), rows < width)
             return
         main = self.dictionaries[0]
         codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), main.coded)
@@ -107,7 +105,7 @@ class ColumnMoves:
         # With no energy a column that just began would lose its entries at once.
         self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
         kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
-        yield torch.arange(main.n, device=dead.device), dead, wanted, kept
+        yield Change(torch.arange(main.n, device=dead.device), dead, wanted, kept)
 
     def _new_columns(
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
@@ -209,6 +207,16 @@ class Wanted(NamedTuple):
     values: Float[Tensor, "n d"]
     energy: Float[Tensor, " n"]
     """The sum of every column's squared codes."""
+
+
+class Change(NamedTuple):
+    """What some columns would like, and what of it they get."""
+
+    features: Int[Tensor, " f"]
+    anew: Int[Tensor, " anew"] | slice
+    """Where in their list those are that begin anew."""
+    wanted: Wanted
+    kept: Bool[Tensor, "f d"]
 
 
 class Moved(NamedTuple):
