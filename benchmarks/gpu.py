@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 import random
 import statistics
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from expander_sae import OMP, Support
 from expander_sae.activations.harvest import TextConfig, harvest, settled_text, text_batches
 from expander_sae.activations.models import load_language_model
-from expander_sae.activations.texts import Batch
+from expander_sae.activations.texts import documents
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.cases import Sizes, random_dictionary
 from expander_sae.benchmarking.measure import describe_machine
@@ -35,6 +37,7 @@ from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels import Rules, combine, greedy, select
 from expander_sae.kernels.gpu.orthogonal import pursue as pursuit_on_gpu
+from expander_sae.kernels.gpu.select import Columns
 from expander_sae.kernels.reference import GatheredColumns
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.learner import Trainee
@@ -51,7 +54,8 @@ SIZES = (
 )
 DENSE_BYTES = 8 << 30
 """Scores of a dense encoder that are made at once."""
-HARVESTED = 300_000
+DOCUMENTS = 1500
+"""To harvest from: about 300,000 tokens."""
 COMPILED = ((7, 32, False), (3, 10, True), (16, 48, False))
 """Values of a column, features of a token, and signs, at which kernels are tried."""
 Work = Callable[[], object]
@@ -94,7 +98,7 @@ def exactness() -> list[Result]:
         wrong += not (torch.equal(ours[0], defined[0]) and torch.equal(ours[1], defined[1]))
         few, rules = x[:32].float(), Rules(min(k, m // 2), signed)
         unit = nn.functional.normalize(values.float(), dim=1)
-        gpu = _left(few, unit, rows, pursuit_on_gpu(few, unit, rows, rules))
+        gpu = _left(few, unit, rows, pursuit_on_gpu(few, Columns(unit, rows, None), rules))
         textbook = greedy.pursue(GatheredColumns(unit, rows, m), few, rules, True)
         norms = torch.linalg.vector_norm(few, dim=1)
         worst = max(worst, float(((gpu - _left(few, unit, rows, textbook)) / norms).abs().max()))
@@ -261,16 +265,16 @@ def _trainer_step(config: TrainConfig, x: Tensor) -> Work:
 def harvesting(model: str) -> list[Result]:
     """A harvest of real text to disk against the bare forward pass of the same batches, cut off behind that layer."""
     language_model = load_language_model(model, dtype=torch.bfloat16, device="cuda")
-    batches = list[Batch]()
-    for batch in text_batches(language_model, settled_text(language_model, TextConfig())):
-        batches.append(batch)
-        if len(batches) * TextConfig.tokens_per_batch > HARVESTED:
-            break
-    tokens = sum(batch.tokens for batch in batches)
     with tempfile.TemporaryDirectory() as folder:
-        harvest(language_model, ["layers.12"], tokens=4096, out=Path(folder) / "warm")
+        path = Path(folder) / "text.jsonl"  # prose out of Python's own documentation takes longer to find than to read
+        prose = islice(documents("python"), DOCUMENTS)
+        path.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in prose))
+        text = settled_text(language_model, TextConfig(text=str(path), part="all"))
+        batches = list(text_batches(language_model, text))
+        tokens = sum(batch.tokens for batch in batches)
+        harvest(language_model, ["layers.12"], tokens=4096, out=Path(folder) / "warm", text=text)
         start = time.perf_counter()
-        harvest(language_model, ["layers.12"], tokens=tokens, out=Path(folder) / "acts")
+        harvest(language_model, ["layers.12"], tokens=tokens, out=Path(folder) / "acts", text=text)
         ours = time.perf_counter() - start
     inner = language_model.model.model
     inner.layers = inner.layers[:13]

@@ -58,21 +58,23 @@ class Child:
         self.began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in the child, until the command has begun
         self.pid = os.fork()
         if self.pid == 0:
             self._live(work, place)
+        signal.signal(signal.SIGINT, before)
 
     def _live(self, work: Callable[[], object], place: Path | None) -> None:
         status = 99
         try:
             for number, stream in enumerate(self._streams, start=1):
                 os.dup2(stream.fileno(), number)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
             if place is not None:
                 os.chdir(place)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             work()
             status = 0
         except SystemExit as ended:

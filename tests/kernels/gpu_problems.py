@@ -11,6 +11,7 @@ from torch import Tensor
 
 from expander_sae import Support
 from expander_sae.kernels.gpu import correlate as gpu_correlate
+from expander_sae.kernels.gpu import orthogonal as gpu_orthogonal
 from expander_sae.kernels.gpu import pursue as gpu_pursue
 from expander_sae.kernels.gpu import select as gpu_select
 
@@ -37,5 +38,6 @@ def small_blocks() -> Iterator[None]:
             gpu_select, TILE=2, MEMBERS_AT_ONCE=4, KEYS_AT_ONCE=16, KEYS_PER_WARP=8, WORKSPACE_BYTES=1000
         ),
         mock.patch.multiple(gpu_pursue, TILE=2, ROWS_AT_ONCE=2, ENTRIES_AT_ONCE=4),
+        mock.patch.multiple(gpu_orthogonal, TILE=2, GROUPS_AT_ONCE=4, COORDINATES_AT_ONCE=4, PROGRAMS=2),
     ):
         yield

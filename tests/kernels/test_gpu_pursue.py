@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from expander_sae import Support
 from expander_sae.kernels import Rules, pursue, reference
+from expander_sae.kernels.candidates import CandidateColumns, gram_among, pursue_candidates
 from expander_sae.kernels.gpu import pursue as gpu_pursue
 from expander_sae.kernels.gpu.pursue import LocalCorrelations
 from expander_sae.supports import RowLists
 from expander_sae.supports.support import build_row_lists
 from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
+from tests.uneven import shortened
 
 ALWAYS_LOCAL = {"SCATTERED_COST": 0}
 
@@ -117,15 +119,66 @@ def test_a_change_of_many_columns_makes_all_correlations_anew():
 @pytest.mark.parametrize("orthogonal", [False, True])
 @settings(deadline=None, max_examples=6)
 @given(
-    seed=st.integers(0, 10**6), batch=st.integers(1, 3), d=st.integers(1, 4), k=st.integers(1, 6), local=st.booleans()
+    seed=st.integers(0, 10**6),
+    batch=st.integers(1, 3),
+    d=st.integers(1, 4),
+    k=st.integers(1, 6),
+    small=st.booleans(),
+    uneven=st.booleans(),
 )
-def test_pursue_takes_the_features_that_the_reference_takes(orthogonal, signed, seed, batch, d, k, local):
+def test_pursue_takes_the_features_that_the_reference_takes(orthogonal, signed, seed, batch, d, k, small, uneven):
     m, n = 20, 45
     x, values, rows, _ = columns(seed, batch, m, n, d, torch.float64)
-    with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL) if local else nullcontext():
+    if uneven and d > 1:
+        rows = shortened(rows.cpu(), d - 1).to(DEVICE)
+    with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL), small_blocks() if small else nullcontext():
         found, expected = (
             pursue(x, values, rows, lists_of(rows, m), Rules(k, signed), orthogonal=orthogonal, implementation=name)
             for name in ("gpu", "reference")
         )
     assert torch.equal(found[1], expected[1])
     torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_dependent_and_repeated_columns_are_taken_once(signed):
+    """Five columns three times each, in four coordinates: most of what is left to take depends on what was taken."""
+    x, values, rows, _ = columns(5, 3, 4, 5, 3, torch.float64)
+    values, rows = values.repeat(3, 1), rows.repeat(3, 1)
+    found, expected = (
+        pursue(x, values, rows, lists_of(rows, 4), Rules(6, signed, 0.01), orthogonal=True, implementation=name)
+        for name in ("gpu", "reference")
+    )
+    norms = [torch.linalg.vector_norm(reference.combine(-c, i, values, rows, x), dim=1) for c, i in (found, expected)]
+    torch.testing.assert_close(norms[0], norms[1], rtol=1e-6, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 17),
+    d=st.integers(1, 5),
+    k=st.integers(1, 6),
+    signed=st.booleans(),
+    uneven=st.booleans(),
+)
+def test_a_pursuit_among_candidates_is_the_textbook_loop(seed, count, d, k, signed, uneven):
+    m, n, batch = 12, 30, 3
+    x, values, rows, _ = columns(seed, batch, m, n, d, torch.float64)
+    if uneven and d > 1:
+        rows = shortened(rows.cpu(), d - 1).to(DEVICE)
+    values = torch.nn.functional.normalize(values.masked_fill(rows < 0, 0), dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    among = torch.stack([torch.randperm(n, generator=generator)[:count] for _ in range(batch)]).to(DEVICE)
+    grams = [gram_among(values, rows, among, m, implementation) for implementation in ("gpu", "reference")]
+    torch.testing.assert_close(*grams)
+
+    def left(implementation):
+        target = reference.correlate_at(x, among, values, rows)
+        candidates = CandidateColumns(
+            grams[1], target, lambda v, at: reference.combine(v, among.gather(1, at), values, rows, torch.zeros_like(x))
+        )
+        codes, places = pursue_candidates(candidates, x, Rules(min(k, count), signed), implementation)
+        return torch.zeros_like(target).scatter_add(1, places, codes)
+
+    torch.testing.assert_close(left("gpu"), left("reference"), rtol=1e-9, atol=1e-9)

@@ -21,7 +21,8 @@ from tests.uneven import shortened
 
 def check(arguments, found=None):
     """Found values and indices are those of the reference."""
-    found = gpu_select.select(*arguments) if found is None else found
+    x, values, rows, *others = arguments
+    found = gpu_select.select(x, values, rows, None, *others) if found is None else found
     expected = reference.select(*arguments)
     assert torch.equal(found[1], expected[1])
     assert torch.equal(found[0], expected[0])
@@ -44,10 +45,13 @@ def test_equals_the_reference_to_the_last_bit(seed, batch, m, n, d, k, signed, t
     check((x, values, rows, min(k, n), bias, signed))
 
 
-def test_shorter_columns():
-    x, values, rows, bias = columns(3, 2, 12, 40, 5, torch.float32)
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+def test_shorter_columns(small, ties):
+    x, values, rows, bias = columns(3, 2, 12, 40, 5, torch.float32, ties=ties)
     arguments = x, values, shortened(rows.cpu(), 3).to(DEVICE), 7, bias
-    found, expected = (select(*arguments, implementation=name) for name in ("gpu", "reference"))
+    with small_blocks() if small else nullcontext():
+        found, expected = (select(*arguments, implementation=name) for name in ("gpu", "reference"))
     assert torch.equal(found[1], expected[1])
     assert torch.equal(found[0], expected[0])
 
@@ -79,7 +83,7 @@ def test_a_token_of_zeros_takes_the_first_features(small):
     x, values, rows, bias = columns(0, 2, 8, 50, 3, torch.float32)
     x[0], bias[:] = 0, 0
     with small_blocks() if small else nullcontext():
-        found = gpu_select.select(x, values, rows, 6, bias, False)
+        found = gpu_select.select(x, values, rows, None, 6, bias, False)
     assert found[1][0].tolist() == [0, 1, 2, 3, 4, 5]
     check((x, values, rows, 6, bias, False), found)
 
@@ -106,7 +110,7 @@ def test_all_scores_negative(signed):
 def test_half_precision_is_read_as_it_is_and_summed_in_float32(dtype):
     x, values, rows, bias = columns(1, 2, 10, 40, 4, torch.float32)
     x, values = x.to(dtype), values.to(dtype)
-    found = gpu_select.select(x, values, rows, 5, bias, True)
+    found = gpu_select.select(x, values, rows, None, 5, bias, True)
     assert found[0].dtype == torch.float32
     check((x.float(), values.float(), rows, 5, bias, True), found)
 
@@ -129,7 +133,7 @@ def test_lists_are_short(n, share):
     """No list of [batch, n]: both rounds together hold about 3 sqrt(n k) scores of a token."""
     k = max(1, int(n**share))
     entries = torch.empty(n, 1, device="meta")
-    tournament = gpu_select._Tournament(entries, entries, entries[:, 0], k, False)
+    tournament = gpu_select._Tournament(gpu_select.Columns(entries, entries, None), entries[:, 0], k, False)
     assert tournament.groups >= k
     assert tournament.groups + k * tournament.group_size <= 3 * (n * k) ** 0.5 + 1
 
@@ -138,7 +142,7 @@ def test_lists_are_short(n, share):
 def test_tensors_out_of_reach_are_refused(monkeypatch):
     monkeypatch.setattr(gpu_correlate, "INTERPRETED", False)
     with pytest.raises(ExpanderError, match="CUDA device, but one is on cpu"):
-        gpu_select.select(*columns(0, 1, 4, 6, 2, torch.float32)[:3], 2, torch.zeros(6), False)
+        gpu_select.select(*columns(0, 1, 4, 6, 2, torch.float32)[:3], None, 2, torch.zeros(6), False)
 
 
 def test_a_missing_triton_is_told_in_one_sentence(monkeypatch):

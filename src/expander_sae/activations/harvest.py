@@ -25,6 +25,7 @@ from expander_sae.activations.store import (
     check_disk,
 )
 from expander_sae.activations.store.manifest import DTYPES, STORE, read_manifest
+from expander_sae.activations.store.prefetch import Prefetched
 from expander_sae.activations.store.shards import TOKENS_PER_SHARD
 from expander_sae.activations.texts import Batch, Pieces, batches_by_length, documents, pinned, puts_bos, tokenise
 from expander_sae.activations.texts.files import Part
@@ -33,6 +34,9 @@ from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory, check_time
 
+TEXT_AHEAD = 8
+"""Batches of text that are ready before the model gets to them. Text is cut up, the model works and the store is
+written each in a thread of its own, so that a quick model does not wait."""
 FINER = "float16"
 """What activations are stored in where they fit: it has eight times the precision of bfloat16."""
 HEADROOM = 8.0
@@ -142,8 +146,12 @@ def harvest(
             if group.writes
         }
         start = _common_start(writers, language_model.device, group)
-        wanted = _with_tokens(islice(batches, start.batches, None), tokens - start.tokens)
-        found = activations_in_order(language_model, plan.width, wanted, group)
+        text_ahead = Prefetched(_with_tokens(islice(batches, start.batches, None), tokens - start.tokens), TEXT_AHEAD)
+        stack.callback(text_ahead.close)
+        found = _on_cpu(activations_in_order(language_model, plan.width, text_ahead, group))
+        if group.world == 1:  # processes talk to each other from one thread alone
+            found = Prefetched(found, 1)
+            stack.callback(found.close)
         _fill(writers, start, tokens, found, report)
     group.wait()
     return {str(hookpoint): Store.open(path) for hookpoint, path in plan.hookpoints.items()}
@@ -232,6 +240,11 @@ def _with_tokens(batches: Iterator[Batch], tokens: int) -> Iterator[Batch]:
         tokens -= batch.tokens
 
 
+def _on_cpu(found: Iterable[tuple[Batch, Activations]]) -> Iterator[tuple[Batch, Activations]]:
+    """The activations where they are written from; to copy them is to wait for the model."""
+    return ((batch, {hookpoint: rows.cpu() for hookpoint, rows in each.items()}) for batch, each in found)
+
+
 def _fill(
     writers: dict[Hookpoint, StoreWriter],
     start: _Start,
@@ -245,7 +258,7 @@ def _fill(
     for number, (batch, activations) in enumerate(found, start=start.batches + 1):
         wanted = min(batch.tokens, tokens - stored)
         for hookpoint, rows in activations.items():
-            _append(writers[hookpoint], hookpoint, batch, rows.cpu(), wanted, {"batches": number})
+            _append(writers[hookpoint], hookpoint, batch, rows, wanted, {"batches": number})
         stored += wanted
         report(stored)
     for writer in writers.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -134,7 +135,7 @@ def compress(
     path: str | PathLike[str], out: str | PathLike[str], values: Quantised, dtype: torch.dtype = torch.float16
 ) -> Compression:
     """Write the autoencoder in `path` to the folder `out`, its values quantised and its biases in `dtype`."""
-    if Path(path).resolve() == Path(out).resolve():
+    if os.path.realpath(path) == os.path.realpath(out):
         raise StorageError(f"{out} would replace the autoencoder by one that knows less; choose another folder.")
     before = SparseAutoencoder.load(path)
     before.save(out, dtype=dtype, values=values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def run_folders(runs: Sequence[Path]) -> dict[str, Path]:
     """
     if not runs:
         raise ExpanderError("There is nothing to evaluate; give at least one folder that `expander train` wrote.")
-    folders = [folder.resolve() for run in runs for folder in _autoencoders(run)]
+    folders = [Path(os.path.realpath(folder)) for run in runs for folder in _autoencoders(run)]
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{folder.parent.name}/{folder.name}" for folder in folders]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -89,7 +90,7 @@ def collect_features(
 
     The language model spells the tokens and says which ones features promote; without one both are left out.
     """
-    name = name or out.resolve().parent.name
+    name = name or Path(os.path.realpath(out)).parent.name
     found = collect_all({name: (sae, out)}, source, language_model=language_model, config=config, report=report)
     return found[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from expander_sae.errors import ExpanderError
@@ -62,6 +63,6 @@ def read(folder: Foreign) -> Plain:
         k=config["k"],
         # Folders are named by their hookpoints, which are names of modules as here.
         provenance=folder.provenance(
-            "sparsify", config, activations_of(model=None, hookpoint=folder.path.resolve().name)
+            "sparsify", config, activations_of(model=None, hookpoint=os.path.basename(os.path.realpath(folder.path)))
         ),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules, UnitColumns, orthogonal_matching_pursuit
-from expander_sae.kernels.inputs import Implementation, choose, padded_with_zeros
+from expander_sae.kernels.inputs import Implementation, choose, padded_with_zeros, with_lengths
 
 Synthesis = Callable[[Tensor, Tensor], Tensor]
 """The weighted sum of a token's candidates, from values [batch, k] and their places among the candidates."""
@@ -55,20 +55,34 @@ def pursue_candidates(
     columns: CandidateColumns, x: Float[Tensor, "batch m"], rules: Rules, implementation: Implementation = "auto"
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Values and places among the candidates of the (at most) k that the pursuit takes, all amplitudes refitted."""
-    if choose(implementation, x.device, ("reference", "cpu")) == "cpu":
+    version = choose(implementation, x.device)
+    if version == "cpu":
         from expander_sae.kernels.cpu.candidates import pursue
 
         return pursue(columns.gram, columns.target, x, rules)
+    if version == "gpu":
+        from expander_sae.kernels.gpu.candidates import pursue as pursue_on_gpu
+
+        return pursue_on_gpu(columns.gram, columns.target, x, rules)
     return orthogonal_matching_pursuit(columns, x, rules)
 
 
 def gram_among(
-    values: Float[Tensor, "n d"], rows: Int[Tensor, "n d"], indices: Int[Tensor, "batch c"], m: int
+    values: Float[Tensor, "n d"],
+    rows: Int[Tensor, "n d"],
+    indices: Int[Tensor, "batch c"],
+    m: int,
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, "batch c c"]:
-    """Inner products of every token's columns with each other; on a CPU the dense columns are never formed."""
-    if choose("auto", values.device, ("reference", "cpu")) == "cpu":
+    """Inner products of every token's columns with each other; only the reference forms dense columns."""
+    version = choose(implementation, values.device)
+    if version == "cpu":
         from expander_sae.kernels.cpu.candidates import gram_of
 
         return gram_of(values, rows, indices, m)
+    if version == "gpu":
+        from expander_sae.kernels.gpu.candidates import gram_of as gram_on_gpu
+
+        return gram_on_gpu(*with_lengths(values.contiguous(), rows.contiguous(), True), indices)
     values, rows = padded_with_zeros(values, rows)
     return SparseColumns(rows[indices], values[indices]).gram(m)

@@ -100,6 +100,15 @@ def padded_with_zeros(
     return values.masked_fill(rows < 0, 0), rows.clamp_min(0)
 
 
+def with_lengths(
+    values: Float[Tensor, "n d"], rows: Int[Tensor, "n d"], uneven: bool
+) -> tuple[Float[Tensor, "n d"], Int[Tensor, "n d"], Int[Tensor, " n"] | None]:
+    """The same, and how many entries every column has, if that differs."""
+    if not uneven:
+        return values, rows, None
+    return *padded_with_zeros(values, rows), (rows >= 0).sum(dim=1, dtype=torch.int32)
+
+
 def check_finite(name: str, tensor: Float[Tensor, "rows _"] | Float[Tensor, " rows"]) -> None:
     """Refuse NaN and infinity, naming the first row that has one."""
     if tensor.numel() == 0 or _surely_finite(tensor):

@@ -13,7 +13,7 @@ from expander_sae.kernels.inputs import (
     Implementation,
     check_inputs,
     choose,
-    padded_with_zeros,
+    with_lengths,
     working_dtype,
 )
 from expander_sae.supports import RowLists
@@ -36,20 +36,27 @@ def _pursue(
     uneven = check_inputs(x, values, rows, k)
     result, dtype = x.dtype, working_dtype(x, values)
     x, values = x.to(dtype).contiguous(), values.to(dtype)
-    values, row_of_each = padded_with_zeros(values, rows) if uneven else (values, rows)
+    values, row_of_each, lengths = with_lengths(values, rows, uneven)
     norms = torch.linalg.vector_norm(values, dim=1)
     scale = torch.where(norms > 0, 1 / norms, 0.0)
     unit = (values * scale[:, None]).contiguous()
-    version = choose(implementation, x.device)
-    if version == "cpu":
+    version, lists, rules = (
+        choose(implementation, x.device),
+        RowLists(starts, features, slots),
+        Rules(k, signed, tolerance),
+    )
+    if version == "gpu":
+        from expander_sae.kernels.gpu.pursue import pursue as pursue_on_gpu
+
+        codes, indices = pursue_on_gpu(x, unit, row_of_each, lengths, lists, rules, orthogonal)
+    elif version == "cpu":  # which reads every column as long as it is
         from expander_sae.kernels.cpu.pursue import pursue
-    elif version == "gpu":
-        from expander_sae.kernels.gpu.pursue import pursue
+
+        codes, indices = pursue(x, unit, rows.contiguous(), lists, rules, orthogonal)
     else:
         from expander_sae.kernels.reference import pursue
-    # Only the compiled version reads every column as long as it is.
-    rows = rows.contiguous() if version == "cpu" else row_of_each
-    codes, indices = pursue(x, unit, rows, RowLists(starts, features, slots), Rules(k, signed, tolerance), orthogonal)
+
+        codes, indices = pursue(x, unit, row_of_each, lists, rules, orthogonal)
     return (codes * scale[indices]).to(result), indices
 
 

@@ -17,6 +17,7 @@ from expander_sae.kernels.inputs import (
     choose,
     padded_with_zeros,
     result_dtype,
+    with_lengths,
     working_dtype,
 )
 from expander_sae.kernels.products import select_gradients
@@ -32,15 +33,18 @@ def _select(
     bias = torch.zeros(values.shape[0], dtype=dtype, device=x.device) if bias is None else bias.to(dtype).contiguous()
     x, values, rows = x.contiguous(), values.contiguous(), rows.contiguous()
     version = choose(implementation, x.device)
-    if uneven and version != "cpu":  # which reads every column as long as it is
-        values, rows = padded_with_zeros(values, rows)
     # Imported where they are used: Numba and Triton take a while. Sums have the precision of the bias in all of them.
-    if version == "cpu":
+    if version == "gpu":
+        from expander_sae.kernels.gpu.select import select as select_on_gpu
+
+        scores, indices = select_on_gpu(x, *with_lengths(values, rows, uneven), k, bias, signed)
+        return scores.to(result), indices
+    if version == "cpu":  # which reads every column as long as it is
         from expander_sae.kernels.cpu.select import select
-    elif version == "gpu":
-        from expander_sae.kernels.gpu.select import select
     else:
         from expander_sae.kernels.reference import select
+
+        values, rows = padded_with_zeros(values, rows) if uneven else (values, rows)
     scores, indices = select(x, values, rows, k, bias, signed)
     return scores.to(result), indices
 

@@ -43,24 +43,33 @@ def correlate_block(
     x: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
-    step: tl.tensor,
+    degree: tl.tensor,
     TOKENS: tl.constexpr,
-    DEGREE: tl.constexpr,
     DTYPE: tl.constexpr,
 ) -> tl.tensor:
     """Correlations [features, TOKENS] with the tile x [m, TOKENS], summed in the order of the reference.
 
-    `values` and `rows` point to the first entry of every feature; the next one is `step` further.
+    `values` and `rows` point to the first entry of every feature. The degree is that of the longest: shorter columns
+    have zeros behind their last entry, which leave a sum as it is.
     """
     total = tl.zeros((values.shape[0], TOKENS), dtype=DTYPE)
-    for _ in range(DEGREE):
+    for _ in range(degree):
         row = tl.load(rows) * TOKENS
         value = tl.load(values).to(DTYPE)
         picked = tl.load(x + row[:, None] + tl.arange(0, TOKENS)[None, :]).to(DTYPE)
         total += picked * value[:, None]
-        values += step
-        rows += step
+        values += 1
+        rows += 1
     return total
+
+
+@triton.jit
+def longest(lengths: tl.tensor, feature: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr) -> tl.tensor:
+    """The length of the longest of some columns; where all are of one degree, that one, known to the compiler."""
+    if UNEVEN:
+        return tl.max(tl.load(lengths + feature), axis=0)
+    else:
+        return DEGREE
 
 
 UNFUSED = {"enable_fp_fusion": False}

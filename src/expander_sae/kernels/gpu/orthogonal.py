@@ -33,9 +33,10 @@ from expander_sae.kernels.gpu.correlate import (
     correlate_block,
     device_of,
     features_at_once,
+    longest,
     tiled,
 )
-from expander_sae.kernels.gpu.select import fill_maxima
+from expander_sae.kernels.gpu.select import Columns
 
 SMALLEST_GROUP = 4
 """Features of a group at least: a group's maximum is a number to be read, and its members are scored again."""
@@ -56,11 +57,13 @@ def _best_open(
     residual: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
+    lengths: tl.tensor,
     indices: tl.tensor,
     refused: tl.tensor,
     features: tl.tensor,
     groups: tl.tensor,
     DEGREE: tl.constexpr,
+    UNEVEN: tl.constexpr,
     SIGNED: tl.constexpr,
     K: tl.constexpr,
     REFUSED: tl.constexpr,
@@ -87,7 +90,8 @@ def _best_open(
         each = group * MEMBERS + member
         real = tl.minimum(each, features - 1)
         entry = real.to(tl.int64) * DEGREE
-        found = correlate_block(residual, values + entry, rows + entry, 1, 1, DEGREE, maxima.dtype.element_ty)
+        degree = longest(lengths, real, DEGREE, UNEVEN)
+        found = correlate_block(residual, values + entry, rows + entry, degree, 1, maxima.dtype.element_ty)
         score = tl.sum(found, axis=1)  # of one
         score = tl.abs(score) if SIGNED else score
         closed = tl.sum((taken[:, None] == each[None, :]).to(tl.int32), axis=0)
@@ -104,7 +108,7 @@ def _best_open(
 
 
 @triton.jit
-def _solved(inverse: tl.tensor, gram: tl.tensor, target: tl.tensor, used: tl.tensor) -> tl.tensor:
+def solved(inverse: tl.tensor, gram: tl.tensor, target: tl.tensor, used: tl.tensor) -> tl.tensor:
     """The least-squares codes of the columns in use, refined once; zero elsewhere."""
     codes = tl.sum(inverse * target[None, :], axis=1)
     left = tl.where(used, target - tl.sum(gram * codes[None, :], axis=1), 0.0)
@@ -112,15 +116,45 @@ def _solved(inverse: tl.tensor, gram: tl.tensor, target: tl.tensor, used: tl.ten
 
 
 @triton.jit
-def _without(inverse: tl.tensor, slot: tl.tensor, gone: tl.tensor) -> tl.tensor:
-    """The inverse Gram matrix of the columns that are left when those of `gone` leave, one after the other."""
-    while tl.max(gone.to(tl.int32), axis=0) > 0:
-        it = slot == tl.min(tl.where(gone, slot, slot.shape[0]), axis=0)
-        column = tl.sum(tl.where(it[None, :], inverse, 0.0), axis=1)
-        inverse -= column[:, None] * column[None, :] / tl.sum(tl.where(it, column, 0.0), axis=0)
-        inverse = tl.where(it[:, None] | it[None, :], 0.0, inverse)
-        gone = gone & (it == 0)
-    return inverse
+def without_dropped(
+    codes: tl.tensor,
+    inverse: tl.tensor,
+    gram: tl.tensor,
+    target: tl.tensor,
+    used: tl.tensor,
+    new: tl.tensor,
+    slot: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Columns in use, inverse and codes when no code is negative: by walking from the old codes towards the new.
+
+    What reaches zero on the way is dropped, and then there is a new aim, as Lawson and Hanson have it.
+    """
+    negative = used & (new <= 0)
+    while tl.max(negative.to(tl.int32), axis=0) > 0:
+        share = tl.where(negative, codes / tl.maximum(codes - new, 1e-37), float("inf"))
+        shortest = tl.min(share, axis=0)
+        dropped = negative & (share <= shortest)
+        codes += tl.where(used, tl.minimum(shortest, 1.0) * (new - codes), 0.0)
+        codes = tl.where(dropped, 0.0, codes)
+        used = used & (dropped == 0)
+        while tl.max(dropped.to(tl.int32), axis=0) > 0:  # the inverse without them, one after the other
+            it = slot == tl.min(tl.where(dropped, slot, slot.shape[0]), axis=0)
+            column = tl.sum(tl.where(it[None, :], inverse, 0.0), axis=1)
+            inverse -= column[:, None] * column[None, :] / tl.sum(tl.where(it, column, 0.0), axis=0)
+            inverse = tl.where(it[:, None] | it[None, :], 0.0, inverse)
+            dropped = dropped & (it == 0)
+        new = solved(inverse, gram, target, used)
+        negative = used & (new <= 0)
+    return used, inverse, new
+
+
+@triton.jit
+def length_of(lengths: tl.tensor, feature: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr) -> tl.tensor:
+    """Entries of columns."""
+    if UNEVEN:
+        return tl.load(lengths + feature)
+    else:
+        return DEGREE
 
 
 @triton.jit
@@ -130,9 +164,11 @@ def _left_at(
     indices: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
+    lengths: tl.tensor,
     place: tl.tensor,
     k: tl.tensor,
     DEGREE: tl.constexpr,
+    UNEVEN: tl.constexpr,
 ) -> tl.tensor:
     """What the columns in use leave of a token at some coordinates."""
     total = tl.zeros(place.shape, dtype=x.dtype.element_ty)
@@ -140,7 +176,7 @@ def _left_at(
         feature = tl.load(indices + slot)
         code = tl.load(codes + slot)
         if code != 0:
-            for entry in range(DEGREE):
+            for entry in range(length_of(lengths, feature, DEGREE, UNEVEN)):
                 row = tl.load(rows + feature.to(tl.int64) * DEGREE + entry)
                 value = tl.load(values + feature.to(tl.int64) * DEGREE + entry)
                 total += tl.where(place == row, code * value, 0.0)
@@ -155,6 +191,7 @@ def _take_step(
     tiles: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
+    lengths: tl.tensor,
     norms: tl.tensor,
     left_norms: tl.tensor,
     codes: tl.tensor,
@@ -175,6 +212,7 @@ def _take_step(
     rounding: tl.tensor,
     dependent: tl.tensor,
     DEGREE: tl.constexpr,
+    UNEVEN: tl.constexpr,
     ENTRIES: tl.constexpr,
     SIGNED: tl.constexpr,
     K: tl.constexpr,
@@ -196,8 +234,8 @@ def _take_step(
         inverse += token * K * K
         slot = tl.arange(0, K)
         best, feature = _best_open(
-            maxima + token * groups, residual, values, rows, indices, refused + token * REFUSED, features, groups,
-            DEGREE, SIGNED, K, REFUSED, MEMBERS, GROUPS,
+            maxima + token * groups, residual, values, rows, lengths, indices, refused + token * REFUSED, features,
+            groups, DEGREE, UNEVEN, SIGNED, K, REFUSED, MEMBERS, GROUPS,
         )  # fmt: skip
         norm = tl.load(norms + token)
         left_norm = tl.load(left_norms + token)
@@ -211,13 +249,15 @@ def _take_step(
             free = slot == tl.min(tl.where(used, K, slot), axis=0)
             # What the new column shares with those in use, and with the token.
             entry = tl.arange(0, ENTRIES)
-            there = used[:, None] & (entry < DEGREE)[None, :]
+            own = tl.where(used, length_of(lengths, tl.where(used, index, 0), DEGREE, UNEVEN), 0)
+            there = entry[None, :] < own[:, None]
             at = tl.where(used, index, 0).to(tl.int64)[:, None] * DEGREE + entry[None, :]
             its_rows = tl.load(rows + at, mask=there, other=0)
             its_values = tl.load(values + at, mask=there, other=0.0)
             shared = tl.zeros((K, ENTRIES), dtype=x.dtype.element_ty)
             seen = tl.full((), 0.0, x.dtype.element_ty)
-            for number in range(DEGREE):
+            degree = length_of(lengths, feature, DEGREE, UNEVEN)
+            for number in range(degree):
                 row = tl.load(rows + feature.to(tl.int64) * DEGREE + number)
                 value = tl.load(values + feature.to(tl.int64) * DEGREE + number)
                 seen += tl.load(x + row) * value
@@ -237,30 +277,17 @@ def _take_step(
                 turned += border[:, None] * border[None, :] / apart
                 use = used | free
                 old = tl.load(codes + slot)
-                new = _solved(turned, kept, aims, use)
+                new = solved(turned, kept, aims, use)
                 if not SIGNED:
-                    # Walk from the old codes towards the solution, and drop what reaches zero on the way.
-                    walked = old
-                    negative = use & (new <= 0)
-                    while tl.max(negative.to(tl.int32), axis=0) > 0:
-                        down = tl.maximum(walked - new, 1e-37)
-                        share = tl.where(negative, walked / down, float("inf"))
-                        shortest = tl.min(share, axis=0)
-                        dropped = negative & (share <= shortest)
-                        walked += tl.where(use, tl.minimum(shortest, 1.0) * (new - walked), 0.0)
-                        walked = tl.where(dropped, 0.0, walked)
-                        turned = _without(turned, slot, dropped)
-                        use = use & (dropped == 0)
-                        new = _solved(turned, kept, aims, use)
-                        negative = use & (new <= 0)
+                    use, turned, new = without_dropped(old, turned, kept, aims, use, new, slot)
                 # What is left changes in the rows of the columns that were in use, and of the new one.
-                there = (used | free)[:, None] & (entry < DEGREE)[None, :]
+                there = entry[None, :] < tl.where(free, degree, own)[:, None]
                 at = tl.where(free, feature, tl.where(used, index, 0)).to(tl.int64)[:, None] * DEGREE + entry[None, :]
                 place = tl.load(rows + at, mask=there, other=0)
                 tl.store(codes + slot, tl.where(use, new, 0.0))
                 tl.store(indices + slot, tl.where(free, feature, index), mask=use | free)
                 tl.debug_barrier()
-                left = _left_at(x, codes, indices, values, rows, place, k, DEGREE)
+                left = _left_at(x, codes, indices, values, rows, lengths, place, k, DEGREE, UNEVEN)
                 tl.store(residual + place, left, mask=there)
                 tl.debug_barrier()
                 squares = tl.zeros((COORDINATES,), dtype=x.dtype.element_ty)
@@ -275,7 +302,7 @@ def _take_step(
                     tl.store(codes + slot, old)
                     tl.store(indices + slot, index)
                     tl.debug_barrier()
-                    left = _left_at(x, codes, indices, values, rows, place, k, DEGREE)
+                    left = _left_at(x, codes, indices, values, rows, lengths, place, k, DEGREE, UNEVEN)
                     tl.store(residual + place, left, mask=there)
                     count = tl.load(refusals + token)
                     tl.store(refused + token * REFUSED + count, feature)
@@ -346,51 +373,42 @@ class _Tokens:
         return self.codes.gather(1, order), self.indices.clamp_min(0).gather(1, order).long()
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Unit columns, and the rules by which tokens get them."""
+def _group_size(features: int, tiles: int, at_once: int) -> int:
+    """A power of two: groups as large as leaves every multiprocessor enough of them."""
+    wanted = features * tiles // (PROGRAMS * at_once)
+    return max(SMALLEST_GROUP, 1 << max(0, wanted.bit_length() - 1))
 
-    values: Float[Tensor, "n d"]
-    rows: Int[Tensor, "n d"]
-    rules: greedy.Rules
 
-    def group_size(self, tiles: int, at_once: int) -> int:
-        """A power of two: groups as large as leaves every multiprocessor enough of them."""
-        wanted = len(self.values) * tiles // (PROGRAMS * at_once)
-        return max(SMALLEST_GROUP, 1 << max(0, wanted.bit_length() - 1))
-
-    def take_steps(self, tokens: _Tokens, first: int, count: int) -> None:
-        """So many steps, numbered from the first one on, of every token that has not finished."""
-        x, (features, degree), places = tokens.x, self.values.shape, tokens.codes.shape[1]
-        tiles = tiled(tokens.residual)
-        group_size = self.group_size(len(tiles), features_at_once(tiles))
-        groups = triton.cdiv(features, group_size)
-        maxima = x.new_empty(len(tiles) * TILE, groups)
-        state = (getattr(tokens, field.name) for field in fields(tokens) if field.name not in ("x", "residual"))
-        norms, left_norms, *others = state
-        limits = self.rules.tolerance, greedy.ROUNDING * torch.finfo(x.dtype).eps, greedy.DEPENDENT[x.element_size()]
-        for step in range(first, first + count):
-            fill_maxima(tiles, self.values, self.rows, None, maxima, group_size, self.rules.signed)
-            _take_step[(len(x),)](
-                maxima, x, tokens.residual, tiles, self.values, self.rows, norms, left_norms, *others,
-                x.shape[1], features, groups, self.rules.k, step, *limits,
-                degree, triton.next_power_of_2(degree), self.rules.signed, places, tokens.refused.shape[1], group_size,
-                min(GROUPS_AT_ONCE, triton.next_power_of_2(groups)),
-                min(COORDINATES_AT_ONCE, triton.next_power_of_2(x.shape[1])), TILE,
-                num_warps=min(16, max(4, places * places // KEPT_PER_WARP)), **UNFUSED,
-            )  # fmt: skip
+def _take_steps(tokens: _Tokens, columns: Columns, rules: greedy.Rules, first: int, count: int) -> None:
+    """So many steps, numbered from the first one on, of every token that has not finished."""
+    x, (features, degree), places = tokens.x, columns.values.shape, tokens.codes.shape[1]
+    tiles = tiled(tokens.residual)
+    group_size = _group_size(features, len(tiles), features_at_once(tiles))
+    groups, order = triton.cdiv(features, group_size), columns.order(group_size)
+    maxima = x.new_empty(len(tiles) * TILE, groups)
+    state = [getattr(tokens, field.name) for field in fields(tokens) if field.name not in ("x", "residual")]
+    limits = rules.tolerance, greedy.ROUNDING * torch.finfo(x.dtype).eps, greedy.DEPENDENT[x.element_size()]
+    for step in range(first, first + count):
+        columns.fill_maxima(tiles, order, None, maxima, group_size, rules.signed)
+        _take_step[(len(x),)](
+            maxima, x, tokens.residual, tiles, *columns, *state, x.shape[1], features, groups, rules.k, step, *limits,
+            degree, order is not None, triton.next_power_of_2(degree), rules.signed, places, tokens.refused.shape[1],
+            group_size, min(GROUPS_AT_ONCE, triton.next_power_of_2(groups)),
+            min(COORDINATES_AT_ONCE, triton.next_power_of_2(x.shape[1])), TILE,
+            num_warps=min(16, max(4, places * places // KEPT_PER_WARP)), **UNFUSED,
+        )  # fmt: skip
 
 
 def pursue(
-    x: Float[Tensor, "batch m"], unit: Float[Tensor, "n d"], rows: Int[Tensor, "n d"], rules: greedy.Rules
+    x: Float[Tensor, "batch m"], columns: Columns, rules: greedy.Rules
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
     """Codes for unit columns by orthogonal matching pursuit, like `greedy.orthogonal_matching_pursuit`.
 
     Where the textbook loop factors a Gram matrix anew at every step, its inverse is updated here; so codes, and which
     of two nearly equal features is taken, can differ by rounding.
     """
-    check_device(x, unit, rows)
-    tokens, columns = _Tokens.begin(x, rules.k), _Columns(unit, rows, rules)
+    check_device(x, columns.values, columns.rows)
+    tokens = _Tokens.begin(x, rules.k)
     step, last = 0, greedy.PICKS_PER_FEATURE * rules.k
     everybody = going = torch.arange(len(x), device=x.device)
     with device_of(x):
@@ -398,7 +416,7 @@ def pursue(
         while len(going) > 0 and step < last:
             count = min(last - step, rules.k if step == 0 else rules.k // 8 + 1)
             some = tokens if going is everybody else tokens.of(going)
-            columns.take_steps(some, step, count)
+            _take_steps(some, columns, rules, step, count)
             if some is not tokens:
                 tokens.put(going, some)
             step += count

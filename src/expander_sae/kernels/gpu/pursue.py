@@ -28,6 +28,7 @@ from expander_sae.kernels.gpu.correlate import (
     tiled,
 )
 from expander_sae.kernels.gpu.orthogonal import pursue as orthogonal_pursuit
+from expander_sae.kernels.gpu.select import Columns
 from expander_sae.kernels.reference import GatheredColumns
 from expander_sae.supports import RowLists
 
@@ -64,7 +65,7 @@ def _all_correlations(
         feature = first + tl.arange(0, FEATURES)
         # Past the end the last feature is scored again: no load needs a mask.
         entry = tl.minimum(feature, features - 1).to(tl.int64) * DEGREE
-        found = correlate_block(x, values + entry, rows + entry, 1, TOKENS, DEGREE, correlations.dtype.element_ty)
+        found = correlate_block(x, values + entry, rows + entry, DEGREE, TOKENS, correlations.dtype.element_ty)
         # Transposed before it is stored, so that neighbouring lanes write neighbouring features.
         place = tokens[:, None] * features + feature[None, :]
         tl.store(correlations + place, tl.trans(found), mask=(tokens < batch)[:, None] & (feature < features)[None, :])
@@ -106,7 +107,7 @@ def _touched_correlations(
                 feature = tl.load(list_features + place, mask=inside, other=0).reshape(ROWS * ENTRIES)
                 entries = feature.to(tl.int64) * DEGREE
                 found = correlate_block(
-                    residual, values + entries, rows + entries, 1, 1, DEGREE, correlations.dtype.element_ty
+                    residual, values + entries, rows + entries, DEGREE, 1, correlations.dtype.element_ty
                 )
                 inside = inside.reshape(ROWS * ENTRIES)
                 tl.store(correlations + feature[:, None], found, mask=inside[:, None])
@@ -158,9 +159,15 @@ class LocalCorrelations(GatheredColumns):
 
 
 def pursue(
-    x: Tensor, unit: Tensor, rows: Tensor, row_lists: RowLists, rules: greedy.Rules, orthogonal: bool
+    x: Tensor,
+    unit: Tensor,
+    rows: Tensor,
+    lengths: Tensor | None,
+    row_lists: RowLists,
+    rules: greedy.Rules,
+    orthogonal: bool,
 ) -> tuple[Tensor, Tensor]:
     """Greedy codes for unit columns like `reference.pursue`."""
     if orthogonal:
-        return orthogonal_pursuit(x, unit, rows, rules)
+        return orthogonal_pursuit(x, Columns(unit, rows, lengths), rules)
     return greedy.pursue(LocalCorrelations(unit, rows, x.shape[1], row_lists), x, rules, orthogonal)

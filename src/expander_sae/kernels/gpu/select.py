@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from expander_sae.kernels.gpu.correlate import (
     BLOCK_LAUNCH,
@@ -33,6 +34,7 @@ from expander_sae.kernels.gpu.correlate import (
     correlate_block,
     device_of,
     features_at_once,
+    longest,
     splits_of,
     tiled,
 )
@@ -56,6 +58,8 @@ def maxima_of_groups(
     width: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
+    lengths: tl.tensor,
+    order: tl.tensor,
     bias: tl.tensor,
     maxima: tl.tensor,
     features: tl.tensor,
@@ -63,6 +67,7 @@ def maxima_of_groups(
     group_size: tl.tensor,
     splits: tl.tensor,
     DEGREE: tl.constexpr,
+    UNEVEN: tl.constexpr,
     SIGNED: tl.constexpr,
     BIASED: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -70,25 +75,28 @@ def maxima_of_groups(
 ) -> None:
     """maxima[token, group], of magnitudes if SIGNED.
 
-    A thread owns its groups and loops over their members, so that no maximum crosses threads.
+    A thread owns its groups and loops over their members, so that no maximum crosses threads. UNEVEN columns are done
+    as far as the longest that is done with them, and `order` puts groups of like lengths together.
     """
     tile = (tl.program_id(0) // splits).to(tl.int64)
     tokens = tile * TOKENS + tl.arange(0, TOKENS)
     x += tile * width * TOKENS
     for first in range(tl.program_id(0) % splits * GROUPS, groups, splits * GROUPS):
-        group = first + tl.arange(0, GROUPS)
+        place = first + tl.arange(0, GROUPS)
+        group = tl.load(order + tl.minimum(place, groups - 1)) if UNEVEN else place
         best = tl.full((GROUPS, TOKENS), float("-inf"), dtype=maxima.dtype.element_ty)
         for member in range(group_size):
             # Behind the last feature it is scored again: no load needs a mask, and a maximum does not mind.
             feature = tl.minimum(group * group_size + member, features - 1)
             entry = feature.to(tl.int64) * DEGREE
-            score = correlate_block(x, values + entry, rows + entry, 1, TOKENS, DEGREE, maxima.dtype.element_ty)
+            degree = longest(lengths, feature, DEGREE, UNEVEN)
+            score = correlate_block(x, values + entry, rows + entry, degree, TOKENS, maxima.dtype.element_ty)
             if BIASED:
                 score += tl.load(bias + feature)[:, None]
             best = tl.maximum(best, tl.abs(score) if SIGNED else score)
         # Transposed before it is stored, so that neighbouring lanes write neighbouring groups.
-        place = tokens[:, None] * groups + group[None, :]
-        tl.store(maxima + place, tl.trans(best), mask=(group < groups)[None, :])
+        target = maxima + tokens[:, None] * groups + group[None, :]
+        tl.store(target, tl.trans(best), mask=(place < groups)[None, :])
 
 
 @triton.jit(do_not_specialize=["features", "k", "group_size"])
@@ -97,6 +105,7 @@ def _scores_of_members(
     width: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
+    lengths: tl.tensor,
     bias: tl.tensor,
     chosen: tl.tensor,
     scores: tl.tensor,
@@ -104,6 +113,7 @@ def _scores_of_members(
     k: tl.tensor,
     group_size: tl.tensor,
     DEGREE: tl.constexpr,
+    UNEVEN: tl.constexpr,
     SIGNED: tl.constexpr,
     MEMBERS: tl.constexpr,
 ) -> None:
@@ -116,7 +126,8 @@ def _scores_of_members(
     real = feature < features
     feature = tl.minimum(feature, features - 1)
     entry = feature.to(tl.int64) * DEGREE
-    score = correlate_block(x + token * width, values + entry, rows + entry, 1, 1, DEGREE, bias.dtype.element_ty)
+    degree = longest(lengths, feature, DEGREE, UNEVEN)
+    score = correlate_block(x + token * width, values + entry, rows + entry, degree, 1, bias.dtype.element_ty)
     score += tl.load(bias + feature)[:, None]
     # Places behind the last feature must not win. They are the last ones of a token, so they also lose every tie.
     score = tl.where(real[:, None], score, 0.0 if SIGNED else float("-inf"))
@@ -222,12 +233,46 @@ def _in_order(
     tl.store(best_indices + token * k + place, feature, mask=slot < k)
 
 
+class Columns(NamedTuple):
+    """What the kernels read of a dictionary: entries of columns, zeros behind the last of one."""
+
+    values: Float[Tensor, "n d"]
+    rows: Int[Tensor, "n d"]
+    lengths: Int[Tensor, " n"] | None
+    """Entries of every column, where some have fewer than d."""
+
+    def order(self, group_size: int) -> Int[Tensor, " groups"] | None:
+        """Groups by the length of their longest column, if lengths differ."""
+        if self.lengths is None:
+            return None
+        missing = -len(self.lengths) % group_size
+        longest_of_groups = nn.functional.pad(self.lengths, (0, missing)).reshape(-1, group_size).amax(dim=1)
+        return longest_of_groups.argsort().to(torch.int32)
+
+    def fill_maxima(
+        self,
+        tiles: Float[Tensor, "tiles m tile"],
+        order: Int[Tensor, " groups"] | None,
+        bias: Float[Tensor, " n"] | None,
+        maxima: Float[Tensor, "tokens groups"],
+        group_size: int,
+        signed: bool,
+    ) -> None:
+        """Write down the largest score (or magnitude, if signed) of every group for every token of the tiles."""
+        (features, degree), groups = self.values.shape, maxima.shape[1]
+        at_once = features_at_once(tiles)
+        splits = splits_of(triton.cdiv(groups, at_once), len(tiles))
+        maxima_of_groups[(len(tiles) * splits,)](
+            tiles, tiles.shape[1], *self, order, bias, maxima, features, groups, group_size, splits,
+            degree, order is not None, signed, bias is not None, at_once, TILE, **BLOCK_LAUNCH, **UNFUSED,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Tournament:
     """Two rounds among the features of a dictionary: the best groups, then the best of their members."""
 
-    values: Float[Tensor, "n d"]
-    rows: Int[Tensor, "n d"]
+    columns: Columns
     bias: Float[Tensor, " n"]
     k: int
     signed: bool
@@ -235,12 +280,16 @@ class _Tournament:
     @cached_property
     def group_size(self) -> int:
         """The power of two at most sqrt(n / k), which makes the lists of both rounds about equally long."""
-        return 1 << (math.isqrt(len(self.values) // self.k).bit_length() - 1)
+        return 1 << (math.isqrt(len(self.columns.values) // self.k).bit_length() - 1)
 
     @cached_property
     def groups(self) -> int:
         """Groups of features, the last of which may be short."""
-        return int(triton.cdiv(len(self.values), self.group_size))
+        return int(triton.cdiv(len(self.columns.values), self.group_size))
+
+    @cached_property
+    def _order(self) -> Int[Tensor, " groups"] | None:
+        return self.columns.order(self.group_size)
 
     @property
     def _integer(self) -> tl.dtype:
@@ -250,17 +299,17 @@ class _Tournament:
     def maxima(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch groups"]:
         """The largest score (or magnitude, if signed) in every group."""
         maxima = self.bias.new_empty(triton.cdiv(len(x), TILE) * TILE, self.groups)
-        fill_maxima(tiled(x), self.values, self.rows, self.bias, maxima, self.group_size, self.signed)
+        self.columns.fill_maxima(tiled(x), self._order, self.bias, maxima, self.group_size, self.signed)
         return maxima[: len(x)]
 
     def scores(self, x: Float[Tensor, "batch m"], chosen: Int[Tensor, "batch k"]) -> Float[Tensor, "batch members"]:
         """The scores, with their signs, of all members of the chosen groups."""
-        features, degree = self.values.shape
+        features, degree = self.columns.values.shape
         members = self.k * self.group_size
         scores = self.bias.new_empty(len(x), members)
         _scores_of_members[(len(x), triton.cdiv(members, MEMBERS_AT_ONCE))](
-            x, x.shape[1], self.values, self.rows, self.bias, chosen, scores, features, self.k, self.group_size,
-            degree, self.signed, MEMBERS_AT_ONCE, num_warps=4, **UNFUSED,
+            x, x.shape[1], *self.columns, self.bias, chosen, scores, features, self.k, self.group_size,
+            degree, self.columns.lengths is not None, self.signed, MEMBERS_AT_ONCE, num_warps=4, **UNFUSED,
         )  # fmt: skip
         return scores
 
@@ -292,32 +341,15 @@ class _Tournament:
         return max(1, WORKSPACE_BYTES // (x.shape[1] * x.element_size() + lists))
 
 
-def fill_maxima(
-    tiles: Float[Tensor, "tiles m tile"],
-    values: Float[Tensor, "n d"],
-    rows: Int[Tensor, "n d"],
-    bias: Float[Tensor, " n"] | None,
-    maxima: Float[Tensor, "tokens groups"],
-    group_size: int,
-    signed: bool,
-) -> None:
-    """Write down the largest score (or magnitude, if signed) of every group for every token of the tiles."""
-    (features, degree), groups = values.shape, maxima.shape[1]
-    at_once = features_at_once(tiles)
-    splits = splits_of(triton.cdiv(groups, at_once), len(tiles))
-    maxima_of_groups[(len(tiles) * splits,)](
-        tiles, tiles.shape[1], values, rows, bias, maxima, features, groups, group_size, splits,
-        degree, signed, bias is not None, at_once, TILE, **BLOCK_LAUNCH, **UNFUSED,
-    )  # fmt: skip
-
-
-def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
+def select(
+    x: Tensor, values: Tensor, rows: Tensor, lengths: Tensor | None, k: int, bias: Tensor, signed: bool
+) -> tuple[Tensor, Tensor]:
     """(values [batch, k], indices [batch, k]) like `reference.select`, from contiguous tensors.
 
     Sums and results have the precision of `bias`, float32 or float64; x and values may be stored in less.
     """
     check_device(x, values, rows, bias)
-    tournament = _Tournament(values, rows, bias, k, signed)
+    tournament = _Tournament(Columns(values, rows, lengths), bias, k, signed)
     best_values = bias.new_empty(len(x), k)
     best_indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
     step = tournament.tokens_at_once(x)
