@@ -8,7 +8,7 @@ hold features of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,9 +63,15 @@ class Group:
                 dist.all_reduce(tensor, group=self._handle)
         return tensor
 
-    def total(self, count: int, device: torch.device) -> int:
-        """The sum of the counts of all processes, which goes through a device that can be sent from."""
-        return count if self.world == 1 else int(self.add_up(torch.tensor(count, device=device)))
+    def numbers(self, own: Sequence[int]) -> list[list[int]]:
+        """The whole numbers of every process, which has as many as the others."""
+        if self.world == 1:
+            return [list(own)]
+        return self.gathered(torch.tensor([list(own)], device=self.carrier(torch.device("cuda")))).tolist()
+
+    def total(self, count: int) -> int:
+        """The sum of the counts of all processes."""
+        return sum(sum(own) for own in self.numbers([count]))
 
     def gathered(self, share: Tensor) -> Tensor:
         """The rows of all processes, those with small numbers first."""

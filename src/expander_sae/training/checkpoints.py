@@ -158,7 +158,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint[dict[str, Tensor]], shard
     """
     shards, folder = shards or Group(), run / FOLDER
     own = [_SEALED.add_tensors(folder, state, _file_of) for state in checkpoint.tensors]
-    files = [[_from_numbers(each) for each in shards.gathered(_to_numbers(file))] for file in own]
+    files = [[_from_numbers(each) for each in shards.numbers(_to_numbers(file))] for file in own]
     if shards.rank == 0:
         description = {
             "step": checkpoint.step,
@@ -205,11 +205,11 @@ def _verified(folder: Path, shards: Sequence[NamedFile]) -> SavedTensors:
     return SavedTensors(paths)
 
 
-def _to_numbers(file: NamedFile) -> Tensor:
-    """One row that can be sent."""
-    return torch.tensor([[file["bytes"], *bytes.fromhex(file["sha256"])]])
+def _to_numbers(file: NamedFile) -> list[int]:
+    """What can be sent."""
+    return [file["bytes"], *bytes.fromhex(file["sha256"])]
 
 
-def _from_numbers(row: Tensor) -> NamedFile:
-    size, *digest = row.tolist()
+def _from_numbers(numbers: list[int]) -> NamedFile:
+    size, *digest = numbers
     return {"bytes": size, "sha256": bytes(digest).hex()}

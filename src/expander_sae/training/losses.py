@@ -93,10 +93,10 @@ def losses_of(
     squares = group.add_up((unexplained * variation).detach())
     left = residual.detach()
     auxk = x.new_zeros(())
-    dead_ones = shards_of(sae.dictionary).total(len(dead), dead.device)
+    dead_ones = shards_of(sae.dictionary).total(len(dead))
     if config.auxk_weight and dead_ones > 0:
         around_mean = squares - group.add_up(left.sum(dim=0)).square().sum() / batch.tokens
-        auxk = auxk_loss(sae, left, dead, config.revived_together(sae.m), around_mean)
+        auxk = auxk_loss(sae, left, dead, min(config.revived_together(sae.m), dead_ones), around_mean)
     total = minimised + config.auxk_weight * auxk
     if config.multi_topk:
         wider = sae.with_coder(TopK(MULTI * config.k, config.signed))
@@ -150,7 +150,7 @@ def auxk_loss(
     """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient."""
     residual = residual.detach()
     if isinstance(sae.dictionary, Shard) and isinstance(sae.encoder, Shard):
-        codes = sae.encoder.among(dead, residual, min(k, shards_of(sae.dictionary).total(len(dead), dead.device)))
+        codes = sae.encoder.among(dead, residual, k)
         without = Codes(-codes.values.relu(), codes.indices, codes.n)
         return fvu(sae.dictionary.synthesize(without, residual), total)
     scores, chosen = _largest(sae.encoder, dead, residual, min(k, len(dead)))

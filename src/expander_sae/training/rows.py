@@ -112,7 +112,7 @@ class ColumnMoves:
     ) -> Iterator[tuple[Int[Tensor, "some d"], Float[Tensor, "some d"]]]:
         """Rows and values for columns that begin anew, of the size of the others, some at a time."""
         shards = shards_of(self.dictionaries[0])
-        counts = shards.gathered(torch.tensor([count], device=residual.device)).tolist()
+        counts = [each for (each,) in shards.numbers([count])]
         if sum(counts) == 0:
             return
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
