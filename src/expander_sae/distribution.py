@@ -195,9 +195,9 @@ def current_group() -> Group:
     return Group()
 
 
-def started_again() -> bool:
-    """Whether torchrun has started the processes of this run anew, since one died or since there are more or fewer."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def starts_again() -> bool:
+    """Whether torchrun is to start the processes of this run again when one dies or when there are more or fewer."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 
 def grid_of(everyone: Group, feature_shards: int = 1) -> Grid:
@@ -226,6 +226,11 @@ def joined() -> Iterator[Group]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield current_group()
         return
+    if starts_again() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise ExpanderError(
+            "With --max-restarts processes would wait for those that died, since all meet in one store of torchrun's; "
+            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun."
+        )
     local = int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if on_gpu:

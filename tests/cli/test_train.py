@@ -52,15 +52,26 @@ def test_what_torchrun_starts_again_goes_on(
 ) -> None:
     """From a checkpoint if there is one, and else anew."""
     again = arguments(store, tmp_path / "run", "--coder", "topk")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     main(again)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     main(again)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == rows
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
     with pytest.raises(SystemExit):
         main(again)
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_processes_that_would_wait_for_dead_ones_are_refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("TORCHELASTIC_MAX_RESTARTS", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with pytest.raises(SystemExit):
+        main(arguments(store, tmp_path / "run", "--coder", "topk"))
+    assert "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from expander_sae.activations.soundness import soundness
 from expander_sae.activations.store import Store
 from expander_sae.checks import AutoencoderFolder, Count, CountOrNone
 from expander_sae.console import terminal
-from expander_sae.distribution import Group, started_again
+from expander_sae.distribution import Group, starts_again
 from expander_sae.errors import ExpanderError
 from expander_sae.training import Probe, Run, TrainConfig, has_checkpoint, joined, train, width_matched
 
@@ -54,7 +54,7 @@ class Train:
     """Train more on the same batches: another number of values per column, `dense`, or `matched` for a dense dictionary
     with as many learned values as the first one."""
     resume: bool = False
-    """Go on from the checkpoint in the folder; what torchrun starts again (--max-restarts) does so by itself."""
+    """Go on from the checkpoint in the folder; under torchrun --max-restarts also without this, if there is one."""
     ce_every: CountOrNone = 0
     """Measure the language model's loss under each dictionary after every so many tokens; 0 for never."""
     ce_tokens: Count = 8192
@@ -78,7 +78,7 @@ class Train:
                 source,
                 configs,
                 out=self.out,
-                resume=self.resume or (started_again() and has_checkpoint(self.out)),
+                resume=self.resume or (starts_again() and has_checkpoint(self.out)),
                 progress=self.progress,
                 device=self.device,
                 also_log=self.log,

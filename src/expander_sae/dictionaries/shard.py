@@ -44,6 +44,10 @@ class Shard(ExpanderDictionary):
     def coded(self) -> int:
         return self.group.world * self.n
 
+    @property
+    def learned_values(self) -> int:
+        return self.group.world * super().learned_values
+
     def select(
         self, x: Float[Tensor, "*batch m"], k: int, bias: Float[Tensor, " n"] | None = None, signed: bool = False
     ) -> Codes:

@@ -23,7 +23,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
 from expander_sae.supports import NO_ROW
-from expander_sae.training.alphabets import Alphabet, alphabets_of
+from expander_sae.training.alphabets import Alphabet, Coordinates, alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
 
@@ -120,8 +120,13 @@ class ColumnMoves:
         # Those of all shards are drawn together, so that the columns are the same in however many they lie.
         drawn, norm = high_loss_numbers(tokens, sum(counts), generator), alphabet.usual_norm()
         first = sum(counts[: shards.rank])
+        # Of coordinates a token makes one column, however often it was drawn.
+        known = isinstance(alphabet, Coordinates) and count > len(tokens)
+        made = columns_of_tokens(alphabet, tokens, len(tokens), self.config.degree, generator, norm) if known else None
         for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS):
-            if len(chunk):
+            if made is not None:
+                yield made[0][chunk], made[1][chunk]
+            elif len(chunk):
                 yield columns_of_tokens(alphabet, tokens[chunk], len(chunk), self.config.degree, generator, norm)
 
     def state_dict(self) -> dict[str, Tensor]:
