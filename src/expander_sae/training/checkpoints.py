@@ -177,7 +177,7 @@ def read_checkpoint(run: Path) -> Checkpoint[SavedTensors]:
         raise CheckpointError(f"{run} holds no checkpoint to resume from; start the run without resuming.")
     folder = run / FOLDER
     content = _SEALED.read(folder)
-    tensors = [_verified(folder, shards) for shards in content["tensors"]]
+    tensors = [_verified(folder, shards) for shards in content["tensors"] if shards]
     if not tensors or len(tensors) != len(content["configs"]) or any(WIDTH not in each for each in tensors):
         raise CheckpointError(f"{folder} does not hold the state of every dictionary; start the run anew elsewhere.")
     return Checkpoint(content["configs"], content["step"], content["tokens"], content["cursor"], tensors)
