@@ -10,7 +10,7 @@ RUNS := runs/experiments
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: hostile demo experiments test peers lint format bench browser clean
+.PHONY: hostile demo experiments test peers docs lint format bench browser clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
@@ -29,6 +29,9 @@ test: $(READY) browser peers  ## the whole test suite, on every core
 
 peers: $(PEERS)  ## what other libraries make of our folders, and we of theirs
 	$(PEERS_VENV)/bin/python -m pytest tests/peers
+
+docs: $(READY)  ## the site of everything in docs/, with a reference of commands and names, into build/docs/site
+	$(BIN)/python docs/build_site.py build/docs
 
 # How many minutes, and of what everything is drawn that is tried.
 BUDGET ?= 10
@@ -49,7 +52,7 @@ bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/
 	$(PEERS_VENV)/bin/python -m benchmarks.run
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS_VENV) build .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("expander-sae needs Python 3.11 or newer; name one with make PYTHON=...") if sys.version_info < (3, 11) else None'
@@ -64,9 +67,11 @@ browser:
 	-command -v $(CHROMIUM) > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 # Other libraries, in an environment of their own. dictionary-learning asks for a nnsight that is two years old, which
-# its autoencoders do not use, and for plotting; so it comes without what it asks for.
+# its autoencoders do not use, and for plotting. SAEBench and SAEDashboard ask for numpy 1, transformers
+# 4 and a torchvision that pulls in CUDA, and run without them. So these come without what they ask for.
 $(PEERS): pyproject.toml constraints.txt constraints-peers.txt
 	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-peers.txt -e '.[peers]' pytest hypothesis
-	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0
+	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 sae-bench==0.6.0 \
+		sae-probes==0.4.2 xgboost==3.2.0 sae-dashboard==0.8.0 eindex-callum==0.1.2
 	touch $(PEERS)

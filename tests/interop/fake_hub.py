@@ -20,6 +20,10 @@ class FakeHub:
         self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
         self.refuses: int | None = None
         """The status of every answer, if it is to refuse all."""
+        self.because = ""
+        """The reason that it then gives, such as GatedRepo."""
+        self.spaces: dict[str, str] = {}
+        """What runs the repositories that are Spaces."""
 
     def files(self, repository: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """A commit and its files; the newest for main."""
@@ -58,19 +62,21 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             base = f"http://127.0.0.1:{self.server.server_address[1]}"
             if hub.refuses:
-                self.answer({"error": "no"}, hub.refuses)
+                self.answer({"error": "no"}, hub.refuses, X_Error_Code=hub.because)
             elif self.path == "/api/repos/create":
                 content = json.loads(body)
                 owner = content.get("organization")
                 name = f"{owner}/{content['name']}" if owner else content["name"]
                 hub.commits.setdefault(name, [])
+                if content.get("type") == "space":
+                    hub.spaces[name] = content["sdk"]
                 self.answer({"url": f"{base}/{name}"})
-            elif found := re.fullmatch(r"/api/models/(.+)/preupload/main", self.path):
+            elif found := re.fullmatch(r"/api/(?:models|spaces)/(.+)/preupload/main", self.path):
                 files = json.loads(body)["files"]
                 self.answer(
                     {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
                 )
-            elif found := re.fullmatch(r"/api/models/(.+)/commit/main", self.path):
+            elif found := re.fullmatch(r"/api/(?:models|spaces)/(.+)/commit/main", self.path):
                 number = hub.commit(found[1], [json.loads(line) for line in body.splitlines()])
                 url = f"{base}/{found[1]}/commit/{number}"
                 self.answer({"commitUrl": url, "commitOid": number, "success": True, "hookOutput": ""})
@@ -80,8 +86,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if hub.refuses:
-                self.answer({"error": "no"}, hub.refuses)
-            elif found := re.fullmatch(r"/api/models/(.+?)(?:/(?:revision|tree)/([^/]+))?", path):
+                self.answer({"error": "no"}, hub.refuses, X_Error_Code=hub.because)
+            elif found := re.fullmatch(r"/api/(?:models|spaces)/(.+?)(?:/(?:revision|tree)/([^/]+))?", path):
                 self.about(found[1], found[2] or "main", tree="/tree/" in path)
             elif found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
                 self.file(found[1], found[2], found[3])

@@ -5,6 +5,7 @@ import torch
 
 import expander_sae as xs
 from expander_sae.errors import ExpanderError
+from expander_sae.interop.hub import push_dashboard
 from tests.interop.fake_hub import serving
 from tests.interop.saes import activations, autoencoder
 
@@ -70,3 +71,52 @@ def test_refusals_are_one_sentence(hub, tmp_path):
 def test_without_a_network_it_waits():
     with pytest.raises(ExpanderError, match="The hub cannot be reached"):
         xs.push_to_hub(autoencoder("topk"), "me/saes", endpoint="http://127.0.0.1:9", token="hf_" + "a" * 34)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "sentence"),
+    [
+        (401, "", r"refused to upload to me/saes \(401\); run `hf auth login` with a token that may write"),
+        (403, "", r"refused to upload to me/saes \(403\); run `hf auth login` with a token that may write"),
+        (403, "GatedRepo", "me/saes is gated: accept its terms on its page, then `hf auth login`"),
+        (503, "", r"refused to upload to me/saes \(503\); try again later"),
+    ],
+)
+def test_a_hub_that_says_no_is_told_in_a_sentence(hub, status, reason, sentence):
+    held, options = hub
+    held.refuses, held.because = status, reason
+    with pytest.raises(ExpanderError, match=sentence):
+        xs.push_to_hub(autoencoder("topk"), "me/saes", **options)
+    assert held.commits == {}
+
+
+def test_a_gated_repository_wants_its_terms_accepted(hub, tmp_path):
+    held, options = hub
+    xs.push_to_hub(autoencoder("topk"), "me/saes", **options)
+    held.refuses, held.because = 403, "GatedRepo"
+    with pytest.raises(ExpanderError, match=r"me/saes is gated: accept its terms"):
+        xs.from_pretrained("me/saes", "layers.3", cache=tmp_path / "cache", **options)
+
+
+def test_a_license_is_on_the_card(hub):
+    held, options = hub
+    xs.push_to_hub(autoencoder("topk"), "me/saes", license="apache-2.0", **options)
+    assert "\nlicense: apache-2.0\n" in held.commits["me/saes"][-1][1]["README.md"].decode()
+
+
+def test_a_dashboard_becomes_a_static_space(hub, tmp_path):
+    held, options = hub
+    page = tmp_path / "dashboard"
+    (page / "pages").mkdir(parents=True)
+    with pytest.raises(ExpanderError, match="is no finished dashboard; write one with `expander dashboard`"):
+        push_dashboard(page, "me/features", **options)
+    assert held.commits == {}
+    for name in ("dashboard.json", "index.html", "data.js", "pages/0.js"):
+        (page / name).write_text(name)
+    published = push_dashboard(page, "me/features", **options)
+    number, files = held.commits["me/features"][-1]
+    assert held.spaces == {"me/features": "static"}
+    assert number == published.revision
+    head = files.pop("README.md").decode().split("---\n")[1]
+    assert {"title: features", "sdk: static", "app_file: index.html"} <= set(head.splitlines())
+    assert files == {name: name.encode() for name in ("dashboard.json", "index.html", "data.js", "pages/0.js")}

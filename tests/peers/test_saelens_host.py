@@ -11,6 +11,7 @@ import expander_sae as xs
 from expander_sae.interop.formats import export_to
 from tests.interop.fake_hub import serving
 from tests.interop.saes import K, M, N, activations, autoencoder, check_same
+from tests.peers.whole import nothing_whole
 
 sae_lens = pytest.importorskip("sae_lens")
 
@@ -35,11 +36,16 @@ def test_it_does_what_ours_does(sae, hosted):
     assert hosted.autoencoder.coder == sae.coder
 
 
-def test_nothing_dense_is_held(hosted):
+def test_nothing_dense_is_held_or_made(hosted):
     held = sum(tensor.numel() for tensor in [*hosted.parameters(), *hosted.buffers()])
     assert held < N * M / 2
-    assert hosted.W_dec.shape == (N, M)
-    assert hosted.W_enc.shape == (M, N)
+    x = activations(50)
+    with nothing_whole():
+        hosted(x)
+        hosted.decode(hosted.encode(x))
+        assert hosted.W_dec.shape == (N, M)
+        assert hosted.W_enc.shape == (M, N)
+        assert hosted.W_dec[[3, 5]].shape == (2, M)
 
 
 def test_weights_are_what_codes_multiply(hosted):

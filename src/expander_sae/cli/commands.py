@@ -40,6 +40,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "compress": "an autoencoder in fewer bytes",
         "export": "an autoencoder as another library loads it",
         "import": "an autoencoder out of another library's folder",
+        "push": "autoencoders, or a dashboard, to the Hugging Face hub",
+        "pull": "an autoencoder from there",
     },
 }
 

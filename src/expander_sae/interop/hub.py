@@ -1,6 +1,6 @@
 """Autoencoders on the Hugging Face hub: several of a model in one repository, a folder for each hookpoint, and a card.
 
-Every folder opens with this library and with SAELens.
+Every folder opens with this library and with SAELens. A dashboard goes up as a page of its own, a static Space.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -19,8 +20,10 @@ from expander_sae.coders.named import name_of
 from expander_sae.errors import ExpanderError, require
 from expander_sae.files import replace_file, write_json
 from expander_sae.interop import saelens_sparse
+from expander_sae.reporting.dashboard.writing import MARK
 
 CARD = "README.md"
+TAGS = ("tags:", "- sparse-autoencoder", "- expander-sae")
 _FILES = ("config.json", "sae-*.safetensors")
 """What of a folder this library reads."""
 
@@ -39,13 +42,15 @@ def push_to_hub(
     repository: str,
     *,
     private: bool = False,
+    license: str | None = None,
     token: str | None = None,
     endpoint: str | None = None,
 ) -> Published:
     """Upload an autoencoder, or several by the name of their folders, with a card that says what they are.
 
     One alone goes into a folder named by its hookpoint. Folders of the repository that have other names stay as they
-    are. The token is the one of `hf auth login` unless it is given.
+    are. The token is the one of `hf auth login` unless it is given; the license is a name that the hub knows, such as
+    apache-2.0, and goes onto the card.
     """
     require("huggingface_hub")
     from huggingface_hub import HfApi
@@ -56,7 +61,7 @@ def push_to_hub(
     api = HfApi(endpoint=endpoint, token=token)
     with TemporaryDirectory() as work:
         described = {name: _written(sae, Path(work) / name) for name, sae in named.items()}
-        replace_file(Path(work) / CARD, card(repository, named, described).encode())
+        replace_file(Path(work) / CARD, card(repository, named, described, license).encode())
         with _explained(repository, "upload to"):
             api.create_repo(repository, private=private, exist_ok=True)
             commit = api.upload_folder(
@@ -89,6 +94,39 @@ def from_pretrained(
     return sae
 
 
+def push_dashboard(
+    dashboard: Path, repository: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
+) -> Published:
+    """Upload a folder that `expander dashboard` wrote as a static Space, which shows it to everyone."""
+    if not (dashboard / MARK).is_file() or not (dashboard / "index.html").is_file():
+        raise ExpanderError(f"{dashboard} is no finished dashboard; write one with `expander dashboard`.")
+    require("huggingface_hub")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    name = repository.rpartition("/")[2]
+    head = ["---", f"title: {name}", "sdk: static", "app_file: index.html", *TAGS, "---", ""]
+    files = sorted(path for path in dashboard.rglob("*") if path.is_file())
+    added = [CommitOperationAdd(str(path.relative_to(dashboard)), path) for path in files]
+    api = HfApi(endpoint=endpoint, token=token)
+    with _explained(repository, "upload to"):
+        api.create_repo(repository, repo_type="space", space_sdk="static", private=private, exist_ok=True)
+        commit = api.create_commit(
+            repository,
+            [CommitOperationAdd(CARD, "\n".join(head).encode()), *added],
+            repo_type="space",
+            commit_message="A dashboard of features",
+        )
+    return Published(str(commit.repo_url), str(commit.oid))
+
+
+def by_hookpoint(saes: Mapping[str, SparseAutoencoder]) -> Mapping[str, SparseAutoencoder]:
+    """Autoencoders by the folders of a repository: their hookpoints where these differ, else the names they have."""
+    hookpoints = [sae.provenance.get("activations", {}).get("hookpoint") for sae in saes.values()]
+    if None in hookpoints or len(set(hookpoints)) < len(hookpoints):
+        return saes
+    return {_folder_of(sae): sae for sae in saes.values()}
+
+
 def _folder_of(sae: SparseAutoencoder) -> str:
     """The folder of one autoencoder: its hookpoint."""
     hookpoint = sae.provenance.get("activations", {}).get("hookpoint")
@@ -112,7 +150,12 @@ def _written(sae: SparseAutoencoder, folder: Path) -> Description:
     return describe(folder)
 
 
-def card(repository: str, saes: Mapping[str, SparseAutoencoder], described: Mapping[str, Description]) -> str:
+def card(
+    repository: str,
+    saes: Mapping[str, SparseAutoencoder],
+    described: Mapping[str, Description],
+    license: str | None = None,
+) -> str:
     """The README of a repository: what is in it, where it comes from, how to load it."""
     first = next(iter(saes))
     models = sorted({str(sae.provenance.get("activations", {}).get("model", "")) for sae in saes.values()} - {""})
@@ -121,9 +164,8 @@ def card(repository: str, saes: Mapping[str, SparseAutoencoder], described: Mapp
         "---",
         "library_name: saelens",
         *base,
-        "tags:",
-        "- sparse-autoencoder",
-        "- expander-sae",
+        *([] if license is None else [f"license: {license}"]),
+        *TAGS,
         "- saelens",
         "---",
     ]
@@ -182,10 +224,19 @@ def _explained(repository: str, doing: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise ExpanderError(f"{repository} has no such revision; give a commit, a tag or a branch of it.") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, network) as error:
-        raise ExpanderError(f"The hub cannot be reached, so {doing} {repository} has to wait for a network.") from error
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(repository, doing, error.__cause__) from error
+        raise ExpanderError(
+            f"The hub cannot be reached; try to {doing} {repository} again when there is a network."
+        ) from error
     except errors.LocalTokenNotFoundError as error:
         raise ExpanderError("The hub wants to know who you are; run `hf auth login` or give a token.") from error
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        who = "; run `hf auth login` with a token that may write" if status in (401, 403) else "; try again later"
-        raise ExpanderError(f"The hub refused to {doing} {repository} ({status}){who}.") from error
+        raise _refused(repository, doing, error) from error
+
+
+def _refused(repository: str, doing: str, error: Any) -> ExpanderError:
+    """What the hub's answer comes to, and what to do about it."""
+    status = error.response.status_code if error.response is not None else "no answer"
+    who = "; run `hf auth login` with a token that may write" if status in (401, 403) else "; try again later"
+    return ExpanderError(f"The hub refused to {doing} {repository} ({status}){who}.")

@@ -3,8 +3,8 @@
     import expander_sae.interop.saelens_host
     sae = sae_lens.SAE.load_from_disk(folder)  # that `expander export RUN --to saelens_sparse` wrote
 
-Weights stay sparse. SAELens wants codes as [..., n] and has them so; `W_enc` and `W_dec` are made when they are asked
-for, and not kept. Needs sae-lens 6.44 or newer.
+Weights stay sparse. SAELens wants codes as [..., n] and has them so; of `W_enc` and `W_dec` only what a host
+reads of them is made. Needs sae-lens 6.44 or newer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders.base import synthesize_dense
 from expander_sae.errors import ExpanderError
 from expander_sae.interop.saelens_sparse import ARCHITECTURE, TENSOR_FILE, config_of, packed, unpacked
+from expander_sae.interop.unformed import UnformedMatrix
 
 
 @dataclass
@@ -100,13 +101,15 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):  # type: ignore[misc]
 
     @property
     def W_dec(self) -> Float[Tensor, "n m"]:
-        """The columns, made anew and in full."""
-        return (self.autoencoder.dictionary.to_dense() / self.autoencoder.scale).T.to(self.dtype)
+        """The columns, of which what is read is made."""
+        sae = self.autoencoder
+        return UnformedMatrix(sae.dictionary, 1 / float(sae.scale), self.dtype, self.device, as_rows=True)
 
     @property
     def W_enc(self) -> Float[Tensor, "m n"]:
-        """What scores are read off, made anew and in full."""
-        return (self.autoencoder.encoder.to_dense() * self.autoencoder.scale).to(self.dtype)
+        """What scores are read off, of which what is read is made."""
+        sae = self.autoencoder
+        return UnformedMatrix(sae.encoder, float(sae.scale), self.dtype, self.device, as_rows=False)
 
     @property
     def b_enc(self) -> Float[Tensor, " n"]:

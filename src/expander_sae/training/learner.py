@@ -16,12 +16,13 @@ from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDiction
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.checkpoints import SavedTensors
-from expander_sae.training.config import Schedule, TrainConfig
+from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.losses import Losses, batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
 from expander_sae.training.pruning import ColumnPruning
 from expander_sae.training.rows import ColumnMoves
+from expander_sae.training.schedule import Schedule, rate_at
 from expander_sae.training.start import Sample
 
 THRESHOLD_MEMORY = 0.99
@@ -36,14 +37,6 @@ MOMENTS = ("exp_avg", "exp_avg_sq", STEPS)
 """What Adam remembers of every parameter: the last, a number, is of the parameter as a whole."""
 WHOLE = "pre_bias"
 """The parameter that is no shard's alone."""
-
-
-def rate_at(schedule: Schedule, peak: float, tokens: int) -> float:
-    """The learning rate of the step that begins after this many tokens: up in a line, flat, down in a line."""
-    start, end = schedule.warm_up * schedule.tokens, schedule.decay * schedule.tokens
-    rising = (tokens + schedule.batch) / start if start else 1.0  # the first step is one already
-    falling = (schedule.tokens - tokens) / end if end else 1.0
-    return peak * max(0.0, min(1.0, rising, falling))
 
 
 def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:

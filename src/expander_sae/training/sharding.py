@@ -17,10 +17,11 @@ def check_shards(config: TrainConfig, shards: int) -> None:
         return
     if config.n % shards:
         raise ExpanderError(f"{config.n} features cannot lie in {shards} shards of one size; choose a multiple of it.")
-    if config.d is None or config.composed or config.start is not None or config.coding != "topk":
+    begun = config.start is not None or config.columns_from is not None
+    if config.d is None or config.composed or begun or config.coding != "topk":
         raise ExpanderError(
             f"Feature shards are for an expander dictionary of coordinates under coder topk, from no other start, not "
-            f"for {config.name}; give d and --coder topk, and leave atoms and start off."
+            f"for {config.name}; give d and --coder topk, and leave atoms, start and columns_from off."
         )
 
 

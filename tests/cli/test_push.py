@@ -1,0 +1,87 @@
+"""`expander push` and `expander pull`: up to a hub, down from it, and what keeps them from it, in a sentence."""
+
+import pytest
+import torch
+
+import expander_sae as xs
+from expander_sae.cli.main import main
+from tests.interop.fake_hub import serving
+from tests.interop.saes import activations, autoencoder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 34)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    with serving() as (held, endpoint):
+        # What the client reads from its environment is read once, when it is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield held
+
+
+@pytest.fixture
+def run(tmp_path):
+    autoencoder("topk").save(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def ends_with(arguments, capsys):
+    """What a command that fails prints."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_what_is_pushed_is_pulled(hub, run, tmp_path, capsys):
+    main(["push", str(run), "--to", "me/saes", "--license", "mit"])
+    commit = hub.commits["me/saes"][-1][0]
+    assert f"/me/saes, commit {commit}." in capsys.readouterr().out
+    main(["pull", "me/saes", "layers.3", "--out", str(tmp_path / "back")])
+    assert f"Commit {commit} of me/saes, written to" in capsys.readouterr().out
+    assert torch.equal(xs.SparseAutoencoder.load(tmp_path / "back")(activations()), autoencoder("topk")(activations()))
+
+
+def test_several_of_one_hookpoint_keep_their_names(hub, run, tmp_path):
+    autoencoder("abstopk").save(tmp_path / "signed")
+    main(["push", str(run), str(tmp_path / "signed"), "--to", "me/saes"])
+    assert {name.partition("/")[0] for name in hub.commits["me/saes"][-1][1]} == {"README.md", "run", "signed"}
+
+
+def test_a_dashboard_is_pushed_by_itself(hub, run, tmp_path, capsys):
+    page = tmp_path / "page"
+    page.mkdir()
+    for name in ("dashboard.json", "index.html"):
+        (page / name).write_text("{}")
+    main(["push", str(page), "--to", "me/features"])
+    assert hub.spaces == {"me/features": "static"}
+    assert "push it by itself" in ends_with(["push", str(page), str(run), "--to", "me/features"], capsys)
+
+
+def test_nothing_is_left_of_a_pull_that_fails(hub, run, tmp_path, capsys):
+    main(["push", str(run), "--to", "me/saes"])
+    out = tmp_path / "back"
+    assert "has no autoencoder in 'layers.9'" in ends_with(["pull", "me/saes", "layers.9", "--out", str(out)], capsys)
+    hub.refuses = 503
+    assert "try again later" in ends_with(["pull", "me/saes", "layers.3", "--out", str(out)], capsys)
+    assert not out.exists()
+
+
+def test_without_a_network_it_says_so(hub, run, capsys, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "The hub cannot be reached; try to upload to me/saes again" in ends_with(
+        ["push", str(run), "--to", "me/saes"], capsys
+    )
+
+
+def test_without_a_token_it_asks_for_one(hub, run, capsys, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    hub.refuses = 401
+    assert "run `hf auth login`" in ends_with(["push", str(run), "--to", "me/saes"], capsys)
