@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tyro
-from expander_sae.activations.packaged import fetch_packaged
 
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.models import load_language_model
+from expander_sae.activations.packaged import fetch_packaged
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.console import terminal, waiting
 from expander_sae.evaluation import evaluate, load_runs
