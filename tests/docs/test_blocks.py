@@ -47,11 +47,14 @@ LABELLED = dict.fromkeys(["words.jsonl", "word_classes.jsonl", "held_out.jsonl"]
 PRESUMED = {
     "docs/certificates.md": {"runs/a": "readable", "runs/uniform-d7": "uniform", "acts": "acts"},
     "docs/choosing.md": {"d32": "wide", "dense": "dense", **TEXTS, **LABELLED},
-    "docs/ecosystem.md": {"RUN": "topk", "tied.pt": "paper"},
+    "docs/ecosystem.md": {"RUN": "topk", "tied.pt": "paper", "acts": "acts", **TEXTS},
     "docs/evaluation.md": {"runs/a": "readable", "runs/b": "topk", **TEXTS},
     "docs/experiments.md": {"acts": "acts", "other": "acts", "others": "acts", **LABELLED},
     "docs/features.md": {"runs/a": "readable", "runs/b": "topk", "acts": "acts", **TEXTS},
     "docs/library.md": {"acts": "acts", "runs/a": "readable", **TEXTS},
+    "docs/paper.md": {
+        "acts": "acts", "dense": "dense", "random-rows": "topk", "revived": "topk", "fidelity-d7": "wide", **LABELLED
+    },
     "docs/readable.md": {
         "runs/a": "readable", "runs/sparse": "readable", "runs/other-seed": "readable", **TEXTS, **LABELLED
     },
@@ -83,6 +86,8 @@ NOT_RUN = {
 
 NO_COMMANDS: dict[tuple[str, str], str] = {
     ("CHANGELOG.md", "expander train --atoms P"): "any number",
+    ("CHANGELOG.md", "expander train --columns-from RUN"): "needs --d beside what a sentence is completed by",
+    ("docs/ecosystem.md", "expander train acts --columns-from RUN --n N --d 32"): "the number that RUN has",
     (
         "CHANGELOG.md",
         "expander export RUN --to saelens|saelens_sparse|sparsify|dictionary_learning",
