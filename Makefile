@@ -10,7 +10,7 @@ RUNS := runs/experiments
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: hostile demo experiments test peers lint format bench browser clean
+.PHONY: hostile demo experiments test peers docs lint format bench browser clean
 
 demo: $(READY)  ## a real model, four dictionaries, and runs/demo/report.html; goes on where it was stopped
 	$(BIN)/expander demo
@@ -29,6 +29,9 @@ test: $(READY) browser peers  ## the whole test suite, on every core
 
 peers: $(PEERS)  ## what other libraries make of our folders, and we of theirs
 	$(PEERS_VENV)/bin/python -m pytest tests/peers
+
+docs: $(READY)  ## the site of everything in docs/, with a reference of commands and names, into build/docs/site
+	$(BIN)/python docs/build_site.py build/docs
 
 # How many minutes, and of what everything is drawn that is tried.
 BUDGET ?= 10
@@ -49,7 +52,7 @@ bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/
 	$(PEERS_VENV)/bin/python -m benchmarks.run
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS_VENV) build .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("expander-sae needs Python 3.11 or newer; name one with make PYTHON=...") if sys.version_info < (3, 11) else None'

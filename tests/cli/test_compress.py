@@ -47,3 +47,16 @@ def test_in_place_is_one_sentence(folder, capsys):
     with pytest.raises(SystemExit):
         main(["compress", str(folder), str(folder)])
     assert "choose another folder." in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--tokens", "5"], "tokens would change nothing without --d"),
+        (["--d", "3"], "give the folder of a --store"),
+    ],
+)
+def test_fewer_values_need_what_they_learn_from(folder, tmp_path, capsys, arguments, sentence):
+    with pytest.raises(SystemExit):
+        main(["compress", str(folder), str(tmp_path / "small"), *arguments])
+    assert sentence in capsys.readouterr().err.replace("\n", " ")

@@ -51,8 +51,8 @@ def cases(stored: str, summed: str) -> list[tuple[object, dict[str, object], dic
         result += [
             (gpu_pursue._all_correlations, columns | tile | {"FEATURES": block}, blocks | sums),
             (gpu_pursue._touched_correlations, columns | local, plain | sums),
-            (gpu_orthogonal._take_step, step | even, plain | sums),
-            (gpu_orthogonal._take_step, step | uneven, plain | sums),
+            (gpu_orthogonal._take_step, step | even, {"num_warps": SIZES[stored]} | sums),
+            (gpu_orthogonal._take_step, step | uneven, {"num_warps": SIZES[stored]} | sums),
             (gpu_candidates._inner_products, columns | places | uneven, {"num_warps": 1} | sums),
             (gpu_candidates._pursue_among, signed | {"C": 32}, {"num_warps": 1} | sums),
         ]

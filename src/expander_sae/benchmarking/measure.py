@@ -55,14 +55,29 @@ def peak_above_now(work: Callable[[], object]) -> int:
 _PACKAGES = ("expander-sae", "torch", "numba", "numpy", "scikit-learn", "eai-sparsify", "sae-lens", "triton")
 
 
-def _processor() -> str:
-    """The processor's own name where the system tells it."""
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.exists() else []
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _processor() -> str:
+    """The processor's name, and its family and model where a virtual machine's name says too little."""
+    info = _cpuinfo()
+    if "model name" not in info:
+        return platform.processor() or platform.machine()
+    parts = {"vendor_id": "vendor", "cpu family": "family", "model": "model"}
+    numbers = [f"{short} {info[name]}" for name, short in parts.items() if name in info]
+    return f"{info['model name']} ({', '.join(numbers)})"
+
+
+def _vector_instructions() -> str:
+    """The widest that torch uses, and all that the processor has."""
+    info = _cpuinfo()
+    flags = sorted({*info.get("flags", "").split(), *info.get("Features", "").split()})
+    wide = [flag for flag in flags if flag.startswith(("avx", "amx", "asimd", "sve"))]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *([f"({' '.join(wide)})"] if wide else [])])
 
 
 def _version(package: str) -> str | None:
@@ -76,7 +91,7 @@ def describe_machine() -> dict[str, str]:
     """Processor, threads, system and the versions of what took part."""
     described = {
         "processor": _processor(),
-        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "vector instructions": _vector_instructions(),
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }

@@ -27,6 +27,18 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What has to be done at least, whatever the machine."""
+
+    multiply_adds: float
+    bytes: float
+    """Of the columns, their moments and the tokens that are read, each once."""
+
+    def __str__(self) -> str:
+        return f"{count_text(self.multiply_adds)} in {amount(self.bytes, 'bytes')}"
+
+
+@dataclass(frozen=True)
 class Result:
     """What was done, against what, and how they compare."""
 
@@ -42,6 +54,10 @@ class Result:
     """ "s" or "bytes"."""
     goal: Goal
     """What it should reach."""
+    our_effort: Effort | None = None
+    """Of what `ours` is the time."""
+    their_effort: Effort | None = None
+    """Of what `theirs` is the time; unknown of what other libraries do inside."""
     note: str = ""
     """A limit or a remark that belongs beside the number."""
     is_right: bool = True
@@ -69,23 +85,34 @@ def amount(value: float, unit: str) -> str:
     return f"{value:.2f} GiB"
 
 
+def count_text(count: float) -> str:
+    """A large number, readable."""
+    for prefix in ("", "k", "M"):
+        if count < 1000:
+            return f"{count:.3g}{prefix}"
+        count /= 1000
+    return f"{count:.3g}G"
+
+
 def ratio_text(ratio: float) -> str:
     """A ratio, readable."""
     return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2f}x"
 
 
-_HEADINGS = ("work", "against", "ours", "theirs", "ratio", "goal", "reached")
+_HEADINGS = ("work", "against", "ours", "theirs", "ratio", "goal", "reached", "our multiply-adds", "theirs do")
 
 
 def _cells(result: Result) -> tuple[str, ...]:
     ours, theirs = amount(result.ours, result.unit), amount(result.theirs, result.unit)
     reached = "yes" if result.reached else "no"
-    return result.work, result.against, ours, theirs, ratio_text(result.ratio), str(result.goal), reached
+    efforts = (str(each) if each is not None else "" for each in (result.our_effort, result.their_effort))
+    return result.work, result.against, ours, theirs, ratio_text(result.ratio), str(result.goal), reached, *efforts
 
 
 def as_table(results: Sequence[Result], machine: dict[str, str]) -> Table:
     """The results for a terminal."""
-    table = Table(title=f"{machine['processor']}, {machine['threads']} threads, medians of interleaved runs")
+    title = f"{machine['processor']}, {machine['vector instructions'].split()[0]}, {machine['threads']} threads"
+    table = Table(title=f"{title}, medians of interleaved runs")
     for heading in _HEADINGS:
         table.add_column(heading, justify="right" if heading in ("ours", "theirs", "ratio") else "left")
     for result in results:
@@ -99,6 +126,7 @@ def as_markdown(results: Sequence[Result], machine: dict[str, str], command: str
     lines += ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
     lines += ["| " + " | ".join(_cells(result)) + " |" for result in results]
     lines += [""] + [f"- {result.work}, {result.against}: {result.note}" for result in results if result.note]
+    lines += ["", "Multiply-adds and bytes are what has to be done and read at least, whatever the machine."]
     lines += ["", "Machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + "."]
     return "\n".join(lines) + "\n"
 

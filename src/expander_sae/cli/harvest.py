@@ -41,6 +41,7 @@ class Harvest:
     def run(self) -> None:
         """Say what will be written, write it, say what it is."""
         from expander_sae.activations.harvest import harvest, plan_harvest
+        from expander_sae.activations.massive import MassiveTokens
         from expander_sae.activations.models import load_language_model
         from expander_sae.activations.soundness import soundness
 
@@ -61,13 +62,14 @@ class Harvest:
                     report=lambda stored: lines.update("harvest", stored, self.tokens),
                 )  # fmt: skip
             for name, store in stores.items():
-                console.print(self._sentence(name, store))
+                massive = MassiveTokens.of(store).described(language_model.tokenizer) if group.writes else ""
+                console.print(self._sentence(name, store, massive), markup=False)
 
-    def _sentence(self, name: str, store: Store) -> str:
+    def _sentence(self, name: str, store: Store, massive: str) -> str:
         """What was harvested at a hookpoint."""
         short = "" if store.tokens == self.tokens else " (the text has no more)"
         return (
             f"{name}: {store.tokens:,} tokens{short} of {store.documents:,} documents, width {store.width}, "
             f"{str(store.dtype).removeprefix('torch.')}, mean norm {store.norms.mean:.1f}, "
-            f"{store.norms.massive} massive tokens (norm above 4 medians)."
+            f"{massive}."
         )

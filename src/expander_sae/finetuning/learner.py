@@ -33,10 +33,10 @@ from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.means import check_memory, check_time
 from expander_sae.training.checkpoints import FOLDER as CHECKPOINT
 from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
-from expander_sae.training.config import check_schedule
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
 from expander_sae.training.learner import Descent, learning_rate_rule
 from expander_sae.training.metrics import METRICS, Mean, Numbers, last_measured
+from expander_sae.training.schedule import check_schedule
 
 SHARE_OF_TRAINING = 1 / 3
 """The default learning rate, as a share of the one that training takes."""

@@ -83,7 +83,7 @@ class Attached:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:  # if one of the hooks cannot be set, none stays
-            stack.enter_context(self._reading.watched(self._base))
+            stack.enter_context(self._reading.watched(self.model, self._base))
             for place in self._places.values():
                 place.read, place.length = [], 0
                 stack.enter_context(changing(self._base, place.hookpoint, partial(self._changed, place)))

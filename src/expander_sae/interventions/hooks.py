@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -86,30 +86,54 @@ def _translated(model: nn.Module, name: str, number: str, side: str | None, part
 class Reading:
     """What the model is reading at the moment: where in the sequence its tokens stand, and which of them are padding.
 
-    With a cache a model is given the new tokens only; their places follow from what the cache holds.
+    With a cache a model is given the new tokens only; their places follow from what the cache holds. That of a
+    recurrent model (Mamba) does not say how much that is, so what it was given is counted here.
     """
 
     def __init__(self) -> None:
         self.start = 0
+        self._depth = 0
+        self._uncounted: tuple[Any, int] = (None, 0)
+        """A cache that does not count, and the tokens that it holds."""
         self.ids: Tensor | None = None
         self.mask: Tensor | None = None
 
     @contextmanager
-    def watched(self, base: nn.Module) -> Iterator[None]:
-        """Inside, every forward pass of the model tells what it reads."""
+    def watched(self, model: nn.Module, base: nn.Module) -> Iterator[None]:
+        """Inside, every forward pass tells what it reads.
+
+        The model or its base may be called, and some models (OPT) go past their base: the outermost that runs tells.
+        """
 
         def look(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self._depth += 1
+            if self._depth > 1:
+                return
             given = [*inputs, *named.values()]
             cache = next((each for each in given if hasattr(each, "get_seq_length")), None)
-            self.start = 0 if cache is None else int(cache.get_seq_length())
             self.ids = named.get("input_ids", inputs[0] if inputs else None)
+            self.start = 0 if cache is None else self._held_by(cache)
             self.mask = named.get("attention_mask")
 
-        handle = base.register_forward_pre_hook(look, with_kwargs=True)
-        try:
+        def leave(*_: Any) -> None:
+            self._depth -= 1
+
+        self._depth, self._uncounted = 0, (None, 0)
+        with ExitStack() as stack:
+            for module in dict.fromkeys((model, base)):
+                stack.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
             yield
-        finally:
-            handle.remove()
+
+    def _held_by(self, cache: Any) -> int:
+        """Tokens that the cache holds before the pass that begins."""
+        try:
+            return int(cache.get_seq_length())
+        except ValueError:
+            known, held = self._uncounted
+            start = held if known is cache else 0
+            self._uncounted = (cache, start + (0 if self.ids is None else self.ids.shape[1]))
+            return start
 
     def place(self, length: int, device: torch.device) -> Tensor:
         """Of every token that is read, in the sequence."""

@@ -4,7 +4,7 @@ from expander_sae.distribution import DeadProcessError, joined
 from expander_sae.training.alphabets import rows_of_largest
 from expander_sae.training.checkpoints import CheckpointError, has_checkpoint
 from expander_sae.training.config import TrainConfig, width_matched
-from expander_sae.training.cutting import cut, energies
+from expander_sae.training.cutting import compressing, cut, energies
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.engine import Learner, Probe, learn
 from expander_sae.training.learner import Trainee
@@ -30,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "Trainee",
     "batch_statistics",
+    "compressing",
     "cut",
     "energies",
     "fvu",

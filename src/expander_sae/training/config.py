@@ -2,12 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from expander_sae.checks import Count, Decay, Positive, Seed, Share, Weight, check_fields
 from expander_sae.coders import OMP, BatchTopK, Candidates, Coder, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions, named
+from expander_sae.training.schedule import check_schedule
 
 CODERS: dict[str, type[Coder]] = {"topk": TopK, "batch_topk": BatchTopK, "mp": MatchingPursuit, "omp": OMP}
 """The coders that can be trained with, by the name a config gives them."""
@@ -25,37 +26,6 @@ READABLE_SILENCE = 20_000
 """The same with the readable objective, whose dead features begin anew only early in the run."""
 LONG_COLUMNS = 16
 """Values per column from which the readable objective spreads them more evenly over frequent and rare features."""
-
-
-class Schedule(Protocol):
-    """What the run of any learner is asked for: its length, the size of its steps, and when it is written down."""
-
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def learning_rate(self) -> float | None: ...
-    @property
-    def warm_up(self) -> float: ...
-    @property
-    def decay(self) -> float: ...
-    @property
-    def betas(self) -> tuple[float, float]: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def checkpoint_every(self) -> int: ...
-    @property
-    def log_every(self) -> int: ...
-
-
-def check_schedule(asked: Schedule) -> None:
-    """Refuse a rate that would have to rise and fall at once."""
-    if asked.warm_up + asked.decay > 1:
-        raise ExpanderError(
-            f"warm_up and decay must be shares that add up to at most 1, not {asked.warm_up} and {asked.decay}."
-        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +49,9 @@ class TrainConfig:
     of two or more, at most d on average. Then n can be many times larger: m values an atom, d a column."""
     atoms_from: str | None = None
     """The folder of an autoencoder whose columns are the atoms at the beginning, so that it grows to n features."""
+    columns_from: str | None = None
+    """The folder of an autoencoder of the same n, dense or not, whose columns learned ones begin as: their largest
+    values, in place of those of tokens. So its features are had with d values each."""
     atoms_alone: Share = 0.4
     """Share of the tokens over which atoms of no other run learn alone, before columns are made of them."""
     seed: Seed = 0
@@ -167,6 +140,10 @@ class TrainConfig:
             raise ExpanderError(
                 "Columns of atoms are learned and have non-negative codes; give d, and leave construction, start and "
                 "signed off."
+            )
+        if self.columns_from is not None and (self.composed or not self.learns_rows):
+            raise ExpanderError(
+                "Columns that begin as others are learned; give d, and leave construction and atoms off."
             )
         if (self.atoms or 1) > self.n or self.atoms_alone == 1:
             raise ExpanderError(
@@ -374,7 +351,8 @@ def width_matched(config: TrainConfig, m: int) -> TrainConfig:
     if config.composed and config.atoms is None:
         raise ExpanderError("How wide a dense dictionary of as many values is depends on the atoms; say how many.")
     columns = round(config.n * config.d / m) + (config.atoms or 0)
-    return dataclasses.replace(config, d=None, objective=None, atoms=None, atoms_from=None, n=max(config.k, columns))
+    return dataclasses.replace(config, d=None, objective=None, atoms=None, atoms_from=None, columns_from=None,
+                               n=max(config.k, columns))  # fmt: skip
 
 
 def check_width(config: TrainConfig, m: int) -> None:

@@ -1,18 +1,48 @@
-"""Smaller dictionaries cut out of a larger one: the entries that explain most, of all columns together."""
+"""Smaller dictionaries out of larger ones.
+
+An expander dictionary that is coded by a pursuit is cut without training: the entries that explain most, of all columns
+together, are kept. A dense one is trained once more while its columns lose their entries.
+"""
 
 from __future__ import annotations
+
+import os
+from os import PathLike
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OneShotCoder
 from expander_sae.dictionaries import ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
-from expander_sae.training.config import least_degree
+from expander_sae.training.config import TrainConfig, least_degree
 from expander_sae.training.rows import afforded, moved_columns, present_entries
+
+USUAL = 4096
+"""Tokens that tell how many features fire, for a coder that does not say it."""
+
+
+def compressing(
+    path: str | PathLike[str], store: Store, d: int, objective: Literal["readable", "fidelity"], tokens: int
+) -> TrainConfig:
+    """The training that makes an expander dictionary out of the autoencoder in a folder: as many features, as many of
+    them for a token, and columns that begin as those of the other."""
+    sae = SparseAutoencoder.load(path)
+    if store.width != sae.m:
+        raise ExpanderError(f"{store.path} has activations of width {store.width}, not {sae.m}.")
+    k: int | None = getattr(sae.coder, "k", None)
+    if k is None:
+        first = store[: min(USUAL, store.tokens)]
+        k = max(1, round(float(sae.encode(first.activations[~first.massive].float()).l0.float().mean())))
+    signed = bool(getattr(sae.coder, "signed", False))
+    return TrainConfig(
+        n=sae.n, d=d, k=k, signed=signed, objective=objective, columns_from=os.fspath(path), tokens=tokens
+    )
 
 
 def energies(sae: SparseAutoencoder, batches: list[Float[Tensor, "tokens m"]]) -> Float[Tensor, " n"]:

@@ -19,8 +19,8 @@ from expander_sae.console import LiveLines
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError, StoppedError
 from expander_sae.training.checkpoints import Checkpoint, Settings, write_checkpoint
-from expander_sae.training.config import Schedule
 from expander_sae.training.metrics import Journal, Numbers, Sink
+from expander_sae.training.schedule import Schedule
 
 B = TypeVar("B")
 B_contra = TypeVar("B_contra", contravariant=True)

@@ -15,12 +15,13 @@ from expander_sae.coders import BatchTopK
 from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDictionary
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
-from expander_sae.training.config import Schedule, TrainConfig
+from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.losses import Losses, batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
 from expander_sae.training.pruning import ColumnPruning
 from expander_sae.training.rows import ColumnMoves
+from expander_sae.training.schedule import Schedule, rate_at
 from expander_sae.training.start import Sample
 
 THRESHOLD_MEMORY = 0.99
@@ -32,14 +33,6 @@ READABLE_RATE = 0.8
 mean more (at n=4608, d=7 token R2 .327 for .317, purity .489 for .477, at the same FVU)."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What Adam remembers of every parameter."""
-
-
-def rate_at(schedule: Schedule, peak: float, tokens: int) -> float:
-    """The learning rate of the step that begins after this many tokens: up in a line, flat, down in a line."""
-    start, end = schedule.warm_up * schedule.tokens, schedule.decay * schedule.tokens
-    rising = (tokens + schedule.batch) / start if start else 1.0  # the first step is one already
-    falling = (schedule.tokens - tokens) / end if end else 1.0
-    return peak * max(0.0, min(1.0, rising, falling))
 
 
 def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
@@ -88,22 +88,24 @@ def new_autoencoder(
 
 
 def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
-    """An autoencoder that has learned nothing yet."""
+    """An autoencoder that has learned nothing yet, whatever that of which it takes columns or atoms has."""
     before = None
-    if config.atoms_from is not None:
-        before = SparseAutoencoder.load(config.atoms_from, device=sample.mean.device)
-        _check_atoms(config, before, len(sample.mean))
+    if config.atoms_from is not None or config.columns_from is not None:
+        before = SparseAutoencoder.load(config.atoms_from or config.columns_from or "", device=sample.mean.device)
+        (_check_atoms if config.composed else _check_columns)(config, before, len(sample.mean))
     sae = SparseAutoencoder(
-        _composed(config, sample, before) if config.composed else _dictionary(config, sample),
+        _composed(config, sample, before) if config.composed else _dictionary(config, sample, before),
         config.make_coder(),
         tied=config.tied,
         latent_bias=config.has_latent_bias,
     )
     with torch.no_grad():
-        sae.scale.fill_(sample.scale if before is None else before.scale)
-        sae.pre_bias.copy_(sample.mean * sae.scale if before is None else before.pre_bias)
+        # Atoms keep their scale; columns are as good at any, and rates are for that of the sample.
+        sae.scale.fill_(sample.scale if before is None or not config.composed else before.scale)
+        ratio = 1.0 if before is None else sae.scale / before.scale
+        sae.pre_bias.copy_(sample.mean * sae.scale if before is None else before.pre_bias * ratio)
         if before is not None and sae.latent_bias is not None and before.latent_bias is not None and before.tied:
-            sae.latent_bias[: before.n] = before.latent_bias
+            sae.latent_bias[: before.n] = before.latent_bias * ratio
     return sae
 
 
@@ -131,6 +133,15 @@ def _check_atoms(config: TrainConfig, before: SparseAutoencoder, width: int) -> 
         )
 
 
+def _check_columns(config: TrainConfig, before: SparseAutoencoder, width: int) -> None:
+    """Refuse columns of another width or number."""
+    if (before.m, before.n) != (width, config.n):
+        raise ExpanderError(
+            f"{config.columns_from} has {before.n} columns of width {before.m}, which cannot be those of {config.n} "
+            f"features of width {width}."
+        )
+
+
 def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) -> None:
     """Columns alike what they encode explain it many times over; give them the one size that explains it best."""
     assert isinstance(sae.coder, OneShotCoder)
@@ -140,8 +151,11 @@ def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) 
         parameter.get_parameter("values").mul_(square.clamp_min(0).sqrt())
 
 
-def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
-    """Columns of unit norm: learned rows start from tokens of the sample, all others from random signs."""
+def _dictionary(config: TrainConfig, sample: Sample, before: SparseAutoencoder | None) -> Dictionary:
+    """Columns of unit norm: learned rows start from tokens of the sample, all others from random signs.
+
+    Where there are columns to begin as, learned rows start from those, with the norms that their codes go with.
+    """
     m, device, generator = len(sample.mean), sample.mean.device, torch.Generator().manual_seed(config.seed)
     check_width(config, m)
     dtype = torch.float64 if config.precision == "float64" else torch.float32
@@ -150,13 +164,28 @@ def _dictionary(config: TrainConfig, sample: Sample) -> Dictionary:
     if config.learns_rows:
         order = torch.randperm(len(sample.tokens), generator=generator).to(device)
         first = config.longest(m) if config.readable else config.d  # to be pruned, or with room to grow
-        rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, first)
+        if before is None:
+            rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, first)
+        else:
+            rows, values = _largest_values(before, first, unit=config.unit_columns)
         room = (0, config.longest(m) - first)
         support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
         return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
     construction, parameters = named(config.construction)
     support = Support.make(construction, m=m, n=config.n, d=config.d, seed=config.seed, **parameters)
     return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)
+
+
+def _largest_values(
+    before: SparseAutoencoder, count: int, unit: bool
+) -> tuple[Int[Tensor, "n count"], Float[Tensor, "n count"]]:
+    """Rows, ascending, and values of the largest entries of every column; of unit norm where norms mean nothing."""
+    columns = before.dictionary.to_dense().T.detach()
+    rows = columns.abs().topk(count, dim=1).indices.sort(dim=1).values
+    values = columns.gather(1, rows)
+    if unit or not before.tied or not isinstance(before.coder, OneShotCoder):
+        values = nn.functional.normalize(values, dim=1)
+    return rows.to(torch.int32), values
 
 
 def _started(config: TrainConfig, folder: str, width: int, device: torch.device) -> tuple[SparseAutoencoder, bool]:

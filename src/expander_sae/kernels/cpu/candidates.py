@@ -7,7 +7,7 @@ import torch
 from numba import int64
 from torch import Tensor
 
-from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, columns_of, compiled, inlined
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, columns_of, compiled, inlined
 from expander_sae.kernels.cpu.greedy import (
     Codes,
     Limits,
@@ -80,19 +80,29 @@ def _pursue(gram: Floats, target: Floats, norms: Floats, limits: Limits, scratch
 
 
 @compiled
-def _gram(columns: Columns, indices: Integers, stamp: Floats, out: Floats) -> None:
-    """Fill the inner products [batch, c, c]; `stamp` [m] is zero before and after."""
+def _gram(columns: Columns, indices: Integers, spread: Floats, out: Floats) -> None:
+    """Fill the inner products [batch, c, c]; `spread` [m, c], a token's columns side by side, is zero before and after.
+
+    An entry of one column meets those of all others in its row at once, by vector instructions.
+    """
+    size = indices.shape[1]
     for token in range(indices.shape[0]):
-        for one in range(indices.shape[1]):
-            first, last = columns.starts[indices[token, one]], columns.starts[indices[token, one] + 1]
-            for entry in range(first, last):
-                stamp[columns.rows[entry]] = columns.values[entry]
-            for other in range(one + 1):
-                product = column_times(columns, indices[token, other], stamp)
-                out[token, one, other] = product
-                out[token, other, one] = product
-            for entry in range(first, last):
-                stamp[columns.rows[entry]] = 0
+        for one in range(size):
+            for entry in range(columns.starts[indices[token, one]], columns.starts[indices[token, one] + 1]):
+                spread[columns.rows[entry], one] = columns.values[entry]
+        for other in range(size):
+            products = out[token, other]
+            for one in range(size):
+                products[one] = 0
+            for entry in range(columns.starts[indices[token, other]], columns.starts[indices[token, other] + 1]):
+                value, row = columns.values[entry], spread[columns.rows[entry]]
+                for one in range(size):
+                    products[one] += value * row[one]
+            for one in range(other):  # summed in the order of the same column, so that halves agree to the last bit
+                products[one] = out[token, one, other]
+        for one in range(size):
+            for entry in range(columns.starts[indices[token, one]], columns.starts[indices[token, one] + 1]):
+                spread[columns.rows[entry], one] = 0
 
 
 def gram_of(values: Tensor, rows: Tensor, indices: Tensor, m: int) -> Tensor:
@@ -101,7 +111,7 @@ def gram_of(values: Tensor, rows: Tensor, indices: Tensor, m: int) -> Tensor:
     out = np.empty((*chosen.shape, chosen.shape[1]), columns.values.dtype)
 
     def work(start: int, stop: int) -> None:
-        _gram(columns, chosen[start:stop], np.zeros(m, out.dtype), out[start:stop])
+        _gram(columns, chosen[start:stop], np.zeros((m, chosen.shape[1]), out.dtype), out[start:stop])
 
     over_tiles(work, len(chosen), TILE)
     return torch.from_numpy(out)

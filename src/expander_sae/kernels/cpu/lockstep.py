@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from expander_sae.kernels.cpu import greedy
 from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, compiled, inlined
 from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
-from expander_sae.kernels.cpu.select import aligned
+from expander_sae.kernels.cpu.select import aligned, fill_tile
 from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit
 from expander_sae.kernels.threads import over_tiles
 
@@ -63,14 +63,6 @@ def _load(x: Floats, token: int, lane: int, lanes: Lanes, batch: Scratch) -> Non
 
 
 @inlined
-def _show_residuals(residuals: Floats, tile: Floats) -> None:
-    """tile [m, lanes] = residuals [lanes, m] turned over, written in order."""
-    for coordinate in range(tile.shape[0]):
-        for lane in range(LANES):
-            tile[coordinate, lane] = residuals[lane, coordinate]
-
-
-@inlined
 def _find_best(columns: Columns, bias: Floats, limits: Limits, lanes: Lanes, closed: Flags) -> None:
     """Leave in lanes.found every lane's best feature above the noise that is not closed, the lowest of equal ones."""
     for lane in range(LANES):
@@ -112,7 +104,7 @@ def _orthogonal(
     for lane in range(LANES):
         _load(x, lane, lane, lanes, batch)
     while busy > 0:
-        _show_residuals(batch.residual, lanes.tile)
+        fill_tile(batch.residual, 0, LANES, lanes.tile)
         _find_best(columns, bias, limits, lanes, batch.closed)
         for lane in range(LANES):
             token, scratch = lanes.token[lane], greedy.scratch_of(batch, lane)

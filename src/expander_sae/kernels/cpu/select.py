@@ -12,21 +12,34 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import uint64
+from numba import int64, uint64
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, columns_of, compiled
-from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit, raise_maxima
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, columns_of, compiled, inlined
+from expander_sae.kernels.cpu.ranking import keep_best, list_length, sort_best
+from expander_sae.kernels.cpu.vectors import (
+    correlate_tile,
+    lanes_above,
+    lowest_bit,
+    raise_maxima,
+    turn_block,
+)
 from expander_sae.kernels.threads import over_tiles
 
 LANES = 64
 """Tokens per tile: what the bit mask of a compare can hold."""
 
-_PROBE_GROUPS = 8
-_PROBE_QUANTILE = 2
-_PROBES_PER_RANK = 0.23
-"""Probed features per group, times k / n; from F**g = 0.31, the median of the third smallest of eight maxima."""
+PROBE_GROUPS = 32
+PROBES_PER_RANK = 0.0575
+"""Probed features per group, times k / n."""
+_PROBE_RANK = 9
+"""Which of the group maxima is the guess: some 5.8 k features exceed it, and once in thirty thousand fewer than k."""
+_TURNED = 16
+"""Rows and columns that are transposed at a time."""
+_BLOCK = 32
+"""Features that are looked at before those that passed are put to the lists."""
 
 
 class Tile(NamedTuple):
@@ -34,18 +47,24 @@ class Tile(NamedTuple):
 
     tokens: Floats
     """[m, lanes]"""
-    scores: Floats
-    """[lanes] correlations with one feature"""
     thresholds: Floats
     """[lanes] what a feature must exceed to be a candidate"""
     maxima: Floats
     """[groups, lanes] the best of each group of probed features"""
+    scores: Floats
+    """[block + 1, lanes] correlations with those features of a block that are a candidate for some lane"""
+    masks: Integers
+    """[block + 1] the lanes that they are candidates for, as bits"""
+    passed: Integers
+    """[block + 1] which features they are"""
     ranking: Floats
-    """[lanes, capacity] the candidates' scores, without their signs if they are compared so"""
+    """[lanes, length of a list] the candidates' scores, without their signs if they are compared so"""
     indices: Integers
-    """[lanes, capacity] the candidates"""
+    """[lanes, length of a list] the candidates"""
     counts: Integers
     """[lanes] how many there are"""
+    capacity: int
+    """How many there may be before they are cut back to k"""
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Floats:
@@ -56,179 +75,136 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Floats:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _make_tile(width: int, capacity: int, dtype: DTypeLike) -> Tile:
-    """A tile for tokens of some width, with room for so many candidates of each."""
-    shapes = (width, LANES), (LANES,), (LANES,), (_PROBE_GROUPS, LANES)
-    tokens, scores, thresholds, maxima = (aligned(shape, dtype) for shape in shapes)
-    ranking, indices = np.empty((LANES, capacity), dtype), np.empty((LANES, capacity), np.int32)
-    return Tile(tokens, scores, thresholds, maxima, ranking, indices, np.empty(LANES, np.int64))
-
-
-# A candidate is a score and a feature in two parallel arrays. Scores descend; equal scores rank the lower feature
-# first, so that no order of arrival can change a result.
-
-
-@compiled
-def ranks_before(score: float, index: int, other_score: float, other_index: int) -> bool:
-    """Whether the first candidate comes before the second."""
-    return score > other_score or (score == other_score and index < other_index)
-
-
-@compiled
-def _median_of_three(scores: Floats, indices: Integers, low: int, high: int) -> tuple[float, int]:
-    """A pivot between low and high (exclusive) that sorted or constant input does not spoil."""
-    first, middle, last = low, (low + high) // 2, high - 1
-    if ranks_before(scores[middle], indices[middle], scores[first], indices[first]):
-        first, middle = middle, first
-    if ranks_before(scores[last], indices[last], scores[middle], indices[middle]):
-        middle = last
-        if ranks_before(scores[last], indices[last], scores[first], indices[first]):
-            middle = first
-    return scores[middle], indices[middle]
-
-
-@compiled
-def keep_best(scores: Floats, indices: Integers, count: int, k: int) -> float:
-    """Move the best k of the first `count` candidates to the front, in any order; returns the worst score among them.
-
-    Quickselect: about 3 * count comparisons on average.
-    """
-    low, high = 0, count
-    while high - low > 1:
-        pivot_score, pivot_index = _median_of_three(scores, indices, low, high)
-        left, right = low, high - 1
-        while left <= right:
-            while ranks_before(scores[left], indices[left], pivot_score, pivot_index):
-                left += 1
-            while ranks_before(pivot_score, pivot_index, scores[right], indices[right]):
-                right -= 1
-            if left <= right:
-                scores[left], scores[right] = scores[right], scores[left]
-                indices[left], indices[right] = indices[right], indices[left]
-                left += 1
-                right -= 1
-        if k <= right:
-            high = right + 1
-        elif k >= left:
-            low = left
-        else:
-            break
-    worst = scores[0]
-    for position in range(1, k):
-        worst = min(worst, scores[position])
-    return worst
-
-
-@compiled
-def sort_best(scores: Floats, indices: Integers, k: int) -> None:
-    """Sort the first k candidates in place, best first (shell sort: k is small and nothing is allocated)."""
-    gap = 1
-    while gap < k // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for position in range(gap, k):
-            score, index = scores[position], indices[position]
-            place = position
-            while place >= gap and ranks_before(score, index, scores[place - gap], indices[place - gap]):
-                scores[place], indices[place] = scores[place - gap], indices[place - gap]
-                place -= gap
-            scores[place], indices[place] = score, index
-        gap //= 3
+def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike) -> Tile:
+    """A tile for tokens of some width, with lists of so many candidates of which k will be chosen."""
+    length = list_length(capacity, k)
+    return Tile(
+        tokens=aligned((width, LANES), dtype),
+        thresholds=aligned((LANES,), dtype),
+        maxima=aligned((PROBE_GROUPS, LANES), dtype),
+        scores=aligned((_BLOCK + 1, LANES), dtype),
+        masks=np.zeros(_BLOCK + 1, np.uint64),
+        passed=np.zeros(_BLOCK + 1, np.int32),
+        ranking=aligned((LANES, length), dtype),
+        indices=np.empty((LANES, length), np.int32),
+        counts=np.zeros(LANES, np.int64),
+        capacity=capacity,
+    )
 
 
 @compiled
 def fill_tile(x: Floats, start: int, stop: int, tile: Floats) -> None:
-    """Copy tokens start..stop of x [batch, m] into the columns of tile [m, lanes]; unused lanes become zero."""
-    tokens = stop - start
+    """Copy rows start..stop of x [batch, m or more] into the columns of tile [m, lanes]; unused lanes become zero."""
+    tokens, width, lanes, pitch = stop - start, tile.shape[0], tile.shape[1], x.shape[1]
+    whole_tokens, whole_width = tokens // _TURNED * _TURNED, width // _TURNED * _TURNED
+    for token in range(0, whole_tokens, _TURNED):
+        for coordinate in range(0, whole_width, _TURNED):
+            source, to = (start + token) * pitch + coordinate, coordinate * lanes + token
+            turn_block(_TURNED, x, source, pitch, tile, to, lanes)
     for token in range(tokens):
-        for coordinate in range(x.shape[1]):
+        for coordinate in range(whole_width if token < whole_tokens else 0, width):
             tile[coordinate, token] = x[start + token, coordinate]
-    if tokens < tile.shape[1]:
+    if tokens < lanes:
         tile[:, tokens:] = 0
 
 
 @compiled
-def _low_quantile(maxima: Floats, lane: int) -> float:
-    """The third smallest of a lane's group maxima; overwrites the two below it."""
-    threshold = maxima[0, lane]
-    for _ in range(_PROBE_QUANTILE + 1):
-        smallest = 0
-        for group in range(1, maxima.shape[0]):
-            if maxima[group, lane] < maxima[smallest, lane]:
-                smallest = group
-        threshold = maxima[smallest, lane]
-        maxima[smallest, lane] = np.inf
-    return threshold
+def _low_quantile(maxima: Floats, thresholds: Floats) -> None:
+    """thresholds[lane] = the ninth largest of a lane's group maxima, which are put in another order."""
+    for rank in range(_PROBE_RANK):
+        for group in range(rank + 1, maxima.shape[0]):
+            for lane in range(LANES):
+                one, other = maxima[rank, lane], maxima[group, lane]
+                maxima[rank, lane] = one if one > other else other
+                maxima[group, lane] = other if one > other else one
+    for lane in range(LANES):
+        thresholds[lane] = maxima[_PROBE_RANK - 1, lane]
 
 
 @compiled
 def _guess_thresholds(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> None:
-    """Leave in thresholds, for every lane, a score that about 5k of all features exceed, or -inf if n is too small.
+    """Leave in thresholds, for every lane, a score that about 6k of all features exceed, or -inf if n is too small.
 
-    Features spread over the dictionary are probed in eight groups. A group's maximum is a draw of a high quantile, and
-    the third smallest of eight draws is seldom far off, whatever the scores are distributed like.
+    Features spread over the dictionary are probed in groups. Of the k best features 1.84 are probed on average, so that
+    the ninth largest group maximum is seldom among them, whatever the scores are distributed like.
     """
     groups, features = tile.maxima.shape[0], bias.size
-    per_group = int(_PROBES_PER_RANK * features / k)
-    if per_group < 2:
+    per_group = int(PROBES_PER_RANK * features / k)
+    if per_group < 1:
         tile.thresholds[:] = -np.inf
         return
     tile.maxima[:] = -np.inf
     stride = features // (groups * per_group)
     for probe in range(groups * per_group):
         feature = probe * stride
-        correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, tile.scores)
-        raise_maxima(LANES, tile.scores, 0, tile.maxima[probe % groups], signed)
-    for lane in range(LANES):
-        tile.thresholds[lane] = _low_quantile(tile.maxima, lane)
+        correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, tile.scores[0])
+        raise_maxima(LANES, tile.scores[0], 0, tile.maxima[probe % groups], signed)
+    _low_quantile(tile.maxima, tile.thresholds)
+
+
+@inlined
+def _append_survivors(rows: int, k: int, signed: bool, tile: Tile) -> None:
+    """Put what passed in a block of features to the lists of their lanes, and cut back those that fill."""
+    for row in range(rows):
+        mask = tile.masks[row]
+        while mask != 0:
+            lane = lowest_bit(mask)
+            mask &= mask - uint64(1)
+            score, count = tile.scores[row, lane], tile.counts[lane]
+            tile.ranking[lane, count] = abs(score) if signed else score
+            tile.indices[lane, count] = tile.passed[row]
+            count += 1
+            if count == tile.capacity:
+                tile.thresholds[lane] = keep_best(tile.ranking[lane], tile.indices[lane], count, k)
+                count = k
+            tile.counts[lane] = count
 
 
 @compiled
 def _scan(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> None:
-    """Collect every lane's candidates: all features above its threshold, cut back to the best k when the list fills."""
-    scores, thresholds, ranking, indices, counts = tile.scores, tile.thresholds, tile.ranking, tile.indices, tile.counts
-    capacity = indices.shape[1]
-    for feature in range(bias.size):
-        correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, scores)
-        mask = lanes_above(LANES, scores, thresholds, signed)
-        while mask != 0:
-            lane = lowest_bit(mask)
-            mask &= mask - uint64(1)
-            count = counts[lane]
-            ranking[lane, count] = abs(scores[lane]) if signed else scores[lane]
-            indices[lane, count] = feature
-            count += 1
-            if count == capacity:
-                thresholds[lane] = keep_best(ranking[lane], indices[lane], count, k)
-                count = k
-            counts[lane] = count
+    """Collect every lane's candidates: all features above its threshold, cut back to the best k when the list fills.
+
+    The scores of a feature that nothing passes for are overwritten by those of the next: a branch would be guessed
+    wrong for every third feature, and a wrong guess throws away the sums that are under way.
+    """
+    for start in range(0, bias.size, _BLOCK):
+        row = int64(0)
+        for feature in range(start, min(start + _BLOCK, bias.size)):
+            scores = tile.scores[row]
+            correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, scores)
+            mask = lanes_above(LANES, scores, tile.thresholds, signed)
+            tile.masks[row], tile.passed[row] = mask, feature
+            row += mask != 0
+        _append_survivors(row, k, signed, tile)
 
 
 @compiled
-def _any_short(counts: Integers, k: int) -> bool:
-    """Whether some lane found fewer than k candidates."""
-    short = False
+def _count_short(counts: Integers, k: int) -> int:
+    """How many lanes found fewer than k candidates."""
+    short = 0
     for lane in range(counts.size):
-        short |= counts[lane] < k
+        short += counts[lane] < k
     return short
 
 
 @compiled
-def _best_of_tile(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> None:
-    """Leave every lane's best k features, sorted, in the first k places of its candidate list."""
+def _find_candidates(columns: Columns, bias: Floats, k: int, signed: bool, used: int, tile: Tile) -> int:
+    """Leave at least k candidates of the first `used` lanes, the best k among them; returns how many lanes have fewer.
+
+    Those have sums that are not numbers or minus infinity.
+    """
     _guess_thresholds(columns, bias, k, signed, tile)
+    tile.thresholds[used:] = np.inf
     tile.counts[:] = 0
     _scan(columns, bias, k, signed, tile)
-    if _any_short(tile.counts, k):
-        # A guess was above the k-th best score: once more for those lanes, without a guess.
-        for lane in range(LANES):
+    if _count_short(tile.counts[:used], k) > 0:
+        # A guess was not below the k-th best score: once more for those lanes, without a guess.
+        for lane in range(used):
             short = tile.counts[lane] < k
             tile.thresholds[lane] = -np.inf if short else np.inf
             tile.counts[lane] = 0 if short else tile.counts[lane]
         _scan(columns, bias, k, signed, tile)
-    for lane in range(LANES):
-        keep_best(tile.ranking[lane], tile.indices[lane], tile.counts[lane], k)
-        sort_best(tile.ranking[lane], tile.indices[lane], k)
+    return _count_short(tile.counts[:used], k)
 
 
 @compiled
@@ -238,30 +214,35 @@ def _signed_score(x: Floats, columns: Columns, bias: Floats, feature: int) -> fl
 
 
 @compiled
-def _select_tokens(
-    x: Floats,
-    columns: Columns,
-    bias: Floats,
-    signed: bool,
-    span: tuple[int, int],
-    out: tuple[Floats, Integers],
-    tile: Tile,
+def _write_best(
+    x: Floats, columns: Columns, bias: Floats, signed: bool, tile: Tile, values: Floats, indices: Integers
 ) -> None:
-    """Fill the values and indices [batch, k] of `out` for the tokens of `span`."""
-    out_values, out_indices = out
-    k = out_values.shape[1]
-    for first in range(span[0], span[1], LANES):
-        last = min(first + LANES, span[1])
+    """Fill values and indices [tokens, k] with the best candidates of each of the tokens x in the tile."""
+    k = values.shape[1]
+    for lane in range(x.shape[0]):
+        ranking, features = tile.ranking[lane], tile.indices[lane]
+        keep_best(ranking, features, tile.counts[lane], k)
+        first = sort_best(ranking, features, k)
+        for rank in range(k):
+            feature = features[first + rank]
+            indices[lane, rank] = feature
+            values[lane, rank] = _signed_score(x[lane], columns, bias, feature) if signed else ranking[first + rank]
+
+
+@compiled
+def _select_tokens(
+    x: Floats, columns: Columns, bias: Floats, signed: bool, out: tuple[Floats, Integers], tile: Tile
+) -> bool:
+    """Fill the values and indices [batch, k] of `out`; returns whether every token has k features to choose."""
+    values, indices = out
+    k = values.shape[1]
+    for first in range(0, x.shape[0], LANES):
+        last = min(first + LANES, x.shape[0])
         fill_tile(x, first, last, tile.tokens)
-        _best_of_tile(columns, bias, k, signed, tile)
-        for token in range(first, last):
-            for rank in range(k):
-                feature = tile.indices[token - first, rank]
-                out_indices[token, rank] = feature
-                if signed:
-                    out_values[token, rank] = _signed_score(x[token], columns, bias, feature)
-                else:
-                    out_values[token, rank] = tile.ranking[token - first, rank]
+        if _find_candidates(columns, bias, k, signed, last - first, tile) > 0:
+            return False
+        _write_best(x[first:last], columns, bias, signed, tile, values[first:last], indices[first:last])
+    return True
 
 
 def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
@@ -272,8 +253,10 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
     capacity = min(8 * k + LANES, bias.numel())
 
     def work(start: int, stop: int) -> None:
-        tile = _make_tile(tokens.shape[1], capacity, tokens.dtype)
-        _select_tokens(tokens, columns, shifts, signed, (start, stop), out, tile)
+        tile = _make_tile(tokens.shape[1], capacity, k, tokens.dtype)
+        part = out[0][start:stop], out[1][start:stop]
+        if not _select_tokens(tokens[start:stop], columns, shifts, signed, part, tile):
+            raise ExpanderError(f"Sums of x and values leave the range of {bias.dtype}; scale them down.")
 
     over_tiles(work, len(tokens), LANES)
     return torch.from_numpy(out[0]), torch.from_numpy(out[1])

@@ -1,4 +1,4 @@
-"""The innermost loop, written as LLVM vectors: one feature's correlation with a whole tile of tokens at once.
+"""The innermost loops, written as LLVM vectors: foremost one feature's correlation with a whole tile of tokens at once.
 
 Numba cannot keep an array in registers across a loop, and this loop is all about that: the running sums of all tokens
 of a tile stay in vector registers while the d gathered rows of the tile stream past. LLVM maps the wide vector onto
@@ -157,11 +157,105 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
     return signature, generate
 
 
+@intrinsic(prefer_literal=True)
+def turn_block(
+    typing: Typing, size: Type, source: Type, start: Type, pitch: Type, out: Type, to: Type, out_pitch: Type
+) -> Intrinsic:
+    """out[to + row * out_pitch + column] = source[start + column * pitch + row] for a square block, all in registers.
+
+    Both arrays are contiguous and read as flat; `size` is a power of two.
+    """
+    signature = types.void(size, source, types.int64, types.int64, out, types.int64, types.int64)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        vector = _vector_of(signature.args[1], size)
+        count, align = vector.count, _bytes_of(vector)
+
+        def line(array: int, number: int) -> Value:
+            data = _data(context, builder, signature.args[array], arguments[array])
+            offset = builder.mul(arguments[array + 2], ir.Constant(_INT64, number))
+            return builder.bitcast(builder.gep(data, [builder.add(arguments[array + 1], offset)]), vector.as_pointer())
+
+        lines = [builder.load(line(1, number), align=align) for number in range(count)]
+        # Interleaving the first half of the lines with the second moves one bit of a place's row to its column.
+        for _ in range(count.bit_length() - 1):
+            lines = [_interleave(builder, lines[row // 2], lines[(row + count) // 2], row % 2) for row in range(count)]
+        for number in range(count):
+            builder.store(lines[number], line(4, number), align=align)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _interleave(builder: IRBuilder, one: Value, other: Value, half: int) -> Value:
+    """The first or second half of one[0], other[0], one[1], other[1], ..."""
+    lanes = one.type.count
+    places = [half * lanes // 2 + place // 2 + lanes * (place % 2) for place in range(lanes)]
+    return builder.shuffle_vector(one, other, ir.Constant(VectorType(ir.IntType(32), lanes), places))
+
+
+def _places(relation: str, typing: Typing, lanes: Type, scores: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the places where scores[start + place] stands in a relation to the bound."""
+    signature = types.uint64(lanes, scores, types.int64, scores.dtype)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        vector = _vector_of(signature.args[1], lanes)
+        first = builder.gep(_data(context, builder, signature.args[1], arguments[1]), [arguments[2]])
+        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=_bytes_of(vector))
+        bits = builder.fcmp_ordered(relation, found, _splat(builder, arguments[3], vector.count))
+        return builder.bitcast(bits, _INT64)
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def places_above(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the 64 places where scores[start + place] > bound."""
+    return _places(">", typing, lanes, scores, bound)
+
+
+@intrinsic(prefer_literal=True)
+def places_equal(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the 64 places where scores[start + place] == bound."""
+    return _places("==", typing, lanes, scores, bound)
+
+
+def _in_order(builder: IRBuilder, bits: Value) -> Value:
+    """The bits of a floating-point number as an integer that orders as the number does, and the other way round."""
+    lowest = ir.Constant(bits.type, -1 << (bits.type.width - 1))  # both zeros become 0
+    negative = builder.icmp_signed("<", bits, ir.Constant(bits.type, 0))
+    return builder.select(negative, builder.sub(lowest, bits), bits)
+
+
+@intrinsic
+def halfway(typing: Typing, low: Type, high: Type) -> Intrinsic:
+    """The number with as many others between it and `low` as between it and `high`; `low` itself if there is none."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        integer = ir.IntType(signature.return_type.bitwidth)
+        one, other = (_in_order(builder, builder.bitcast(number, integer)) for number in arguments)
+        half_apart = builder.ashr(builder.xor(one, other), ir.Constant(integer, 1))
+        middle = builder.add(builder.and_(one, other), half_apart)  # never overflows, as (one + other) / 2 would
+        return builder.bitcast(_in_order(builder, middle), arguments[0].type)
+
+    return low(low, low), generate
+
+
 @intrinsic
 def lowest_bit(typing: Typing, mask: Type) -> Intrinsic:
     """The position of the lowest set bit of a non-zero mask."""
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def count_bits(typing: Typing, mask: Type) -> Intrinsic:
+    """How many bits of a mask are set."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate

@@ -1,7 +1,7 @@
 """Orthogonal matching pursuit among a few candidates of every token on GPUs: all steps of a token in one program.
 
 What a pursuit needs to know of candidates is their inner products, with each other and with the token. Both stay in the
-registers of the program that takes the steps, so a batch costs one launch; `orthogonal` says how a step is taken.
+registers of the program that takes the steps, so a batch costs one launch; `orthogonal` tells how a step is taken.
 """
 
 from __future__ import annotations
@@ -14,22 +14,14 @@ from torch import Tensor
 
 from expander_sae.kernels import greedy
 from expander_sae.kernels.gpu.correlate import UNFUSED, check_device, device_of
-from expander_sae.kernels.gpu.orthogonal import KEPT_PER_WARP, length_of, solved, without_dropped
+from expander_sae.kernels.gpu.refit import KEPT_PER_WARP, length_of, solved, without_dropped
 
 
 @triton.jit(do_not_specialize=["count"])
 def _inner_products(
-    values: tl.tensor,
-    rows: tl.tensor,
-    lengths: tl.tensor,
-    indices: tl.tensor,
-    gram: tl.tensor,
-    count: tl.tensor,
-    DEGREE: tl.constexpr,
-    UNEVEN: tl.constexpr,
-    ENTRIES: tl.constexpr,
-    C: tl.constexpr,
-) -> None:
+    values: tl.tensor, rows: tl.tensor, lengths: tl.tensor, indices: tl.tensor, gram: tl.tensor, count: tl.tensor,
+    DEGREE: tl.constexpr, UNEVEN: tl.constexpr, ENTRIES: tl.constexpr, C: tl.constexpr,
+) -> None:  # fmt: skip
     """gram[token, count, count] of the columns indices[token, count]: where two of them share a row, by comparison."""
     token = tl.program_id(0).to(tl.int64)
     indices += token * count
@@ -52,20 +44,10 @@ def _inner_products(
 
 @triton.jit(do_not_specialize=["count", "k", "picks"])
 def _pursue_among(
-    gram: tl.tensor,
-    target: tl.tensor,
-    norms: tl.tensor,
-    out_codes: tl.tensor,
-    out_taken: tl.tensor,
-    count: tl.tensor,
-    k: tl.tensor,
-    picks: tl.tensor,
-    tolerance: tl.tensor,
-    rounding: tl.tensor,
-    dependent: tl.tensor,
-    SIGNED: tl.constexpr,
-    C: tl.constexpr,
-) -> None:
+    gram: tl.tensor, target: tl.tensor, norms: tl.tensor, out_codes: tl.tensor, out_taken: tl.tensor,
+    count: tl.tensor, k: tl.tensor, picks: tl.tensor, tolerance: tl.tensor, rounding: tl.tensor, dependent: tl.tensor,
+    SIGNED: tl.constexpr, C: tl.constexpr,
+) -> None:  # fmt: skip
     """The codes of a token's candidates, and the step at which each was taken, -1 where it was not."""
     token = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, C)

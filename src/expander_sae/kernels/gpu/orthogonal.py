@@ -36,6 +36,7 @@ from expander_sae.kernels.gpu.correlate import (
     longest,
     tiled,
 )
+from expander_sae.kernels.gpu.refit import KEPT_PER_WARP, length_of, solved, without_dropped
 from expander_sae.kernels.gpu.select import Columns
 
 SMALLEST_GROUP = 4
@@ -47,29 +48,14 @@ GROUPS_AT_ONCE = 1024
 COORDINATES_AT_ONCE = 1024
 """Coordinates whose squares a program adds at once."""
 
-KEPT_PER_WARP = 1024
-"""Entries of the Gram matrix that a warp holds: 32 for every thread, and as many of its inverse."""
-
 
 @triton.jit
 def _best_open(
-    maxima: tl.tensor,
-    residual: tl.tensor,
-    values: tl.tensor,
-    rows: tl.tensor,
-    lengths: tl.tensor,
-    indices: tl.tensor,
-    refused: tl.tensor,
-    features: tl.tensor,
-    groups: tl.tensor,
-    DEGREE: tl.constexpr,
-    UNEVEN: tl.constexpr,
-    SIGNED: tl.constexpr,
-    K: tl.constexpr,
-    REFUSED: tl.constexpr,
-    MEMBERS: tl.constexpr,
+    maxima: tl.tensor, residual: tl.tensor, values: tl.tensor, rows: tl.tensor, lengths: tl.tensor,
+    indices: tl.tensor, refused: tl.tensor, features: tl.tensor, groups: tl.tensor, DEGREE: tl.constexpr,
+    UNEVEN: tl.constexpr, SIGNED: tl.constexpr, K: tl.constexpr, REFUSED: tl.constexpr, MEMBERS: tl.constexpr,
     GROUPS: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
     """The largest correlation of a token with an open feature, and which; of equal ones the first."""
     taken = tl.load(indices + tl.arange(0, K))
     banned = tl.load(refused + tl.arange(0, REFUSED))
@@ -108,68 +94,10 @@ def _best_open(
 
 
 @triton.jit
-def solved(inverse: tl.tensor, gram: tl.tensor, target: tl.tensor, used: tl.tensor) -> tl.tensor:
-    """The least-squares codes of the columns in use, refined once; zero elsewhere."""
-    codes = tl.sum(inverse * target[None, :], axis=1)
-    left = tl.where(used, target - tl.sum(gram * codes[None, :], axis=1), 0.0)
-    return codes + tl.sum(inverse * left[None, :], axis=1)
-
-
-@triton.jit
-def without_dropped(
-    codes: tl.tensor,
-    inverse: tl.tensor,
-    gram: tl.tensor,
-    target: tl.tensor,
-    used: tl.tensor,
-    new: tl.tensor,
-    slot: tl.tensor,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Columns in use, inverse and codes when no code is negative: by walking from the old codes towards the new.
-
-    What reaches zero on the way is dropped, and then there is a new aim, as Lawson and Hanson have it.
-    """
-    negative = used & (new <= 0)
-    while tl.max(negative.to(tl.int32), axis=0) > 0:
-        share = tl.where(negative, codes / tl.maximum(codes - new, 1e-37), float("inf"))
-        shortest = tl.min(share, axis=0)
-        dropped = negative & (share <= shortest)
-        codes += tl.where(used, tl.minimum(shortest, 1.0) * (new - codes), 0.0)
-        codes = tl.where(dropped, 0.0, codes)
-        used = used & (dropped == 0)
-        while tl.max(dropped.to(tl.int32), axis=0) > 0:  # the inverse without them, one after the other
-            it = slot == tl.min(tl.where(dropped, slot, slot.shape[0]), axis=0)
-            column = tl.sum(tl.where(it[None, :], inverse, 0.0), axis=1)
-            inverse -= column[:, None] * column[None, :] / tl.sum(tl.where(it, column, 0.0), axis=0)
-            inverse = tl.where(it[:, None] | it[None, :], 0.0, inverse)
-            dropped = dropped & (it == 0)
-        new = solved(inverse, gram, target, used)
-        negative = used & (new <= 0)
-    return used, inverse, new
-
-
-@triton.jit
-def length_of(lengths: tl.tensor, feature: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr) -> tl.tensor:
-    """Entries of columns."""
-    if UNEVEN:
-        return tl.load(lengths + feature)
-    else:
-        return DEGREE
-
-
-@triton.jit
 def _left_at(
-    x: tl.tensor,
-    codes: tl.tensor,
-    indices: tl.tensor,
-    values: tl.tensor,
-    rows: tl.tensor,
-    lengths: tl.tensor,
-    place: tl.tensor,
-    k: tl.tensor,
-    DEGREE: tl.constexpr,
-    UNEVEN: tl.constexpr,
-) -> tl.tensor:
+    x: tl.tensor, codes: tl.tensor, indices: tl.tensor, values: tl.tensor, rows: tl.tensor, lengths: tl.tensor,
+    place: tl.tensor, k: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """What the columns in use leave of a token at some coordinates."""
     total = tl.zeros(place.shape, dtype=x.dtype.element_ty)
     for slot in range(k):
@@ -183,142 +111,159 @@ def _left_at(
     return tl.load(x + place) - total
 
 
+@triton.jit
+def _entries(
+    lengths: tl.tensor, index: tl.tensor, used: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr,
+    ENTRIES: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """Where the entries of a token's columns are, and which of them there are."""
+    known, entry = tl.where(used, index, 0), tl.arange(0, ENTRIES)
+    length = tl.where(used, length_of(lengths, known, DEGREE, UNEVEN), 0)
+    return known.to(tl.int64)[:, None] * DEGREE + entry[None, :], entry[None, :] < length[:, None]
+
+
+@triton.jit
+def _bordered(
+    x: tl.tensor, values: tl.tensor, rows: tl.tensor, lengths: tl.tensor, feature: tl.tensor, index: tl.tensor,
+    used: tl.tensor, free: tl.tensor, aims: tl.tensor, kept: tl.tensor, turned: tl.tensor,
+    DEGREE: tl.constexpr, UNEVEN: tl.constexpr, ENTRIES: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:  # fmt: skip
+    """Target, Gram matrix and inverse with a column more in the free place, and its squared distance from the others.
+
+    What it shares with a column in use is found by comparing rows.
+    """
+    at, there = _entries(lengths, index, used, DEGREE, UNEVEN, ENTRIES)
+    its_rows = tl.load(rows + at, mask=there, other=-1)
+    its_values = tl.load(values + at, mask=there, other=0.0)
+    shared = tl.zeros(there.shape, dtype=x.dtype.element_ty)
+    seen = tl.full((), 0.0, x.dtype.element_ty)
+    for number in range(length_of(lengths, feature, DEGREE, UNEVEN)):
+        row = tl.load(rows + feature.to(tl.int64) * DEGREE + number)
+        value = tl.load(values + feature.to(tl.int64) * DEGREE + number)
+        seen += tl.load(x + row) * value
+        shared += tl.where(its_rows == row, its_values * value, 0.0)
+    products = tl.sum(shared, axis=1)
+    solution = tl.sum(turned * products[None, :], axis=1)
+    apart = 1.0 - tl.sum(products * solution, axis=0)
+    kept = tl.where(free[:, None], products[None, :], kept)
+    kept = tl.where(free[None, :], products[:, None], kept)
+    kept = tl.where(free[:, None] & free[None, :], 1.0, kept)
+    border = tl.where(free, -1.0, solution)
+    return tl.where(free, seen, aims), kept, turned + border[:, None] * border[None, :] / apart, apart
+
+
+@triton.jit
+def _leave(
+    x: tl.tensor, residual: tl.tensor, codes: tl.tensor, indices: tl.tensor, values: tl.tensor, rows: tl.tensor,
+    lengths: tl.tensor, place: tl.tensor, there: tl.tensor, width: tl.tensor, k: tl.tensor,
+    DEGREE: tl.constexpr, UNEVEN: tl.constexpr, COORDINATES: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
+    """Write what the codes leave of a token to the places where that can have changed; gives it back, and its norm."""
+    tl.debug_barrier()  # codes and indices are written
+    left = _left_at(x, codes, indices, values, rows, lengths, place, k, DEGREE, UNEVEN)
+    tl.store(residual + place, left, mask=there)
+    tl.debug_barrier()
+    squares = tl.zeros((COORDINATES,), dtype=x.dtype.element_ty)
+    for first in range(0, width, COORDINATES):
+        lane = first + tl.arange(0, COORDINATES)
+        some = tl.load(residual + lane, mask=lane < width, other=0.0)
+        squares += some * some
+    tl.debug_barrier()  # before anybody writes codes again
+    return left, tl.sqrt(tl.sum(squares, axis=0))
+
+
+@triton.jit
+def _refuse(refused: tl.tensor, refusals: tl.tensor, feature: tl.tensor) -> None:
+    """A token does not get this feature again."""
+    count = tl.load(refusals)
+    tl.store(refused + count, feature)
+    tl.store(refusals, count + 1)
+
+
+@triton.jit
+def _fit(
+    x: tl.tensor, residual: tl.tensor, tile: tl.tensor, values: tl.tensor, rows: tl.tensor, lengths: tl.tensor,
+    codes: tl.tensor, indices: tl.tensor, now: tl.tensor, used: tl.tensor, new: tl.tensor, most: tl.tensor,
+    width: tl.tensor, k: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr, ENTRIES: tl.constexpr,
+    K: tl.constexpr, COORDINATES: tl.constexpr, TOKENS: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Give a token new codes for columns, and back the norm of what they leave.
+
+    Where that is more than it may be, the token keeps its old ones: in rounded arithmetic, several columns that nearly
+    depend on others can be fitted to anything.
+    """
+    slot = tl.arange(0, K)
+    old, index = tl.load(codes + slot), tl.load(indices + slot)
+    # What is left changes in the rows of the columns that were in use, and of the new one.
+    at, there = _entries(lengths, now, now >= 0, DEGREE, UNEVEN, ENTRIES)
+    place = tl.load(rows + at, mask=there, other=0)
+    tl.store(codes + slot, tl.where(used, new, 0.0))
+    tl.store(indices + slot, now)
+    left, norm = _leave(x, residual, codes, indices, values, rows, lengths, place, there, width, k,
+                        DEGREE, UNEVEN, COORDINATES)  # fmt: skip
+    if norm > most:
+        tl.store(codes + slot, old)
+        tl.store(indices + slot, index)
+        _leave(x, residual, codes, indices, values, rows, lengths, place, there, width, k, DEGREE, UNEVEN, COORDINATES)
+    else:
+        tl.store(tile + place * TOKENS, left, mask=there)
+        tl.store(indices + slot, tl.where(used, now, -1))
+    return norm
+
+
 @triton.jit(do_not_specialize=["features", "groups", "k", "step"])
 def _take_step(
-    maxima: tl.tensor,
-    x: tl.tensor,
-    residual: tl.tensor,
-    tiles: tl.tensor,
-    values: tl.tensor,
-    rows: tl.tensor,
-    lengths: tl.tensor,
-    norms: tl.tensor,
-    left_norms: tl.tensor,
-    codes: tl.tensor,
-    indices: tl.tensor,
-    target: tl.tensor,
-    taken_at: tl.tensor,
-    gram: tl.tensor,
-    inverse: tl.tensor,
-    refused: tl.tensor,
-    refusals: tl.tensor,
-    going: tl.tensor,
-    width: tl.tensor,
-    features: tl.tensor,
-    groups: tl.tensor,
-    k: tl.tensor,
-    step: tl.tensor,
-    tolerance: tl.tensor,
-    rounding: tl.tensor,
-    dependent: tl.tensor,
-    DEGREE: tl.constexpr,
-    UNEVEN: tl.constexpr,
-    ENTRIES: tl.constexpr,
-    SIGNED: tl.constexpr,
-    K: tl.constexpr,
-    REFUSED: tl.constexpr,
-    MEMBERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    COORDINATES: tl.constexpr,
+    maxima: tl.tensor, x: tl.tensor, residual: tl.tensor, tiles: tl.tensor, values: tl.tensor, rows: tl.tensor,
+    lengths: tl.tensor, norms: tl.tensor, left_norms: tl.tensor, codes: tl.tensor, indices: tl.tensor,
+    target: tl.tensor, taken_at: tl.tensor, gram: tl.tensor, inverse: tl.tensor, refused: tl.tensor,
+    refusals: tl.tensor, going: tl.tensor, width: tl.tensor, features: tl.tensor, groups: tl.tensor, k: tl.tensor,
+    step: tl.tensor, tolerance: tl.tensor, rounding: tl.tensor, dependent: tl.tensor,
+    DEGREE: tl.constexpr, UNEVEN: tl.constexpr, ENTRIES: tl.constexpr, SIGNED: tl.constexpr, K: tl.constexpr,
+    REFUSED: tl.constexpr, MEMBERS: tl.constexpr, GROUPS: tl.constexpr, COORDINATES: tl.constexpr,
     TOKENS: tl.constexpr,
-) -> None:
+) -> None:  # fmt: skip
     """One step of one token: a column more, refused or fitted with the others, unless the token is finished."""
     token = tl.program_id(0).to(tl.int64)
     if tl.load(going + token) != 0:
-        x += token * width
-        residual += token * width
-        tiles += token // TOKENS * width * TOKENS + token % TOKENS
-        codes += token * K
-        indices += token * K
-        gram += token * K * K
-        inverse += token * K * K
+        x, residual, tiles = x + token * width, residual + token * width, tiles + token // TOKENS * width * TOKENS
+        codes, indices, refused = codes + token * K, indices + token * K, refused + token * REFUSED
         slot = tl.arange(0, K)
+        row, square = token * K + slot, token * K * K + slot[:, None] * K + slot[None, :]
         best, feature = _best_open(
-            maxima + token * groups, residual, values, rows, lengths, indices, refused + token * REFUSED, features,
-            groups, DEGREE, UNEVEN, SIGNED, K, REFUSED, MEMBERS, GROUPS,
+            maxima + token * groups, residual, values, rows, lengths, indices, refused, features, groups,
+            DEGREE, UNEVEN, SIGNED, K, REFUSED, MEMBERS, GROUPS,
         )  # fmt: skip
-        norm = tl.load(norms + token)
-        left_norm = tl.load(left_norms + token)
-        index = tl.load(indices + slot)
+        norm, left_norm, index = tl.load(norms + token), tl.load(left_norms + token), tl.load(indices + slot)
         used = index >= 0
-        floor = rounding * norm
         full = tl.sum(used.to(tl.int32), axis=0) >= k
-        if (best <= floor) | (left_norm <= tolerance * norm) | full:
+        if (best <= rounding * norm) | (left_norm <= tolerance * norm) | full:
             tl.store(going + token, 0)
         else:
             free = slot == tl.min(tl.where(used, K, slot), axis=0)
-            # What the new column shares with those in use, and with the token.
-            entry = tl.arange(0, ENTRIES)
-            own = tl.where(used, length_of(lengths, tl.where(used, index, 0), DEGREE, UNEVEN), 0)
-            there = entry[None, :] < own[:, None]
-            at = tl.where(used, index, 0).to(tl.int64)[:, None] * DEGREE + entry[None, :]
-            its_rows = tl.load(rows + at, mask=there, other=0)
-            its_values = tl.load(values + at, mask=there, other=0.0)
-            shared = tl.zeros((K, ENTRIES), dtype=x.dtype.element_ty)
-            seen = tl.full((), 0.0, x.dtype.element_ty)
-            degree = length_of(lengths, feature, DEGREE, UNEVEN)
-            for number in range(degree):
-                row = tl.load(rows + feature.to(tl.int64) * DEGREE + number)
-                value = tl.load(values + feature.to(tl.int64) * DEGREE + number)
-                seen += tl.load(x + row) * value
-                shared += tl.where(its_rows == row, its_values * value, 0.0)
-            products = tl.sum(shared, axis=1)
-            square = slot[:, None] * K + slot[None, :]
-            kept = tl.load(gram + square)
-            turned = tl.load(inverse + square)
-            solution = tl.sum(turned * products[None, :], axis=1)
-            apart = 1.0 - tl.sum(products * solution, axis=0)
+            aims, kept, turned, apart = _bordered(
+                x, values, rows, lengths, feature, index, used, free, tl.load(target + row),
+                tl.load(gram + square), tl.load(inverse + square), DEGREE, UNEVEN, ENTRIES,
+            )  # fmt: skip
+            most = left_norm + rounding * norm
+            norm_now = tl.full((), float("inf"), x.dtype.element_ty)
             if apart >= dependent:
-                aims = tl.where(free, seen, tl.load(target + token * K + slot))
-                kept = tl.where(free[:, None], products[None, :], kept)
-                kept = tl.where(free[None, :], products[:, None], kept)
-                kept = tl.where(free[:, None] & free[None, :], 1.0, kept)
-                border = tl.where(free, -1.0, solution)
-                turned += border[:, None] * border[None, :] / apart
                 use = used | free
-                old = tl.load(codes + slot)
                 new = solved(turned, kept, aims, use)
                 if not SIGNED:
-                    use, turned, new = without_dropped(old, turned, kept, aims, use, new, slot)
-                # What is left changes in the rows of the columns that were in use, and of the new one.
-                there = entry[None, :] < tl.where(free, degree, own)[:, None]
-                at = tl.where(free, feature, tl.where(used, index, 0)).to(tl.int64)[:, None] * DEGREE + entry[None, :]
-                place = tl.load(rows + at, mask=there, other=0)
-                tl.store(codes + slot, tl.where(use, new, 0.0))
-                tl.store(indices + slot, tl.where(free, feature, index), mask=use | free)
-                tl.debug_barrier()
-                left = _left_at(x, codes, indices, values, rows, lengths, place, k, DEGREE, UNEVEN)
-                tl.store(residual + place, left, mask=there)
-                tl.debug_barrier()
-                squares = tl.zeros((COORDINATES,), dtype=x.dtype.element_ty)
-                for first in range(0, width, COORDINATES):
-                    lane = first + tl.arange(0, COORDINATES)
-                    some = tl.load(residual + lane, mask=lane < width, other=0.0)
-                    squares += some * some
-                norm_now = tl.sqrt(tl.sum(squares, axis=0))
-                if norm_now > left_norm + floor:
-                    # In rounded arithmetic, several columns that nearly depend on others can be fitted to anything.
-                    tl.debug_barrier()
-                    tl.store(codes + slot, old)
-                    tl.store(indices + slot, index)
-                    tl.debug_barrier()
-                    left = _left_at(x, codes, indices, values, rows, lengths, place, k, DEGREE, UNEVEN)
-                    tl.store(residual + place, left, mask=there)
-                    count = tl.load(refusals + token)
-                    tl.store(refused + token * REFUSED + count, feature)
-                    tl.store(refusals + token, count + 1)
-                else:
-                    tl.store(tiles + place * TOKENS, left, mask=there)
-                    tl.store(left_norms + token, norm_now)
-                    tl.store(indices + slot, tl.where(use, tl.where(free, feature, index), -1))
-                    tl.store(target + token * K + slot, aims)
-                    tl.store(taken_at + token * K + slot, step, mask=free)
-                    tl.store(gram + square, kept)
-                    tl.store(inverse + square, turned)
+                    use, turned, new = without_dropped(tl.load(codes + slot), turned, kept, aims, use, new, slot)
+                norm_now = _fit(
+                    x, residual, tiles + token % TOKENS, values, rows, lengths, codes, indices,
+                    tl.where(free, feature, index), use, new, most, width, k,
+                    DEGREE, UNEVEN, ENTRIES, K, COORDINATES, TOKENS,
+                )  # fmt: skip
+            if norm_now <= most:
+                tl.store(left_norms + token, norm_now)
+                tl.store(target + row, aims)
+                tl.store(taken_at + row, step, mask=free)
+                tl.store(gram + square, kept)
+                tl.store(inverse + square, turned)
             else:
-                count = tl.load(refusals + token)
-                tl.store(refused + token * REFUSED + count, feature)
-                tl.store(refusals + token, count + 1)
+                _refuse(refused, refusals + token, feature)
 
 
 @dataclass(frozen=True)
@@ -395,7 +340,7 @@ def _take_steps(tokens: _Tokens, columns: Columns, rules: greedy.Rules, first: i
             degree, order is not None, triton.next_power_of_2(degree), rules.signed, places, tokens.refused.shape[1],
             group_size, min(GROUPS_AT_ONCE, triton.next_power_of_2(groups)),
             min(COORDINATES_AT_ONCE, triton.next_power_of_2(x.shape[1])), TILE,
-            num_warps=min(16, max(4, places * places // KEPT_PER_WARP)), **UNFUSED,
+            num_warps=min(16, max(x.element_size(), places * places // KEPT_PER_WARP)), **UNFUSED,
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from expander_sae.activations.harvest import TextConfig, harvest, plan_harvest
 from expander_sae.activations.models import SMOLLM2, LanguageModel, load_language_model
-from expander_sae.activations.smollm2 import smollm2_folder
+from expander_sae.activations.packaged import packaged_folder
 from expander_sae.activations.store import Store
 from expander_sae.activations.store.manifest import STORE
 from expander_sae.autoencoder import SparseAutoencoder, describe
@@ -76,7 +76,7 @@ def _load(config: DemoConfig, stages: Stages) -> LanguageModel:
         try:
             language_model = load_language_model(config.model, fetch=True)
         except ExpanderError as error:
-            if config.model == SMOLLM2 and smollm2_folder() is None:
+            if config.model == SMOLLM2 and packaged_folder(SMOLLM2) is None:
                 sentence = str(error).rstrip(".")
                 raise ExpanderError(
                     f"{sentence}; `expander study planted` shows what coders do without any model."

