@@ -7,9 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from expander_sae.errors import ExpanderError
-from expander_sae.files import replace_file
+from expander_sae.files import pieces_of, replace_file, to_bytes
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such things")
@@ -27,3 +29,14 @@ def test_a_file_is(tmp_path: Path) -> None:
     for content in (b"old", b"new"):
         replace_file(tmp_path / "file", content)
         assert (tmp_path / "file").read_bytes() == content
+
+
+def test_pieces_are_what_safetensors_writes(tmp_path: Path) -> None:
+    """Of every type, empty, of one number and in several dimensions, with names that are sorted and not in ASCII."""
+    kinds = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.float16, torch.bfloat16,
+             torch.int32, torch.uint32, torch.float32, torch.float64, torch.int64, torch.uint64)  # fmt: skip
+    tensors = {f'{kind}/{n}"é': torch.arange(3 * n).reshape(3, n).to(kind) for kind in kinds for n in (0, 1, 5)}
+    tensors["number"] = torch.tensor(3.0)
+    assert to_bytes(tensors) == save(tensors)
+    replace_file(tmp_path / "file", pieces_of({"turned": torch.arange(6.0).reshape(2, 3).T}))
+    assert (tmp_path / "file").read_bytes() == save({"turned": torch.arange(6.0).reshape(2, 3).T.contiguous()})

@@ -13,28 +13,32 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from safetensors import torch as safetensors
+import torch
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.version import __version__
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device."""
+def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device.
+
+    What does not fit into memory once more comes in pieces.
+    """
     if path.exists() and not path.is_file():
         raise ExpanderError(f"{path} is no file, and is not replaced by one; give another name.")
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -92,7 +96,34 @@ def write_json(path: Path, content: object) -> None:
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a safetensors file."""
-    return safetensors.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    return b"".join(pieces_of(tensors))
+
+
+_TYPES = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16",
+    torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.uint32: "U32", torch.float32: "F32",
+    torch.float64: "F64", torch.int64: "I64", torch.uint64: "U64",
+}  # fmt: skip
+"""What safetensors calls them, in the reverse of the order in which tensors stand in a file."""
+
+
+def pieces_of(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The content of a safetensors file, one tensor at a time and without a copy of any.
+
+    (Those are copied, one at a time, that are not contiguous or not in this memory.)
+    """
+    order, header, end = list(_TYPES), dict[str, Any](), 0
+    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        about = {"dtype": _TYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
+        header[name] = {**about, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        here = tensors[name].detach().cpu().contiguous()
+        yield here.reshape(-1).view(torch.uint8).numpy().data
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -207,16 +238,34 @@ class SealedFolder:
         about = {"format": self.format, "schema_version": self.version, "library_version": __version__, **content}
         write_json(folder / self.seal, {**about, "checksum": checksum(about)})
 
-    def replace(self, folder: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-        """Make the folder hold this and nothing of what it held before."""
+    def add_tensors(self, folder: Path, tensors: Mapping[str, Tensor], name_of: Callable[[str], str]) -> NamedFile:
+        """Put a safetensors file, which its SHA-256 names, beside those that the seal names, for the next one to name.
+
+        No copy of the tensors is made.
+        """
+        found, size = hashlib.sha256(), 0
+        for piece in pieces_of(tensors):
+            found.update(piece)
+            size += len(piece)
+        with self._written(folder):
+            replace_file(folder / name_of(found.hexdigest()), pieces_of(tensors))
+        return {"bytes": size, "sha256": found.hexdigest()}
+
+    def replace(self, folder: Path, content: Mapping[str, Any], added: Collection[str]) -> None:
+        """Make the folder hold this, with the files that were added, and nothing of what it held before."""
+        with self._written(folder):
+            self.write(folder, content, {})
+        self.remove_unnamed(folder, added)
+
+    @contextmanager
+    def _written(self, folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.write(folder, content, files)
+            yield
         except OSError as error:
             raise self.error(
                 f"{folder} cannot be written ({error.strerror}); {self.noun} that it held is still whole."
             ) from error
-        self.remove_unnamed(folder, files)
 
     def remove_unnamed(self, folder: Path, named: Collection[str]) -> None:
         """Delete files that the seal does not name, and what killed processes left behind."""

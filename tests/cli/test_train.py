@@ -47,6 +47,33 @@ def test_several_dictionaries_in_one_pass(store: Path, tmp_path: Path, capsys: p
     main(arguments(store, out, *several, "--resume"))
 
 
+def test_what_torchrun_starts_again_goes_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a checkpoint if there is one, and else anew."""
+    again = arguments(store, tmp_path / "run", "--coder", "topk")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    main(again)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    main(again)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == rows
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    with pytest.raises(SystemExit):
+        main(again)
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_processes_that_would_wait_for_dead_ones_are_refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("TORCHELASTIC_MAX_RESTARTS", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with pytest.raises(SystemExit):
+        main(arguments(store, tmp_path / "run", "--coder", "topk"))
+    assert "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -54,6 +81,7 @@ def test_several_dictionaries_in_one_pass(store: Path, tmp_path: Path, capsys: p
         (["--d", "33"], "d must be between 1 and the width of the activations, 32, not 33."),
         (["--also", "tiny"], "--also takes a number of values per column, dense or matched, not 'tiny'."),
         (["--resume"], "holds no checkpoint to resume from"),
+        (["--coder", "topk", "--feature-shards", "2"], "1 processes cannot hold 2 shards of the features"),
     ],
 )
 def test_refusals(

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from expander_sae.errors import ExpanderError, StoppedError
+from expander_sae.files import checksum
 from expander_sae.training import CheckpointError, Run, TensorBatches, TrainConfig, read_metrics, train
 from tests.training.child_run import configs
 from tests.training.failing import Failing, fail
@@ -138,6 +139,15 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     assert "was edited or damaged" in refused(x, config(), tmp_path)
     (folder / "checkpoint.json").write_text(text[:-20])
     assert "was edited or damaged" in refused(x, config(), tmp_path)
+
+
+def test_a_checkpoint_without_the_state_of_a_dictionary_is_refused(tmp_path: Path) -> None:
+    _, x = planted(4096)
+    train(x, config(tokens=64), out=tmp_path, progress=False)
+    path = tmp_path / "checkpoint" / "checkpoint.json"
+    content = {**json.loads(path.read_text()), "tensors": [[]]}
+    path.write_text(json.dumps({**content, "checksum": checksum(content)}))
+    assert "does not hold the state of every dictionary" in refused(x, config(tokens=64), tmp_path)
 
 
 def test_other_activations_are_refused(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from expander_sae.errors import StorageError
 from expander_sae.files import SealedFolder
@@ -37,13 +38,12 @@ def is_autoencoder(folder: Path) -> bool:
     return AUTOENCODER.is_at(folder)
 
 
-def write_folder(folder: Path, config: Mapping[str, Any], tensors: bytes) -> None:
+def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Make the folder hold this config and these tensors, whatever autoencoder it held before."""
     _check_replaceable(folder)
-    digest = hashlib.sha256(tensors).hexdigest()
-    file = _name_of(digest)
-    content = {**config, "tensors": {"file": file, "sha256": digest, "bytes": len(tensors)}}
-    AUTOENCODER.replace(folder, content, {file: tensors})
+    added = AUTOENCODER.add_tensors(folder, tensors, _name_of)
+    file = _name_of(added["sha256"])
+    AUTOENCODER.replace(folder, {**config, "tensors": {"file": file, **added}}, [file])
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:

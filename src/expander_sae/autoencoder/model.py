@@ -133,8 +133,10 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, codes: Codes) -> Float[Tensor, "*batch m"]:
         """The activations that codes stand for, at the scale of the input."""
-        if codes.n != self.n:
-            raise ExpanderError(f"These codes are for {codes.n} features, this autoencoder has {self.n}.")
+        if codes.n != self.dictionary.coded:
+            raise ExpanderError(
+                f"These codes are for {codes.n} features, this autoencoder has {self.dictionary.coded}."
+            )
         return (self.dictionary.synthesize(codes) + self.pre_bias) / self.scale
 
     def forward(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:

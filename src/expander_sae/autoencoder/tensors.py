@@ -23,7 +23,6 @@ from expander_sae.autoencoder.dictionaries import BlockRecord
 from expander_sae.autoencoder.folder import AUTOENCODER, read_folder, write_folder
 from expander_sae.dictionaries.quantised import dequantise, quantise, scale_codes, scales_from
 from expander_sae.errors import ExpanderError, StorageError
-from expander_sae.files import to_bytes
 from expander_sae.supports import Support
 from expander_sae.supports.packing import PackedRows, pack_rows, unpack_rows
 
@@ -77,7 +76,7 @@ def write(folder: Path, config: Config, learned: Mapping[str, Tensor], supports:
     for name in _stored_rows(config):
         packed = pack_rows(supports[name].rows.numpy(), supports[name].m)
         tensors |= {f"{name}.{part}": torch.from_numpy(bits) for part, bits in vars(packed).items() if bits is not None}
-    write_folder(folder, content, to_bytes(tensors))
+    write_folder(folder, content, tensors)
 
 
 def convert(name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device | str | None = None) -> Tensor:

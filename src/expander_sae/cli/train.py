@@ -15,9 +15,9 @@ from expander_sae.activations.soundness import soundness
 from expander_sae.activations.store import Store
 from expander_sae.checks import AutoencoderFolder, Count, CountOrNone
 from expander_sae.console import terminal
-from expander_sae.distribution import Group
+from expander_sae.distribution import Group, starts_again
 from expander_sae.errors import ExpanderError
-from expander_sae.training import Probe, Run, TrainConfig, joined, train, width_matched
+from expander_sae.training import Probe, Run, TrainConfig, has_checkpoint, joined, train, width_matched
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Train:
 
     The activations come from a store, or with --model straight from a language model. With `torchrun --nproc-per-node N
     -m -- expander_sae train ...` every process takes its share of each batch (the two dashes keep torchrun from reading
-    the options that follow).
+    the options that follow), and with --feature-shards its part of the features.
     """
 
     store: tyro.conf.Positional[Path | None] = None
@@ -54,13 +54,15 @@ class Train:
     """Train more on the same batches: another number of values per column, `dense`, or `matched` for a dense dictionary
     with as many learned values as the first one."""
     resume: bool = False
-    """Go on from the checkpoint in the folder."""
+    """Go on from the checkpoint in the folder; under torchrun --max-restarts also without this, if there is one."""
     ce_every: CountOrNone = 0
     """Measure the language model's loss under each dictionary after every so many tokens; 0 for never."""
     ce_tokens: Count = 8192
     """Tokens of held-out text that it is measured on."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where metrics go besides metrics.jsonl."""
+    feature_shards: Count = 1
+    """Share the features too: each of this many processes of torchrun holds its part of the columns (coder topk)."""
     device: str | None = None
     """Where to train; by default the GPU if there is one."""
     progress: bool = True
@@ -76,12 +78,13 @@ class Train:
                 source,
                 configs,
                 out=self.out,
-                resume=self.resume,
+                resume=self.resume or (starts_again() and has_checkpoint(self.out)),
                 progress=self.progress,
                 device=self.device,
                 also_log=self.log,
                 probe=self._probe(source, group) if self.ce_every else None,
                 probe_every=self.ce_every or 1,
+                feature_shards=self.feature_shards,
             )
             if group.writes:
                 console = terminal()

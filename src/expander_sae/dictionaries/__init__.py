@@ -5,6 +5,16 @@ from expander_sae.dictionaries.codes import Codes
 from expander_sae.dictionaries.composed import ComposedDictionary
 from expander_sae.dictionaries.dense import DenseDictionary
 from expander_sae.dictionaries.expander import ExpanderDictionary
+from expander_sae.dictionaries.shard import Shard, shards_of
 from expander_sae.dictionaries.union import Union
 
-__all__ = ["Codes", "ComposedDictionary", "DenseDictionary", "Dictionary", "ExpanderDictionary", "Union"]
+__all__ = [
+    "Codes",
+    "ComposedDictionary",
+    "DenseDictionary",
+    "Dictionary",
+    "ExpanderDictionary",
+    "Shard",
+    "Union",
+    "shards_of",
+]

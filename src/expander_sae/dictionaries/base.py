@@ -79,6 +79,11 @@ class Dictionary(nn.Module, ABC):
         return self.columns(torch.arange(self.n, device=self.device)).to_dense(self.m).T
 
     @property
+    def coded(self) -> int:
+        """How many features its codes tell apart: those that other processes hold too, if there are such."""
+        return self.n
+
+    @property
     def device(self) -> torch.device:
         """Where the values are."""
         return next(self.parameters()).device

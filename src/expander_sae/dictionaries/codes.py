@@ -54,6 +54,12 @@ class Codes:
         indices = dense.abs().topk(min(max(width, 1), dense.shape[-1]), dim=-1).indices
         return cls(dense.gather(-1, indices), indices, dense.shape[-1])
 
+    def within(self, first: int, count: int) -> Codes:
+        """The entries of features `first` to `first + count`, numbered from the first; zeros for all others."""
+        there = (self.indices >= first) & (self.indices < first + count)
+        values = torch.where(there, self.values, self.values.new_zeros(()))
+        return Codes(values, torch.where(there, self.indices - first, 0), count)
+
     def reshape(self, *batch: int) -> Codes:
         """The same codes with other leading dimensions."""
         k = self.values.shape[-1]

@@ -15,6 +15,23 @@ from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.inputs import padded_with_zeros
 from expander_sae.supports import NO_ROW, RowLists, Support
 
+DRAWN = 1 << 20
+"""Signs drawn at a time."""
+
+
+def random_signs(
+    n: int, d: int, generator: torch.Generator | None = None, part: range | None = None
+) -> Float[Tensor, "n d"]:
+    """n columns of 1 and -1, or part of them, which the generator draws as it would in one piece."""
+    part = range(n) if part is None else part
+    signs, lines = torch.empty(len(part), d), max(1, DRAWN // d)
+    for start in range(0, n, lines):
+        drawn = torch.randint(0, 2, (min(lines, n - start), d), generator=generator)
+        first, last = max(start, part.start), min(start + lines, part.stop)
+        if first < last:
+            signs[first - part.start : last - part.start] = drawn[first - start : last - start]
+    return signs.mul_(2).sub_(1)
+
 
 class ExpanderDictionary(Dictionary):
     """Column j has `values[j]` at the coordinates `support.rows[j]`; where a row is -1 the value is zero and stays so.
@@ -39,8 +56,7 @@ class ExpanderDictionary(Dictionary):
         self.m, self.n, self.d = support.m, support.n, support.d
         self._support: Support | None = support
         if values is None:
-            signs = torch.randint(0, 2, (self.n, self.d), generator=generator)
-            values = (2.0 * signs - 1.0) / support.degrees[:, None] ** 0.5
+            values = random_signs(self.n, self.d, generator).div_(support.degrees[:, None] ** 0.5)
         if tuple(values.shape) != (self.n, self.d):
             raise ExpanderError(f"values must be [{self.n}, {self.d}] for this support, not {list(values.shape)}.")
         self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
@@ -69,7 +85,9 @@ class ExpanderDictionary(Dictionary):
             raise ExpanderError(
                 f"A column needs up to {self.d} distinct coordinates below {self.m}, in ascending order."
             )
-        self.rows = self.rows.index_copy(0, features, rows.to(self.rows))  # the old ones may be another's support
+        if self._support is not None:
+            self.rows = self.rows.clone()  # they are its own too
+        self.rows.index_copy_(0, features, rows.to(self.rows))
         self._support = self._row_lists = None
         if values is not None:
             self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)

@@ -32,7 +32,7 @@ from expander_sae.finetuning.divergence import mean_losses
 from expander_sae.interventions.replaced import PatchedModel
 from expander_sae.means import check_memory, check_time
 from expander_sae.training.checkpoints import FOLDER as CHECKPOINT
-from expander_sae.training.checkpoints import checkpoint_to_resume, has_checkpoint
+from expander_sae.training.checkpoints import SavedTensors, checkpoint_to_resume, has_checkpoint
 from expander_sae.training.engine import FVU, Engine, Entry, Shown
 from expander_sae.training.learner import Descent, learning_rate_rule
 from expander_sae.training.metrics import METRICS, Mean, Numbers, last_measured
@@ -127,7 +127,7 @@ class Finetuner:
         return self.descent.state_dict()
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Tensor], tokens: int) -> None:
+    def load_state_dict(self, state: SavedTensors, tokens: int) -> None:
         """Be again what `state_dict` was taken of, after this many tokens."""
         self.descent.make_moments(state)
         self.tokens = tokens

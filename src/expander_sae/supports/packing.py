@@ -20,6 +20,8 @@ Bytes = NDArray[np.uint8]
 """Bits, eight to a byte, the first one highest; unused ones at the end are zero."""
 
 _LARGEST_WIDTH = 31
+_CHUNK = 1 << 20
+"""Numbers written in unary at a time."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def pack_rows(rows: NDArray[np.int32], m: int) -> PackedRows:
     if m > entries.size:  # the order alone would take more than what it saves
         return plain
     order = np.argsort(-np.bincount(entries, minlength=m), kind="stable")
-    ranks = np.empty(m, np.int64)
+    ranks = np.empty(m, np.int32)
     ranks[order] = np.arange(m)
-    by_rank = np.sort(np.where(real, ranks[rows], m), axis=1)[real]
+    by_rank = np.sort(np.where(real, ranks[rows], np.int32(m)), axis=1)[real]
     by_use = PackedRows(*_pack_gaps(by_rank, degrees), _pack_bits(order, (m - 1).bit_length(), m), packed_degrees)
     return min(plain, by_use, key=lambda packed: packed.nbytes)
 
@@ -108,18 +110,27 @@ def _unpack_degrees(packed: Bytes | None, n: int, d: int) -> NDArray[np.int64]:
     return degrees
 
 
-def _pack_gaps(ranks: NDArray[np.int32] | NDArray[np.int64], degrees: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
+def _pack_gaps(ranks: NDArray[np.int32], degrees: NDArray[np.int64]) -> tuple[Bytes, Bytes]:
     """Remainders and quotients of the gaps between the ranks [entries] of every column, cut for the fewest bits."""
-    lowest_allowed = np.zeros(ranks.size, np.int64)
+    lowest_allowed = np.zeros(ranks.size, np.int32)
     lowest_allowed[1:] = ranks[:-1] + 1
     lowest_allowed[np.cumsum(degrees) - degrees] = 0
     gaps = ranks - lowest_allowed
+    del lowest_allowed  # of many rows everything here is large
     widths = range(int(gaps.max()).bit_length() + 1)
-    width = min(widths, key=lambda width: width * gaps.size + int((gaps >> width).sum()))
-    ends = np.cumsum((gaps >> width) + 1) - 1
-    unary = np.zeros(ends[-1] + 1, np.uint8)
-    unary[ends] = 1
-    return _pack_bits(gaps, width, gaps.size), np.packbits(unary)
+    width = min(widths, key=lambda width: width * gaps.size + int((gaps >> width).sum(dtype=np.int64)))
+    return _pack_bits(gaps, width, gaps.size), _pack_unary(gaps >> width)
+
+
+def _pack_unary(numbers: NDArray[np.int32]) -> Bytes:
+    """Of every number so many zeros and a one."""
+    unary = np.zeros(numbers.size + int(numbers.sum(dtype=np.int64)), np.uint8)
+    position = 0
+    for start in range(0, numbers.size, _CHUNK):
+        ends = position + np.cumsum(numbers[start : start + _CHUNK] + 1, dtype=np.int64)
+        unary[ends - 1] = 1
+        position = int(ends[-1])
+    return np.packbits(unary)
 
 
 def _unpack_quotients(quotients: Bytes, count: int) -> NDArray[np.int64]:
@@ -132,7 +143,7 @@ def _unpack_quotients(quotients: Bytes, count: int) -> NDArray[np.int64]:
     return np.diff(ends, prepend=-1) - 1
 
 
-def _pack_bits(numbers: NDArray[np.int64], width: int, count: int) -> Bytes:
+def _pack_bits(numbers: NDArray[np.int32] | NDArray[np.int64], width: int, count: int) -> Bytes:
     """The low `width` bits of `count` numbers, one line per bit."""
     lines = [np.packbits((numbers >> bit & 1).astype(np.uint8)) for bit in range(width)]
     return np.stack(lines) if lines else np.empty((0, -(-count // 8)), np.uint8)

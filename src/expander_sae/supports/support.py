@@ -66,22 +66,17 @@ class Support:
         """
         if construction in constructions():
             raise SupportError(f"Stored rows cannot be called {construction!r}, the name of a construction.")
-        array = _integer_array("rows", rows)
+        array = _integers("rows", rows)
         if array.ndim != 2:
             raise SupportError(f"rows must have the shape [n, d], not {list(array.shape)}.")
         n, d = array.shape
         _check_sizes(m, n, d)
         if array.min() < NO_ROW or array.max() >= m:
             raise SupportError(f"rows must lie between 0 and m - 1 = {m - 1}, not {array.min()} to {array.max()}.")
-        array = np.sort(np.where(array == NO_ROW, m, array), axis=1)
-        if (array[:, 0] == m).any():
-            raise SupportError(f"Feature {int((array[:, 0] == m).argmax())} touches no coordinate; it needs one.")
-        repeated = ((array[:, 1:] == array[:, :-1]) & (array[:, 1:] < m)).any(axis=1)
-        if repeated.any():
-            feature = int(repeated.argmax())
-            raise SupportError(f"Feature {feature} touches a coordinate twice; its rows must be distinct.")
-        array = np.where(array == m, NO_ROW, array).astype(np.int32)
-        return cls(construction, Request(int(m), n, d, 0), torch.from_numpy(array))
+        settled, lines = np.empty((n, d), np.int32), max(1, _CHUNK // d)
+        for start in range(0, n, lines):
+            settled[start : start + lines] = _settled(array[start : start + lines], m, start)
+        return cls(construction, Request(int(m), n, d, 0), torch.from_numpy(settled))
 
     @property
     def m(self) -> int:
@@ -217,6 +212,19 @@ class Support:
         return Support.from_recipe, (self.recipe,)
 
 
+def _settled(rows: NDArray[Any], m: int, first: int) -> NDArray[np.int64]:
+    """The rows of features from `first` on, ascending and then -1; refuses none at all and the same one twice."""
+    rows = rows.astype(np.int64)
+    rows = np.sort(np.where(rows == NO_ROW, m, rows), axis=1)
+    if (rows[:, 0] == m).any():
+        raise SupportError(f"Feature {first + int((rows[:, 0] == m).argmax())} touches no coordinate; it needs one.")
+    repeated = ((rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] < m)).any(axis=1)
+    if repeated.any():
+        feature = first + int(repeated.argmax())
+        raise SupportError(f"Feature {feature} touches a coordinate twice; its rows must be distinct.")
+    return np.where(rows == m, NO_ROW, rows)
+
+
 def _computed_alone(maker: Construction, request: Request, features: NDArray[np.uint64]) -> NDArray[np.int32]:
     """The sorted rows of these features, a chunk at a time."""
     assert maker.rows_of is not None
@@ -239,12 +247,17 @@ def _check_sizes(m: int, n: int, d: int) -> None:
 
 def _integer_array(what: str, values: IntegerArray) -> NDArray[np.int64]:
     """The values as an int64 array; anything but integers is refused."""
+    return _integers(what, values).astype(np.int64)
+
+
+def _integers(what: str, values: IntegerArray) -> NDArray[Any]:
+    """The values as an array, not copied if they are one; anything but integers is refused."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.size == 0:
         return np.empty(array.shape, dtype=np.int64)
     if array.dtype.kind not in "iu":
         raise SupportError(f"{what} must be integers, not {array.dtype}.")
-    return array.astype(np.int64)
+    return array
 
 
 @dataclass(frozen=True)

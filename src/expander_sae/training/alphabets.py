@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Candidates
-from expander_sae.dictionaries import ComposedDictionary, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, Dictionary, ExpanderDictionary, shards_of
 
 OWN_SHARE = 0.65
 """A mixture that begins as a token fires where its column correlates this much as with that token, and so beside atoms
 and not instead of them: without a bias the 16 largest correlations of a token are nearly all with mixtures."""
+CHUNK = 1 << 18
+"""Columns made of tokens at a time."""
 FEWEST_ATOMS = 2
 """Atoms of a column that begins as a token: one that begins as a single atom would be that atom again."""
 
@@ -74,7 +76,7 @@ class Coordinates(Alphabet):
         return None
 
     def usual_norm(self) -> Float[Tensor, ""]:
-        return self.columns.norms().median()
+        return shards_of(self.columns).gathered(self.columns.norms()).median()
 
     def ordinary(self, anew: Int[Tensor, " anew"]) -> Bool[Tensor, " n"]:
         return torch.ones(self.columns.n, dtype=torch.bool, device=anew.device)
@@ -142,25 +144,28 @@ def alphabets_of(sae: SparseAutoencoder, spread: Float[Tensor, " m"], signed: bo
 
 
 def rows_of_largest(
-    x: Float[Tensor, "tokens m"], spread: Float[Tensor, " m"], n: int, d: int
+    x: Float[Tensor, "tokens m"], spread: Float[Tensor, " m"], n: int, d: int, part: range | None = None
 ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """n columns of unit norm on the d coordinates where a token each is largest; rows ascend.
+    """n columns of unit norm on the d coordinates where a token each is largest, or part of them; rows ascend.
 
     Coordinates are compared after division by the root of their spread, so that the few largest are not in every
     column. If there are fewer tokens than columns, later columns take the coordinates that the first ones left.
     """
     tokens, m = x.shape
-    rank_blocks = -(-n // tokens)
-    depth = min(m, rank_blocks * d)
+    part = range(n) if part is None else part
+    depth = min(m, -(-n // tokens) * d)
     order = (x.abs() / spread.clamp_min(torch.finfo(x.dtype).tiny).sqrt()).topk(depth, dim=1).indices
-    blocks = [order[:, _block(number, d, depth)] for number in range(rank_blocks)]
-    rows = torch.cat(blocks)[:n].sort(dim=1).values
-    values = x[torch.arange(n, device=x.device) % tokens].gather(1, rows)
-    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    return rows.to(torch.int32), torch.where(norms > 0, values / norms, d**-0.5)
-
-
-def _block(number: int, d: int, depth: int) -> slice:
-    """The ranks that the columns of a block take; the first ones again once there are no more."""
-    start = number * d % max(1, depth - d + 1)
-    return slice(start, start + d)
+    rows = torch.empty(len(part), d, dtype=torch.int32, device=x.device)
+    values = x.new_empty(len(part), d)
+    slots = torch.arange(d, device=x.device)
+    # Some at a time, since what it takes to find a column is many times the column.
+    for chunk in torch.split(torch.arange(len(part), device=x.device), CHUNK):
+        column = chunk + part.start
+        # The ranks that a round of the tokens takes; the first ones again once there are no more.
+        start = column // tokens * d % max(1, depth - d + 1)
+        token = (column % tokens)[:, None]
+        chosen = order[token, start[:, None] + slots].sort(dim=1).values
+        entries = x[token, chosen]
+        norms = torch.linalg.vector_norm(entries, dim=1, keepdim=True)
+        rows[chunk], values[chunk] = chosen.to(torch.int32), torch.where(norms > 0, entries / norms, d**-0.5)
+    return rows, values

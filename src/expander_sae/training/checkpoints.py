@@ -1,23 +1,26 @@
 """Checkpoints: everything that the next step depends on, replaced as one.
 
-A sealed folder with `checkpoint.json` and one tensor file per dictionary, whose name holds the hash of its content.
+A sealed folder with `checkpoint.json` and, per dictionary, one tensor file of every process that holds a shard of the
+columns; its name holds the hash of its content. What is asked for is read from whichever files hold it, so a run goes
+on in another number of shards. No process holds a copy of what it writes or reads.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.files import SealedFolder, to_bytes
+from expander_sae.files import NamedFile, SealedFolder
 
 FOLDER = "checkpoint"
 """The folder of the checkpoint inside that of its run."""
@@ -34,7 +37,7 @@ class _Content(TypedDict):
     step: int
     tokens: int
     cursor: dict[str, Any]
-    tensors: list[str]
+    tensors: list[list[NamedFile]]
 
 
 _SEALED = SealedFolder(
@@ -43,7 +46,7 @@ _SEALED = SealedFolder(
     noun="a checkpoint",
     error=CheckpointError,
     format="expander-sae checkpoint",
-    version=1,
+    version=2,
     older=(),
     foreign="is not that of a checkpoint; start the run anew in another folder",
     newer="was written by expander-sae {library}, which this version cannot go on from; use that version",
@@ -59,8 +62,58 @@ class Settings(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
+class SavedTensors(Mapping[str, Tensor]):
+    """The tensors of a dictionary in a checkpoint, in the files of all shards; each is read when it is asked for."""
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        self._shards = shards
+        with _readable(shards[0]), safe_open(shards[0], "pt") as file:
+            self._names = frozenset(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """What every shard has."""
+        with _readable(self._shards[0]), safe_open(self._shards[0], "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+    def rows(self, name: str, first: int, count: int) -> Tensor:
+        """The rows `first` to `first + count` of what lies in the shards one after the other."""
+        parts, start = list[Tensor](), 0
+        for path in self._shards:
+            with _readable(path), safe_open(path, "pt") as file:
+                held = file.get_slice(name)
+                here = held.get_shape()[0]
+                begin, end = max(first - start, 0), min(first + count - start, here)
+                if begin < end:
+                    parts.append(held[begin:end])
+            start += here
+        if start < first + count:
+            raise CheckpointError(f"{self._shards[0].parent} has {start} rows of {name}, too few; start the run anew.")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, IndexError) as error:
+        raise CheckpointError(f"{path} is not readable: {error}; copy the whole checkpoint again.") from error
+
+
+T = TypeVar("T", bound=Mapping[str, Tensor])
+
+
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[T]):
     """The state of a run between two steps."""
 
     configs: list[dict[str, Any]]
@@ -68,8 +121,8 @@ class Checkpoint:
     tokens: int
     cursor: dict[str, Any]
     """Of the source: which batch comes next."""
-    tensors: Sequence[Mapping[str, Tensor]]
-    """Of every dictionary."""
+    tensors: Sequence[T]
+    """Of every dictionary, or of the shard of it that this process holds."""
 
     @property
     def width(self) -> int:
@@ -98,33 +151,39 @@ def has_checkpoint(run: Path) -> bool:
     return _SEALED.is_at(run / FOLDER)
 
 
-def write_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
-    """Make the folder of a run hold this checkpoint instead of the one before."""
-    contents = [to_bytes(state) for state in checkpoint.tensors]
-    hashes = [hashlib.sha256(content).hexdigest() for content in contents]
-    description = {
-        "step": checkpoint.step,
-        "tokens": checkpoint.tokens,
-        "cursor": checkpoint.cursor,
-        "configs": checkpoint.configs,
-        "tensors": hashes,
-    }
-    _SEALED.replace(run / FOLDER, description, dict(zip(map(_file_of, hashes), contents, strict=True)))
+def write_checkpoint(run: Path, checkpoint: Checkpoint[dict[str, Tensor]], shards: Group | None = None) -> None:
+    """Make the folder of a run hold this checkpoint instead of the one before; all shards write, and the first seals.
+
+    The folder is one that all of them see. A file that some process could not write leaves the checkpoint before.
+    """
+    shards, folder = shards or Group(), run / FOLDER
+    own = [_SEALED.add_tensors(folder, state, _file_of) for state in checkpoint.tensors]
+    files = [[_from_numbers(each) for each in shards.numbers(_to_numbers(file))] for file in own]
+    if shards.rank == 0:
+        description = {
+            "step": checkpoint.step,
+            "tokens": checkpoint.tokens,
+            "cursor": checkpoint.cursor,
+            "configs": checkpoint.configs,
+            "tensors": files,
+        }
+        _SEALED.replace(folder, description, added=[_file_of(file["sha256"]) for each in files for file in each])
+    shards.wait()  # until what the seal does not name is deleted, nobody may write a file of the next one
 
 
-def read_checkpoint(run: Path) -> Checkpoint:
+def read_checkpoint(run: Path) -> Checkpoint[SavedTensors]:
     """The checkpoint in the folder of a run, every byte verified."""
     if not has_checkpoint(run):
         raise CheckpointError(f"{run} holds no checkpoint to resume from; start the run without resuming.")
     folder = run / FOLDER
     content = _SEALED.read(folder)
-    tensors = [_read_tensors(folder / _file_of(digest), digest) for digest in content["tensors"]]
+    tensors = [_verified(folder, shards) for shards in content["tensors"] if shards]
     if not tensors or len(tensors) != len(content["configs"]) or any(WIDTH not in each for each in tensors):
         raise CheckpointError(f"{folder} does not hold the state of every dictionary; start the run anew elsewhere.")
     return Checkpoint(content["configs"], content["step"], content["tokens"], content["cursor"], tensors)
 
 
-def checkpoint_to_resume(run: Path | None, resume: bool) -> Checkpoint | None:
+def checkpoint_to_resume(run: Path | None, resume: bool) -> Checkpoint[SavedTensors] | None:
     """The checkpoint to go on from, if that was asked for; refuses to begin anew over one."""
     if run is None:
         return None
@@ -139,9 +198,18 @@ def _file_of(digest: str) -> str:
     return f"state-{digest[:16]}.safetensors"
 
 
-def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    data = _SEALED.read_named(path, digest)
-    try:
-        return from_bytes(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not readable: {error}; copy the whole checkpoint again.") from error
+def _verified(folder: Path, shards: Sequence[NamedFile]) -> SavedTensors:
+    paths = [folder / _file_of(shard["sha256"]) for shard in shards]
+    for path, shard in zip(paths, shards, strict=True):
+        _SEALED.check_named(path, shard["sha256"], shard["bytes"])
+    return SavedTensors(paths)
+
+
+def _to_numbers(file: NamedFile) -> list[int]:
+    """What can be sent."""
+    return [file["bytes"], *bytes.fromhex(file["sha256"])]
+
+
+def _from_numbers(numbers: list[int]) -> NamedFile:
+    size, *digest = numbers
+    return {"bytes": size, "sha256": bytes(digest).hex()}

@@ -22,12 +22,14 @@ from expander_sae.distribution import Group
 class FiringRecord:
     """How many tokens ago every feature last fired, in any process."""
 
-    def __init__(self, n: int, dead_after: int, device: torch.device) -> None:
-        self._dead_after = dead_after
+    def __init__(self, n: int, dead_after: int, device: torch.device, first: int = 0) -> None:
+        """Of n features, which are all there are or a shard of them from the first on."""
+        self._dead_after, self._first = dead_after, first
         self.silent_for: Int[Tensor, " n"] = torch.zeros(n, dtype=torch.int64, device=device)
 
     def update(self, codes: Codes, tokens: int, group: Group) -> None:
         """Take in the codes of a batch of this many tokens."""
+        codes = codes.within(self._first, len(self.silent_for))
         weights = codes.active.flatten().to(torch.float32)
         # Of no code at all, bincount makes integers, which the processes could not add up.
         fired = torch.bincount(codes.indices.flatten(), weights, minlength=codes.n).to(torch.float32)

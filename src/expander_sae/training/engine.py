@@ -16,9 +16,9 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.console import LiveLines
-from expander_sae.distribution import Group
+from expander_sae.distribution import Grid, Group, grid_of
 from expander_sae.errors import ExpanderError, StoppedError
-from expander_sae.training.checkpoints import Checkpoint, Settings, write_checkpoint
+from expander_sae.training.checkpoints import Checkpoint, SavedTensors, Settings, write_checkpoint
 from expander_sae.training.metrics import Journal, Numbers, Sink
 from expander_sae.training.schedule import Schedule
 
@@ -63,7 +63,7 @@ class ResumableLearner(Learner[B_contra], Protocol[B_contra]):
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on; with `tokens`, all that there is."""
 
-    def load_state_dict(self, state: Mapping[str, Tensor], tokens: int) -> None:
+    def load_state_dict(self, state: SavedTensors, tokens: int) -> None:
         """Be again what `state_dict` was taken of, after this many tokens."""
 
     def finished(self) -> SparseAutoencoder:
@@ -104,16 +104,17 @@ class Engine(Generic[B]):
         schedule: Schedule,
         tokens: int,
         folder: Path | None,
-        saved: Checkpoint | None,
+        saved: Checkpoint[SavedTensors] | None,
         *,
-        group: Group | None = None,
+        grid: Grid | None = None,
         also_log: Sequence[Sink] = (),
         probe: Probe | None = None,
         probe_every: int = PROBE_EVERY,
     ) -> None:
         """Up to this many tokens, with a checkpoint in the folder; goes on from the one that was saved, if any."""
         self.entries, self.schedule, self.total, self.folder = entries, schedule, tokens, folder
-        self.group = group or Group()
+        self.grid = grid or grid_of(Group())
+        self.group = self.grid.everyone
         self.probe, self.probe_every = probe, probe_every
         self.steps, self.tokens = (0, 0) if saved is None else (saved.step, saved.tokens)
         self.saved_at = self.tokens
@@ -181,10 +182,11 @@ class Engine(Generic[B]):
         return found
 
     def _save(self, cursor: dict[str, Any]) -> None:
-        if self.folder is not None and self.group.writes:
+        if self.folder is not None and self.grid.data.rank == 0:  # all others hold the same as one of these
             states = [entry.learner.state_dict() for entry in self.entries]
             settings = [entry.settings.to_json() for entry in self.entries]
-            write_checkpoint(self.folder, Checkpoint(settings, self.steps, self.tokens, cursor, states))
+            write_checkpoint(self.folder, Checkpoint(settings, self.steps, self.tokens, cursor, states),
+                             self.grid.features)  # fmt: skip
         self.saved_at = self.tokens
 
     def _farewell(self) -> str:

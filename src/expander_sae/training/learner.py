@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import BatchTopK
-from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
+from expander_sae.training.checkpoints import SavedTensors
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.losses import Losses, batch_statistics, losses_of
@@ -31,8 +32,11 @@ DEGREE_EXPONENT = 0.4
 READABLE_RATE = 0.8
 """Share of the usual rate at which coordinates are learned for reading: fewer of the rare features fire, and features
 mean more (at n=4608, d=7 token R2 .327 for .317, purity .489 for .477, at the same FVU)."""
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What Adam remembers of every parameter."""
+STEPS = "step"
+MOMENTS = ("exp_avg", "exp_avg_sq", STEPS)
+"""What Adam remembers of every parameter: the last, a number, is of the parameter as a whole."""
+WHOLE = "pre_bias"
+"""The parameter that is no shard's alone."""
 
 
 def learning_rate_rule(n: int, d: float, one_shot: bool) -> float:
@@ -51,10 +55,16 @@ class Descent:
     """Adam on the parameters of an autoencoder, its rate over a run, and what a checkpoint holds of both."""
 
     def __init__(
-        self, module: nn.Module, schedule: Schedule, peak: float, slower: Mapping[nn.Parameter, float] | None = None
+        self,
+        module: nn.Module,
+        schedule: Schedule,
+        peak: float,
+        slower: Mapping[nn.Parameter, float] | None = None,
+        shards: Group | None = None,
     ) -> None:
-        """`slower` says what share of the rate some parameters learn at."""
+        """`slower` says what share of the rate some parameters learn at; shards hold a part of all but the biases."""
         self.module, self.schedule, self.peak, slower = module, schedule, peak, slower or {}
+        self.shards = shards or Group()
         groups = [{"params": [parameter], "share": share} for parameter, share in slower.items()]
         others = [parameter for parameter in module.parameters() if parameter not in slower]
         groups.append({"params": others, "share": 1.0})
@@ -73,12 +83,24 @@ class Descent:
 
     def step(self, group: Group) -> Float[Tensor, ""]:
         """Use the gradients of all processes together, shortened if they are too long; gives back their norm."""
-        parameters = list(self.module.parameters())
-        for parameter in parameters:
+        for name, parameter in self.module.named_parameters():
             if parameter.grad is not None:
                 group.add_up(parameter.grad)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
+                if name == WHOLE:
+                    self.shards.add_up(parameter.grad)
+        norm = self._shortened()
         self.adam.step()
+        return norm
+
+    def _shortened(self) -> Float[Tensor, ""]:
+        """Shorten the gradient, of all shards together, if it is too long; gives back its norm before."""
+        if self.shards.world == 1:
+            return torch.nn.utils.clip_grad_norm_(list(self.module.parameters()), self.schedule.clip)
+        there = {name: each.grad for name, each in self.module.named_parameters() if each.grad is not None}
+        whole = [there.pop(WHOLE)]
+        square = self.shards.add_up(torch.nn.utils.get_total_norm(there.values()).square())
+        norm = (square + torch.nn.utils.get_total_norm(whole).square()).sqrt()
+        torch.nn.utils.clip_grads_with_norm_(list(self.module.parameters()), self.schedule.clip, norm)
         return norm
 
     def _learning(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -94,11 +116,12 @@ class Descent:
                 state[f"{moment}/{name}"] = self.adam.state[parameter][moment]
         return state
 
-    def make_moments(self, state: Mapping[str, Tensor]) -> None:
+    def make_moments(self, state: SavedTensors) -> None:
         """Give Adam the memory that it had in `state`, to be filled by copying over `state_dict`."""
         for name, parameter in self._learning():
+            steps = torch.empty_like(state[f"{STEPS}/{name}"], device=parameter.device)
             self.adam.state[parameter] = {
-                moment: torch.empty_like(state[f"{moment}/{name}"], device=parameter.device) for moment in MOMENTS
+                moment: steps if moment == STEPS else torch.empty_like(parameter) for moment in MOMENTS
             }
 
 
@@ -124,8 +147,10 @@ class Trainee:
         degree = sae.m if config.d is None else config.d
         usual = learning_rate_rule(config.n, degree, config.one_shot)
         peak = config.learning_rate or usual * (READABLE_RATE if config.readable and not config.composed else 1.0)
-        self.descent = Descent(sae, config, peak, _slower_atoms(sae, config, usual))
-        self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device)
+        self.shards = shards_of(sae.dictionary)
+        self.descent = Descent(sae, config, peak, _slower_atoms(sae, config, usual), self.shards)
+        first = self.shards.rank * sae.n
+        self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device, first)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
         self.moves: ColumnMoves | ColumnPruning | None = None
@@ -148,7 +173,7 @@ class Trainee:
         return {
             "fvu": Mean(losses.squares, losses.variation),
             "auxk": Mean(self.group.add_up(losses.auxk.clone()), 1),
-            "dead": self.record.dead.float().mean(),
+            "dead": self.shards.add_up(self.record.dead.float().mean()) / self.shards.world,
             "l0": Mean(self.group.add_up(losses.codes.l0.sum()), batch.tokens),
             "learning_rate": rate,
             "grad_norm": Mean(norm, 1),
@@ -219,16 +244,22 @@ class Trainee:
         return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Tensor], tokens: int) -> None:
-        """Be again what `state_dict` was taken of, after this many tokens."""
+    def load_state_dict(self, state: SavedTensors, tokens: int) -> None:
+        """Be again what `state_dict` was taken of, after this many tokens, in however many shards that lay."""
         self.descent.make_moments(state)
-        self.tokens = tokens
+        self.tokens, first, of_columns = tokens, self.shards.rank * self.sae.n, self._of_columns()
         if self.moves is not None:
-            self.moves.load_rows(state["rows"])
+            self.moves.load_rows(state.rows("rows", first, self.sae.n))
         elif "rows" in state and not torch.equal(state["rows"], self.sae.dictionary.get_buffer("rows").cpu()):
             raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
         for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
+            tensor.copy_(state.rows(name, first, len(tensor)) if name in of_columns else state[name])
+
+    def _of_columns(self) -> set[str]:
+        """The tensors of the state that have a row for every column."""
+        of_columns = {name for name, _ in self.sae.named_parameters() if name != WHOLE}
+        kinds = {"parameters", "average", *MOMENTS} - {STEPS}
+        return {"silent_for", "rows", "moves/energy", *(f"{kind}/{name}" for kind in kinds for name in of_columns)}
 
 
 def _slower_atoms(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:

@@ -17,7 +17,7 @@ from expander_sae import kernels
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import TopK
 from expander_sae.coders.candidates import fitted
-from expander_sae.dictionaries import Codes, ComposedDictionary, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ComposedDictionary, Dictionary, ExpanderDictionary, Shard, shards_of
 from expander_sae.distribution import Group
 from expander_sae.training.config import TrainConfig
 
@@ -93,9 +93,10 @@ def losses_of(
     squares = group.add_up((unexplained * variation).detach())
     left = residual.detach()
     auxk = x.new_zeros(())
-    if config.auxk_weight and len(dead) > 0:
+    dead_ones = shards_of(sae.dictionary).total(len(dead))
+    if config.auxk_weight and dead_ones > 0:
         around_mean = squares - group.add_up(left.sum(dim=0)).square().sum() / batch.tokens
-        auxk = auxk_loss(sae, left, dead, config.revived_together(sae.m), around_mean)
+        auxk = auxk_loss(sae, left, dead, min(config.revived_together(sae.m), dead_ones), around_mean)
     total = minimised + config.auxk_weight * auxk
     if config.multi_topk:
         wider = sae.with_coder(TopK(MULTI * config.k, config.signed))
@@ -148,6 +149,10 @@ def auxk_loss(
 ) -> Float[Tensor, ""]:
     """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient."""
     residual = residual.detach()
+    if isinstance(sae.dictionary, Shard) and isinstance(sae.encoder, Shard):
+        codes = sae.encoder.among(dead, residual, k)
+        without = Codes(-codes.values.relu(), codes.indices, codes.n)
+        return fvu(sae.dictionary.synthesize(without, residual), total)
     scores, chosen = _largest(sae.encoder, dead, residual, min(k, len(dead)))
     return fvu(_without(residual, sae.dictionary, dead, scores.relu(), chosen), total)
 

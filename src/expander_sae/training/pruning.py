@@ -119,7 +119,8 @@ class ColumnPruning:
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         residual, tokens = (self.group.gathered(each.flatten(0, 1)) for each in (self.residual, self.tokens))
         chosen = high_loss_tokens(residual, len(anew), generator, tokens)
-        wanted = Wanted(*columns_of_tokens(alphabet, chosen, len(anew), degree, generator), self.energy[anew])
+        columns = columns_of_tokens(alphabet, chosen, len(anew), degree, generator, alphabet.usual_norm())
+        wanted = Wanted(*columns, self.energy[anew])
         kept = wanted.rows < alphabet.size
         moved = moved_columns(
             main.rows[anew], main.values.detach()[anew], wanted, kept, alphabet.size, keep_norms=False

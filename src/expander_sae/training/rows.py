@@ -12,7 +12,7 @@ residuals of a window of tokens are held, and the changes of some columns at a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionaries import Codes, ExpanderDictionary
+from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
 from expander_sae.supports import NO_ROW
-from expander_sae.training.alphabets import Alphabet, alphabets_of
+from expander_sae.training.alphabets import Alphabet, Coordinates, alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
 
@@ -31,6 +31,8 @@ WINDOW = 8192
 """Tokens, about, whose codes and residuals a move looks at."""
 FEWEST = 5
 """Times that a feature must have fired in them for its column to move."""
+CHUNK_COLUMNS = 1 << 15
+"""Columns that begin anew at a time."""
 CHUNK_ELEMENTS = 1 << 23
 """Changes held at a time."""
 ENERGY_MEMORY = 0.8
@@ -74,38 +76,58 @@ class ColumnMoves:
         averages: Mapping[nn.Parameter, Tensor],
     ) -> Int[Tensor, " anew"]:
         """Move the columns that fired, and begin the dead ones anew, which are given back."""
-        residual = self.residual.flatten(0, 1)
-        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), self.sae.n)
         main, width = self.dictionaries[0], self.alphabets[0].size
-        new_rows, new_values = self._new_columns(step, len(dead), residual)
-        if self.config.one_shot:
-            features, wanted = dead, Wanted(new_rows, new_values, self.energy[dead])
-            kept = wanted.rows < width
-        else:
-            features = torch.arange(main.n, device=dead.device)
-            seen = self.alphabets[0].seen(residual)
-            wanted = wanted_entries(main.rows, main.values.detach(), codes, seen, self.group)
-            wanted.rows[dead], wanted.values[dead] = new_rows, new_values
-            self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
-            # With no energy a column that just began would lose its entries at once.
-            self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
-            kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
-        moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
-        moved.source[torch.isin(features, dead)] = -1
-        place_columns(self.dictionaries, features, moved, optimizer, averages)
+        for features, anew, wanted, kept in self._changes(step, dead):
+            moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
+            moved.source[anew] = -1
+            place_columns(self.dictionaries, features, moved, optimizer, averages)
         reset_bias(self.sae, dead, self.alphabets[0].ordinary(dead), optimizer)
         return dead
 
+    def _changes(self, step: int, dead: Int[Tensor, " dead"]) -> Iterator[Change]:
+        """What is to change: in all columns, or in those that begin anew, some of them at a time."""
+        residual, width = self.residual.flatten(0, 1), self.alphabets[0].size
+        new = self._new_columns(step, len(dead), residual)
+        if self.config.one_shot:
+            start = 0
+            for rows, values in new:
+                features = dead[start : start + len(rows)]
+                start += len(rows)
+                yield Change(features, slice(None), Wanted(rows, values, self.energy[features]), rows < width)
+            return
+        main = self.dictionaries[0]
+        codes = Codes(self.codes.flatten(0, 1), self.indices.flatten(0, 1), main.coded)
+        wanted = wanted_entries(main.rows, main.values.detach(), codes, self.alphabets[0].seen(residual), self.group)
+        pieces = list(new)
+        if pieces:
+            wanted.rows[dead], wanted.values[dead] = (torch.cat(part) for part in zip(*pieces, strict=True))
+        self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
+        # With no energy a column that just began would lose its entries at once.
+        self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
+        kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
+        yield Change(torch.arange(main.n, device=dead.device), dead, wanted, kept)
+
     def _new_columns(
         self, step: int, count: int, residual: Float[Tensor, "tokens m"]
-    ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
-        """Rows and values for columns that begin anew, of the size of the others."""
-        main = self.dictionaries[0]
-        if count == 0:
-            return main.rows[:0].long(), main.values.detach()[:0]
+    ) -> Iterator[tuple[Int[Tensor, "some d"], Float[Tensor, "some d"]]]:
+        """Rows and values for columns that begin anew, of the size of the others, some at a time."""
+        shards = shards_of(self.dictionaries[0])
+        counts = [each for (each,) in shards.numbers([count])]
+        if sum(counts) == 0:
+            return
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
-        tokens = high_loss_tokens(self.group.gathered(residual), count, generator)
-        return columns_of_tokens(self.alphabets[0], tokens, count, self.config.degree, generator)
+        tokens, alphabet = self.group.gathered(residual), self.alphabets[0]
+        # Those of all shards are drawn together, so that the columns are the same in however many they lie.
+        drawn, norm = high_loss_numbers(tokens, sum(counts), generator), alphabet.usual_norm()
+        first = sum(counts[: shards.rank])
+        # Of coordinates a token makes one column, however often it was drawn.
+        known = isinstance(alphabet, Coordinates) and count > len(tokens)
+        made = columns_of_tokens(alphabet, tokens, len(tokens), self.config.degree, generator, norm) if known else None
+        for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS):
+            if made is not None:
+                yield made[0][chunk], made[1][chunk]
+            elif len(chunk):
+                yield columns_of_tokens(alphabet, tokens[chunk], len(chunk), self.config.degree, generator, norm)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next move depends on."""
@@ -120,14 +142,19 @@ class ColumnMoves:
 
 
 def columns_of_tokens(
-    alphabet: Alphabet, tokens: Float[Tensor, "tokens m"], count: int, degree: int, generator: torch.Generator
+    alphabet: Alphabet,
+    tokens: Float[Tensor, "tokens m"],
+    count: int,
+    degree: int,
+    generator: torch.Generator,
+    norm: Float[Tensor, ""],
 ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
-    """Rows, `size` behind the last one, and values of columns of the usual norm that write a token each."""
+    """Rows, `size` behind the last one, and values of columns of this norm that write a token each."""
     rows, values = alphabet.of_tokens(tokens, count, degree, generator)
     beyond = (0, alphabet.columns.d - degree)
     return (
         nn.functional.pad(rows.long(), beyond, value=alphabet.size),
-        nn.functional.pad(values * alphabet.usual_norm(), beyond),
+        nn.functional.pad(values * norm, beyond),
     )
 
 
@@ -168,7 +195,7 @@ def reset_bias(
     """Let features that begin anew have the bias of an ordinary one, or their own first one."""
     bias = sae.latent_bias
     if bias is not None:
-        bias[dead] = bias[ordinary].median() if first is None else first
+        bias[dead] = shards_of(sae.dictionary).gathered(bias[ordinary]).median() if first is None else first
         optimizer.state[bias]["exp_avg"][dead] = 0.0
 
 
@@ -185,6 +212,16 @@ class Wanted(NamedTuple):
     values: Float[Tensor, "n d"]
     energy: Float[Tensor, " n"]
     """The sum of every column's squared codes."""
+
+
+class Change(NamedTuple):
+    """What some columns would like, and what of it they get."""
+
+    features: Int[Tensor, " f"]
+    anew: Int[Tensor, " anew"] | slice
+    """Where in their list those are that begin anew."""
+    wanted: Wanted
+    kept: Bool[Tensor, "f d"]
 
 
 class Moved(NamedTuple):
@@ -296,13 +333,19 @@ def high_loss_tokens(
     tokens: Float[Tensor, "tokens m"] | None = None,
 ) -> Float[Tensor, "count m"]:
     """Residuals drawn in proportion to their squared norms, distinct as long as there are enough; or their tokens."""
+    return (residual if tokens is None else tokens)[high_loss_numbers(residual, count, generator)]
+
+
+def high_loss_numbers(
+    residual: Float[Tensor, "tokens m"], count: int, generator: torch.Generator
+) -> Int[Tensor, " count"]:
+    """Which tokens these are."""
     norms = torch.linalg.vector_norm(residual, dim=1).cpu()
     order = norms.argsort(stable=True)  # the same whichever process had which token
     order = order[norms[order] > 0]
     if len(order) == 0:
-        return residual.new_zeros(count, residual.shape[1])
-    given = residual if tokens is None else tokens
+        return torch.zeros(count, dtype=torch.int64, device=residual.device)
     drawn = torch.multinomial(
         norms[order].double().square(), count, replacement=len(order) < count, generator=generator
     )
-    return given[order[drawn].to(given.device)]
+    return order[drawn].to(residual.device)

@@ -16,14 +16,15 @@ from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import at_least
 from expander_sae.console import waiting
-from expander_sae.distribution import current_group
+from expander_sae.distribution import Grid, current_group, grid_of
 from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory, check_time, device_named
-from expander_sae.training.checkpoints import Checkpoint, CheckpointError, checkpoint_to_resume
+from expander_sae.training.checkpoints import Checkpoint, CheckpointError, SavedTensors, checkpoint_to_resume
 from expander_sae.training.config import TrainConfig, check_one_pass
 from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe
 from expander_sae.training.learner import Trainee
 from expander_sae.training.metrics import Sink, last_measured
+from expander_sae.training.sharding import assembled, check_shards
 from expander_sae.training.sources import BatchSource, open_source, origin_of
 from expander_sae.training.start import Sample, new_autoencoder
 
@@ -53,6 +54,7 @@ class Options(TypedDict, total=False):
     also_log: Sequence[Sink]
     probe: Probe | None
     probe_every: int
+    feature_shards: int
 
 
 @overload
@@ -74,6 +76,7 @@ def train(
     also_log: Sequence[Sink] = (),
     probe: Probe | None = None,
     probe_every: int = PROBE_EVERY,
+    feature_shards: int = 1,
 ) -> Run | list[Run]:
     """Train one dictionary, or several on the same batches; each is what it would have become alone, bit for bit.
 
@@ -84,26 +87,36 @@ def train(
     A `probe` measures every dictionary whenever another `probe_every` tokens are done, and at the end; its finite
     numbers join that row of metrics. It gets a copy, with the weights that would be kept if the run ended there. The
     first of several processes runs it while the others wait, ten minutes at most.
+
+    With `feature_shards` each of so many processes holds its part of the columns, and several times as many share the
+    batches too. What is written is the whole; a run in memory has the shard, whose calls all of them make together.
     """
     configs = [config] if isinstance(config, TrainConfig) else list(config)
     check_one_pass(configs)
     at_least("probe_every", probe_every, 1)
+    at_least("feature_shards", feature_shards, 1)
+    for each in configs:
+        check_shards(each, feature_shards)
+    if feature_shards > 1 and (probe is not None or isinstance(source, LiveActivations)):
+        raise ExpanderError("Features in shards are trained from a store, and measured by no probe meanwhile.")
     folder = None if out is None else Path(out)
     if folder is None and (resume or also_log):
         raise ExpanderError("Resuming and logging need a folder; give out.")
     saved = checkpoint_to_resume(folder, resume)
     if saved is not None and folder is not None:
         saved.check_same(configs, folder)
-    group, place = current_group(), device_named(device)
-    _check_means(configs, _width(source), place)
-    with open_source(source, configs[0], group) as batches:
-        sample = _sample(source, batches, configs[0].batch, saved, place, progress and group.writes)
-        trainees = [Trainee(each, new_autoencoder(each, sample, group), sample, group) for each in configs]
+    grid, place = grid_of(current_group(), feature_shards), device_named(device)
+    group = grid.everyone
+    _check_means(configs, _width(source), place, feature_shards)
+    with open_source(source, configs[0], grid.data) as batches:
+        sample = _sample(source, batches, configs[0].batch, saved, place, grid, progress)
+        new = (new_autoencoder(each, sample, grid.data, shards=grid.features) for each in configs)
+        trainees = [Trainee(each, sae, sample, grid.data) for each, sae in zip(configs, new, strict=True)]
         entries = [Entry(trainee, each.name, each, at)
                    for trainee, each, at in zip(trainees, configs, _folders(folder, configs), strict=True)]  # fmt: skip
         engine = Engine(
             entries, configs[0], configs[0].tokens, folder, saved,
-            group=group, also_log=also_log, probe=probe, probe_every=probe_every,
+            grid=grid, also_log=also_log, probe=probe, probe_every=probe_every,
         )  # fmt: skip
         moved = (x.to(place, torch.promote_types(x.dtype, torch.float32)) for x in batches)
         engine.complete(moved, batches.state_dict, progress=progress)
@@ -127,24 +140,30 @@ def _bytes_in_training(config: TrainConfig, m: int) -> float:
     return float(values + rows + config.batch * (config.n * size if config.d is None else 12 * config.k))
 
 
-def _check_means(configs: list[TrainConfig], m: int | None, device: torch.device) -> None:
+def _check_means(configs: list[TrainConfig], m: int | None, device: torch.device, shards: int) -> None:
     """Refuse what this machine cannot hold, or not do in time."""
     if m is None:
         return
     batch = 8.0 * configs[0].batch * m
-    needed = batch + sum(_bytes_in_training(config, m) for config in configs)
+    needed = batch + sum(_bytes_in_training(config, m) for config in configs) / shards
     check_memory("Training", needed, str(device), "give a smaller n, d or batch")
-    work = float(configs[0].tokens) * sum(config.entries_at(m) for config in configs)
+    work = float(configs[0].tokens) * sum(config.entries_at(m) for config in configs) / shards
     check_time(f"Training on {configs[0].tokens:,} tokens", work, str(device), "give fewer tokens or a smaller n or d")
 
 
 def _sample(
-    source: Source, batches: BatchSource, batch: int, saved: Checkpoint | None, device: torch.device, says: bool
+    source: Source,
+    batches: BatchSource,
+    batch: int,
+    saved: Checkpoint[SavedTensors] | None,
+    device: torch.device,
+    grid: Grid,
+    progress: bool,
 ) -> Sample:
     """What the start needs to know of the tokens; brings the batches to where the checkpoint is, if there is one."""
     if saved is None:
-        with waiting("reading the first activations", says):
-            return Sample.of(batches, batch, device=device)
+        with waiting("reading the first activations", progress and grid.everyone.writes):
+            return Sample.of(batches, batch, grid.data, device)
     if isinstance(source, Store | LiveActivations) and source.width != saved.width:
         raise CheckpointError(
             f"The run was trained on activations of width {saved.width}, not {source.width}; resume with the same ones "
@@ -156,6 +175,7 @@ def _sample(
 
 def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[str, Any]) -> Run:
     """A trained dictionary, also on disk."""
+    trainee.descent.adam.zero_grad()  # no step comes any more, and of many features there are many gradients
     sae, rows, folder = trainee.finished(), engine.journals[number].rows, engine.entries[number].folder
     sae.provenance = {
         "training": trainee.config.to_json(),
@@ -163,12 +183,15 @@ def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[st
         "steps": engine.steps,
         "tokens": engine.tokens,
         "processes": engine.group.world,
+        **({"feature_shards": engine.grid.features.world} if engine.grid.features.world > 1 else {}),
         "threads": torch.get_num_threads(),
         "metrics": last_measured(rows),
         "activations": origin,
     }
-    if folder is not None and engine.group.writes:
-        sae.save(folder)
+    if folder is not None and engine.grid.data.rank == 0:
+        whole = assembled(sae, trainee.config)
+        if whole is not None:
+            whole.save(folder)
     return Run(sae, trainee.config, rows, folder)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder, OneShotCoder, TopK
-from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary, Shard
+from expander_sae.dictionaries.expander import random_signs
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import NO_ROW, Support, named
@@ -66,15 +67,19 @@ class Sample:
 
 
 def new_autoencoder(
-    config: TrainConfig, sample: Sample, group: Group | None = None, coder: Coder | None = None
+    config: TrainConfig,
+    sample: Sample,
+    group: Group | None = None,
+    coder: Coder | None = None,
+    shards: Group | None = None,
 ) -> SparseAutoencoder:
-    """A new autoencoder for these activations, the same one in all processes.
+    """A new autoencoder for these activations, the same one in all processes, or a part of it in each of the shards.
 
     Another coder than those that a config can name takes the place of the config's, which should be of the same kind.
     """
-    group = current_group() if group is None else group
+    group, shards = current_group() if group is None else group, shards or Group()
     if config.start is None:
-        sae, alike = _fresh(config, sample), config.learns_rows and config.one_shot and not config.composed
+        sae, alike = _fresh(config, sample, shards), config.learns_rows and config.one_shot and not config.composed
     else:
         sae, alike = _started(config, config.start, len(sample.mean), sample.mean.device)
     with torch.no_grad():
@@ -83,18 +88,19 @@ def new_autoencoder(
             one_shot = sae.with_coder(TopK(config.k, config.signed)) if config.readable else sae
             _shrink_columns(one_shot, x * sae.scale - sae.pre_bias)
     group.share(sae.parameters())
-    group.share([sae.scale])
+    for each in (group, shards):
+        each.share([sae.scale, sae.pre_bias])
     return sae if coder is None else sae.with_coder(coder)
 
 
-def _fresh(config: TrainConfig, sample: Sample) -> SparseAutoencoder:
+def _fresh(config: TrainConfig, sample: Sample, shards: Group) -> SparseAutoencoder:
     """An autoencoder that has learned nothing yet, whatever that of which it takes columns or atoms has."""
     before = None
     if config.atoms_from is not None or config.columns_from is not None:
         before = SparseAutoencoder.load(config.atoms_from or config.columns_from or "", device=sample.mean.device)
         (_check_atoms if config.composed else _check_columns)(config, before, len(sample.mean))
     sae = SparseAutoencoder(
-        _composed(config, sample, before) if config.composed else _dictionary(config, sample, before),
+        _composed(config, sample, before) if config.composed else _dictionary(config, sample, before, shards),
         config.make_coder(),
         tied=config.tied,
         latent_bias=config.has_latent_bias,
@@ -151,29 +157,42 @@ def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) 
         parameter.get_parameter("values").mul_(square.clamp_min(0).sqrt())
 
 
-def _dictionary(config: TrainConfig, sample: Sample, before: SparseAutoencoder | None) -> Dictionary:
+def _dictionary(config: TrainConfig, sample: Sample, before: SparseAutoencoder | None, shards: Group) -> Dictionary:
     """Columns of unit norm: learned rows start from tokens of the sample, all others from random signs.
 
-    Where there are columns to begin as, learned rows start from those, with the norms that their codes go with.
+    Where there are columns to begin as, learned rows start from those, with the norms that their codes go with. In
+    shards every column is what it would be if one process held all of them.
     """
     m, device, generator = len(sample.mean), sample.mean.device, torch.Generator().manual_seed(config.seed)
     check_width(config, m)
     dtype = torch.float64 if config.precision == "float64" else torch.float32
     if config.d is None:
         return DenseDictionary(m, config.n, dtype=dtype, device=device, generator=generator)
+    count = config.n // shards.world
+    part = range(shards.rank * count, (shards.rank + 1) * count)
     if config.learns_rows:
         order = torch.randperm(len(sample.tokens), generator=generator).to(device)
         first = config.longest(m) if config.readable else config.d  # to be pruned, or with room to grow
         if before is None:
-            rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, first)
+            rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, first, part)
         else:
             rows, values = _largest_values(before, first, unit=config.unit_columns)
         room = (0, config.longest(m) - first)
         support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
-        return ExpanderDictionary(support, nn.functional.pad(values, room), dtype=dtype, device=device)
+        values = nn.functional.pad(values, room)
+    else:
+        support = recipe_of(config, m)
+        values = random_signs(config.n, config.d, generator, part).div_(support.degrees[:count, None] ** 0.5)
+        if shards.world > 1:
+            support = Support.from_rows(support.columns(torch.arange(part.start, part.stop)), m)
+    values = values.to(device, dtype)
+    return Shard(support, values, shards) if shards.world > 1 else ExpanderDictionary(support, values)
+
+
+def recipe_of(config: TrainConfig, m: int) -> Support:
+    """The support of a config whose rows are not learned."""
     construction, parameters = named(config.construction)
-    support = Support.make(construction, m=m, n=config.n, d=config.d, seed=config.seed, **parameters)
-    return ExpanderDictionary(support, dtype=dtype, device=device, generator=generator)
+    return Support.make(construction, m=m, n=config.n, d=config.degree, seed=config.seed, **parameters)
 
 
 def _largest_values(
