@@ -18,7 +18,7 @@ PAGES = [
 ]
 PROMPT = "$ "
 """In front of a command whose output follows it in the same block."""
-INLINE = re.compile(r"(?<!`)`(expander [a-z]+(?:\s[^`]*)?)`(?!`)")
+INLINE = re.compile(r"(?<!`)`(expander\s[a-z]+(?:\s[^`]*)?)`(?!`)")
 
 
 @dataclass(frozen=True)

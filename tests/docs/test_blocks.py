@@ -184,7 +184,7 @@ def test_every_block_of_a_page_runs(
 @pytest.mark.parametrize("page", [page for page in PAGES if inline_commands(page)])
 def test_every_command_that_a_sentence_names_is_there(page: str) -> None:
     for command in inline_commands(page):
-        name, *arguments = shlex.split(re.sub(r"\b[NP]\b", "64", command))[1:]
+        name, *arguments = shlex.split(re.sub(r"\b[NP]\b", "64", command).removesuffix(" ..."))[1:]
         if (page, command) not in NO_COMMANDS:
             assert name in NAMES, command
             if arguments and name != "study" and arguments != ["--help"]:
@@ -236,7 +236,7 @@ def names_on(page: str) -> Iterator[dict[str, Any]]:
 
 
 def carry_out(command: str) -> None:
-    """Run a command of expander; of others see that what they name is there."""
+    """Run a command of expander; of others see that what they name is there, or what they start is understood."""
     program, *arguments = shlex.split(smaller(command), comments=True)
     if program == "pip":
         (wanted,) = arguments[1:]
@@ -244,6 +244,10 @@ def carry_out(command: str) -> None:
         assert set(extras) <= set(PROJECT["optional-dependencies"]), command
     elif program == "make":
         assert set(arguments) <= set(TARGETS), command
+    elif program == "export":
+        assert re.fullmatch(r"\w+=\S+", arguments[0]), command
+    elif program == "torchrun":  # tests/training and tests/activations start several processes
+        parse(arguments[arguments.index("expander_sae") + 1 :])
     else:
         assert program == "expander", command
         arguments = [found for each in arguments if each != "..." for found in sorted(glob(each)) or [each]]

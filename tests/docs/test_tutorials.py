@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,19 @@ import pytest
 
 from expander_sae import server
 from expander_sae.cli.main import main
+from tests.docs.blocks import Block, blocks
 
-DOCS = Path(__file__).parents[2] / "docs"
-BLOCK = re.compile(r"^```(python)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SMALLER = {"600000": "1500", "500000": "1000", "20_000": "300", "4608": "96", "--k 16": "--k 4",
            "expander train": "expander train --no-progress --tokens 1024 --batch 128"}  # fmt: skip
 """What stands in the tutorials, and what is run: fewer tokens, fewer features."""
 
 
-def blocks(name: str) -> list[tuple[str, str]]:
-    """The blocks of a tutorial with their language, none for commands."""
-    text = (DOCS / name).read_text()
+def smaller(block: Block) -> Block:
+    """The block with smaller numbers."""
+    text = block.text
     for large, small in SMALLER.items():
         text = text.replace(large, small)
-    return BLOCK.findall(text)
+    return dataclasses.replace(block, text=text)
 
 
 @pytest.mark.slow
@@ -35,11 +34,11 @@ def test_a_tutorial_runs(name: str, smollm2: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(server, "serve", lambda live, folder, **_: served.append(live))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for language, block in blocks(name):
-        if language:
-            exec(compile(block, name, "exec"), names)
+    for block in map(smaller, blocks(f"docs/{name}")):
+        if block.language:
+            exec(compile(block.text, name, "exec"), names)
             continue
-        for command in block.splitlines():
+        for command in block.commands:
             program, *arguments = shlex.split(command, comments=True)
             assert program == "expander"
             main(arguments)
