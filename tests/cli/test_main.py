@@ -30,7 +30,7 @@ def test_help_names_every_command(capsys):
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     commands = "info compress model harvest train finetune cut eval features quality dashboard view steer attribute"
-    commands += " certify demo study bench export import"
+    commands += " certify demo study bench export import push pull"
     for command in commands.split():
         assert f"• {command}" in printed
     assert set(commands.split()) == set(NAMES)

@@ -22,6 +22,8 @@ class FakeHub:
         """The status of every answer, if it is to refuse all."""
         self.because = ""
         """The reason that it then gives, such as GatedRepo."""
+        self.license: str | None = None
+        """The one license that a card may name; any if there is none."""
         self.spaces: dict[str, str] = {}
         """What runs the repositories that are Spaces."""
 
@@ -81,7 +83,9 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 url = f"{base}/{found[1]}/commit/{number}"
                 self.answer({"commitUrl": url, "commitOid": number, "success": True, "hookOutput": ""})
             else:  # the check of the card
-                self.answer({"errors": [], "warnings": []})
+                known = hub.license is None or f"license: {hub.license}" in json.loads(body)["content"]
+                problems = [] if known else [{"message": f'"license" must be one of [{hub.license}]'}]
+                self.answer({"errors": problems, "warnings": []}, 400 if problems else 200)
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]

@@ -104,6 +104,14 @@ def test_a_license_is_on_the_card(hub):
     assert "\nlicense: apache-2.0\n" in held.commits["me/saes"][-1][1]["README.md"].decode()
 
 
+def test_a_license_that_the_hub_does_not_know_is_refused_before_anything_is_there(hub):
+    held, options = hub
+    held.license = "mit"
+    with pytest.raises(ExpanderError, match=r'refused to upload to me/saes: .* "license" must be one of \[mit\]'):
+        xs.push_to_hub(autoencoder("topk"), "me/saes", license="mine", **options)
+    assert held.files("me/saes", "main") is None
+
+
 def test_a_dashboard_becomes_a_static_space(hub, tmp_path):
     held, options = hub
     page = tmp_path / "dashboard"

@@ -12,7 +12,7 @@ import torch
 import expander_sae as xs
 from tests.interop.saes import M, autoencoder
 from tests.peers.whole import nothing_whole
-from tests.tiny import LINES, make_tokenizer
+from tests.tiny import LINES, make_model, make_tokenizer
 
 pytest.importorskip("sae_bench")
 
@@ -119,3 +119,22 @@ def test_saebench_core_measures_it(model, hosted, text):
     x = model.run_with_cache(tokens)[1]["blocks.3.hook_resid_post"].flatten(0, 1)
     ours = torch.nn.functional.cosine_similarity(hosted.autoencoder(x), x).mean()
     assert found["reconstruction_quality"]["cossim"] == pytest.approx(float(ours), abs=0.02)
+
+
+def test_saebench_core_and_our_evaluation_agree(tokenizer, text, tmp_path):
+    from transformer_lens import HookedTransformer
+
+    from benchmarks.saebench import MODEL, Judging, core, hub_of_folders, ours_on_the_same
+
+    folder = tmp_path / "llama"
+    make_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    dictionary = xs.ExpanderDictionary(xs.Support.make("uniform", m=16, n=40, d=4), torch.randn(40, 4))
+    sae = xs.SparseAutoencoder(dictionary, xs.OMP(3), provenance={"activations": {"hookpoint": "layers.1"}})
+    judging = Judging((), Path("prose/train.jsonl"), tmp_path / "out.json", prompts=3, context=CONTEXT, probes=())
+    with hub_of_folders(folder, judging.text):
+        model = HookedTransformer.from_pretrained_no_processing(MODEL, device="cpu", dtype="float32")
+        theirs, ours = core(sae, model, judging), ours_on_the_same({"sae": sae}, judging)["sae"]
+    assert theirs["core_ce_loss_without_sae"] == pytest.approx(ours["eval_clean"], abs=1e-5)
+    assert theirs["core_ce_loss_with_sae"] == pytest.approx(ours["eval_patched"], abs=1e-5)
+    assert theirs["core_l0"] == ours["eval_l0"] == 3

@@ -233,6 +233,8 @@ def _explained(repository: str, doing: str) -> Iterator[None]:
         raise ExpanderError("The hub wants to know who you are; run `hf auth login` or give a token.") from error
     except errors.HfHubHTTPError as error:
         raise _refused(repository, doing, error) from error
+    except ValueError as error:  # what the hub says of a card that it does not take
+        raise ExpanderError(f"The hub refused to {doing} {repository}: {' '.join(str(error).split())}") from error
 
 
 def _refused(repository: str, doing: str, error: Any) -> ExpanderError:

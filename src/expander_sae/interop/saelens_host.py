@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from sae_lens import SAE, SAEConfig, register_sae_class
-from sae_lens.saes.topk_sae import TopK
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
@@ -24,6 +22,14 @@ from expander_sae.coders.base import synthesize_dense
 from expander_sae.errors import ExpanderError
 from expander_sae.interop.saelens_sparse import ARCHITECTURE, TENSOR_FILE, config_of, packed, unpacked
 from expander_sae.interop.unformed import UnformedMatrix
+
+try:
+    from sae_lens import SAE, SAEConfig, register_sae_class
+    from sae_lens.saes.topk_sae import TopK
+except ImportError as error:
+    raise ExpanderError(
+        "This needs SAELens 6.44 or newer, which is not installed here: pip install 'sae-lens>=6.44'."
+    ) from error
 
 
 @dataclass
