@@ -81,6 +81,7 @@ NOT_RUN = {
         "sql",
     ): "needs DuckDB; tests/features/test_documentation.py holds the columns against the files",
     ("docs/file-format.md", "text"): "names of files, not commands; tests/autoencoder holds them against folders",
+    ("docs/saebench.md", "python"): "needs SAEBench; tests/peers does the same, in the environment that has SAELens",
     ("docs/ecosystem.md", "import sae_lens"): "tests/peers, in the environment that has SAELens, opens such folders",
 }
 """Blocks that are not code of ours, by their language or what they begin with."""
@@ -244,6 +245,9 @@ def carry_out(command: str) -> None:
         assert set(extras) <= set(PROJECT["optional-dependencies"]), command
     elif program == "make":
         assert set(arguments) <= set(TARGETS), command
+    elif program.endswith("/python"):  # a module of ours, with an environment that is not this one
+        assert arguments[0] == "-m", command
+        assert (ROOT / f"{arguments[1].replace('.', '/')}.py").is_file(), command
     elif program == "export":
         assert re.fullmatch(r"\w+=\S+", arguments[0]), command
     elif program == "torchrun":  # tests/training and tests/activations start several processes
