@@ -75,6 +75,7 @@ def main() -> None:
 def hub_of_folders(model: Path, text: Path) -> Iterator[None]:
     """A working directory whose folders have the names that are asked for."""
     # SAEBench 0.6 uses one name of a shape in two functions, which the types of today refuse.
+    before = dict(os.environ)
     os.environ |= {"HF_HUB_OFFLINE": "1", "JAXTYPING_DISABLE": "1"}
     import transformer_lens.loading_from_pretrained as loading
 
@@ -91,6 +92,8 @@ def hub_of_folders(model: Path, text: Path) -> Iterator[None]:
         finally:
             loading.get_official_model_name = official
             os.chdir(here)
+            os.environ.clear()
+            os.environ |= before
 
 
 def judged(saes: Mapping[str, SparseAutoencoder], judging: Judging) -> Iterator[dict[str, Numbers]]:

@@ -110,7 +110,12 @@ def test_saelens_gets_it_from_a_hub(tmp_path):
     with serving() as (_, endpoint):
         xs.push_to_hub(sae, "me/saes", endpoint=endpoint, token="hf_" + "a" * 34)
         # Where the hub is is read once, when its client is imported.
-        settings = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "cache")}
+        settings = {
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "c"),
+        }
         subprocess.run([sys.executable, "-c", FROM_HUB], cwd=tmp_path, env=os.environ | settings, check=True)
     check_same(torch.load(tmp_path / "x_hat.pt"), sae(x))
 
