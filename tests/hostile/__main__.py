@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -64,10 +65,11 @@ def main() -> None:
         os.chmod(folder, 0o755)  # for nobody, too
         place = Path(folder)
         world = World.in_folder(asked.world or place / "world")
-        for name, share in SHARES.items():
-            if asked.only in (None, name):
-                minutes = None if asked.budget is None else asked.budget * (1.0 if asked.only else share)
-                _try(name, world, place / name, table, asked.seed, minutes)
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends it with the table so far
+            for name, share in SHARES.items():
+                if asked.only in (None, name):
+                    minutes = None if asked.budget is None else asked.budget * (1.0 if asked.only else share)
+                    _try(name, world, place / name, table, asked.seed, minutes)
     print(f"seed {asked.seed}", table, sep="\n")
     sys.exit(bool(table.wrong))
 

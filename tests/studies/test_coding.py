@@ -96,6 +96,13 @@ def test_the_truth_has_perfect_scores_in_any_order(config: CodingConfig) -> None
     assert scores.error == pytest.approx(config.noise**2, rel=0.2)
 
 
+def test_what_diverged_is_refused_in_a_sentence(config: CodingConfig) -> None:
+    world = World.draw(config, DENSE, 0)
+    columns = torch.full((config.n, config.m), math.nan)
+    with pytest.raises(ExpanderError, match="smaller learning rate"):
+        scores_of(world, columns, torch.zeros(config.m), world.test.codes)
+
+
 def test_missing_and_superfluous_features_are_told_apart(config: CodingConfig) -> None:
     world = World.draw(config, DENSE, 0)
     columns = world.dictionary.to_dense().detach().T

@@ -24,7 +24,7 @@ def codes_are_those_of_one_process(group: Group) -> None:
     """Of many random problems, the same ones in all processes."""
 
     @seed(1)
-    @settings(deadline=None, max_examples=60, database=None, phases=[Phase.generate], suppress_health_check=HealthCheck)
+    @settings(deadline=None, max_examples=40, database=None, phases=[Phase.generate], suppress_health_check=HealthCheck)
     @given(
         number=st.integers(0, 10**6), each=st.integers(1, 12), m=st.integers(1, 40), k=st.integers(1, 9),
         signed=st.booleans(), ties=st.booleans(),

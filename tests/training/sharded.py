@@ -5,7 +5,7 @@ from __future__ import annotations
 from expander_sae.training import TrainConfig
 from tests.training.planted import config
 
-STEPS, SAVED, FAILS = 40, 20, 30
+STEPS, SAVED, FAILS = 20, 10, 14
 """Steps of a run, after how many it is saved, and in which it fails if it is to."""
 SAMPLED = 256
 """Batches that the start reads."""

@@ -18,6 +18,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.console import LiveLines
 from expander_sae.distribution import Grid, Group, grid_of
 from expander_sae.errors import ExpanderError, StoppedError
+from expander_sae.means import Patience
 from expander_sae.training.checkpoints import Checkpoint, SavedTensors, Settings, write_checkpoint
 from expander_sae.training.metrics import Journal, Numbers, Sink
 from expander_sae.training.schedule import Schedule
@@ -72,8 +73,10 @@ class ResumableLearner(Learner[B_contra], Protocol[B_contra]):
 
 def learn(learner: Learner[B], batches: Iterator[B], tokens: int) -> None:
     """Let a learner take steps until it has learned from this many tokens; nothing is written, shown or saved."""
+    patience = Patience()
     while learner.tokens < tokens:
         learner.step(_next(batches, learner.tokens, tokens))
+        patience.check(f"Learning from {tokens:,} tokens", learner.tokens, tokens)
 
 
 def _next(batches: Iterator[B], done: int, tokens: int) -> B:

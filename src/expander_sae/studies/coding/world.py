@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
+from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory
 from expander_sae.studies.coding.config import DENSE, CodingConfig
 from expander_sae.supports import Support
@@ -91,6 +92,8 @@ def scores_of(
     codes: Float[Tensor, "tokens n"],
 ) -> Scores:
     """Score codes of the test tokens, over columns of unit norm and an offset that all tokens share."""
+    if not bool(columns.isfinite().all() & codes.isfinite().all() & offset.isfinite().all()):
+        raise ExpanderError("What was learned is not finite; use a smaller learning rate.")
     test = world.test
     alike = torch.nn.functional.normalize(world.dictionary.to_dense().detach().T, dim=1) @ columns.T
     together = _correlations(test.codes, codes)
