@@ -25,7 +25,8 @@ make_model(tokenizer).save_pretrained("model")
 tokenizer.save_pretrained("model")
 """
 IMPORTS = """
-import accelerate, datasets, filelock, gguf, jinja2, matplotlib.pyplot, pyarrow, sklearn, starlette, tensorboard, uvicorn
+import accelerate, datasets, filelock, gguf, jinja2, matplotlib.pyplot
+import pyarrow, sklearn, starlette, tensorboard, uvicorn
 """
 """What extras ask for: a version that does not say what it needs itself is too old."""
 COMMANDS = """
