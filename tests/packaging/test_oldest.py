@@ -24,6 +24,11 @@ tokenizer = make_tokenizer()
 make_model(tokenizer).save_pretrained("model")
 tokenizer.save_pretrained("model")
 """
+IMPORTS = """
+import accelerate, datasets, filelock, gguf, jinja2, matplotlib.pyplot
+import pyarrow, sklearn, starlette, tensorboard, uvicorn
+"""
+"""What extras ask for: a version that does not say what it needs itself is too old."""
 COMMANDS = """
 harvest model --layer 1 --tokens 1000 --text prose.jsonl --context 32 --out acts
 train acts --out run --n 64 --d 4 --k 4 --tokens 512 --batch 128 --no-progress
@@ -68,6 +73,7 @@ def test_it_runs_with_the_oldest_versions(packages: tuple[Path, Path], tmp_path:
     assert run(python, "-c", code, cwd=tmp_path).split() == list(old.values())
 
     assert run(python, "-c", USE, cwd=tmp_path).strip() == "torch.Size([10, 5])"
+    run(python, "-c", IMPORTS, cwd=tmp_path)
     run(python, "-c", TINY_MODEL, cwd=tmp_path, PYTHONPATH=str(CLONE))
     write_prose(tmp_path)
     for command in COMMANDS.strip().splitlines():
