@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from expander_sae import means
 from expander_sae.cli.main import main
 from expander_sae.coders import CoordinateDescent
 from expander_sae.dictionaries import ExpanderDictionary
@@ -101,6 +102,14 @@ def test_what_diverged_is_refused_in_a_sentence(config: CodingConfig) -> None:
     columns = torch.full((config.n, config.m), math.nan)
     with pytest.raises(ExpanderError, match="smaller learning rate"):
         scores_of(world, columns, torch.zeros(config.m), world.test.codes)
+
+
+def test_more_steps_than_the_days_allow_are_refused(config: CodingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World.draw(config, DENSE, 0)
+    monkeypatch.setenv(means.DAYS, "0.00001")
+    monkeypatch.setattr(means, "_MEASURED", 0.0)
+    with pytest.raises(ExpanderError, match="gradient steps for a batch of codes would take"):
+        descended(world.dictionary, world.test.x, torch.zeros_like(world.test.codes), 2**62, 0.1)
 
 
 def test_missing_and_superfluous_features_are_told_apart(config: CodingConfig) -> None:

@@ -15,6 +15,7 @@ from expander_sae.coders.fista import SAFETY, largest_eigenvalue
 from expander_sae.coders.lasso import largest_penalty
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.distribution import current_group
+from expander_sae.means import Patience
 from expander_sae.studies.coding.config import DENSE, KNOWN_CODES, MLP, NEITHER, RELU, CodingConfig
 from expander_sae.studies.coding.world import Tokens
 from expander_sae.studies.encoders import LinearEncoder, MLPEncoder, keep_largest
@@ -205,8 +206,9 @@ def descended(
     matrix = dictionary.to_dense().detach().to(x.dtype)
     weight = penalty * largest_penalty(x @ matrix, signed=False)[:, None]
     size = 1 / (SAFETY * largest_eigenvalue(dictionary, x.dtype).item())
-    codes, ahead, momentum = start, start, 1.0
-    for _ in range(steps):
+    codes, ahead, momentum, patience = start, start, 1.0, Patience()
+    for step in range(steps):
+        patience.check(f"{steps:,} gradient steps for a batch of codes", step, steps)
         slopes = (x - ahead @ matrix.T) @ matrix
         new = (ahead + size * (slopes - weight)).clamp(min=0)
         faster = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
