@@ -62,9 +62,9 @@ class SupportsConfig(ComparisonConfig):
 
     def recipes(self, m: int) -> tuple[list[Recipe], dict[str, str]]:
         """The supports that exist at this width, and of the constructions that do not why not."""
-        largest = max(self.degrees)
-        if largest > m:
-            raise ExpanderError(f"degrees must be at most the width of the activations, {m}, not {largest}.")
+        for name, largest in (("degrees", max(self.degrees)), ("d", self.d)):
+            if largest > m:
+                raise ExpanderError(f"{name} must be at most the width of the activations, {m}, not {largest}.")
         names = [*SPREAD, *(f"{CLUSTERED}:{size * self.d}" for size in sorted(self.clusters)), *DEGENERATE]
         found, absent = list[Recipe](), dict[str, str]()
         for name in names:
