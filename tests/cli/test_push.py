@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import expander_sae as xs
+from expander_sae.activations.store import Store, StoreWriter
 from expander_sae.cli.main import main
+from expander_sae.features import collect_features
 from tests.interop.fake_hub import serving
 from tests.interop.saes import activations, autoencoder
 
@@ -45,6 +47,26 @@ def test_what_is_pushed_is_pulled(hub, run, tmp_path, capsys):
     main(["pull", "me/saes", "layers.3", "--out", str(tmp_path / "back")])
     assert f"Commit {commit} of me/saes, written to" in capsys.readouterr().out
     assert torch.equal(xs.SparseAutoencoder.load(tmp_path / "back")(activations()), autoencoder("topk")(activations()))
+
+
+def test_the_card_tells_what_the_features_do(hub, run, tmp_path):
+    """Of a database beside the run, and in a picture that is there."""
+    x = activations().half().float()
+    fired = (autoencoder("topk").encode(x).to_dense() != 0).any(dim=0)
+    origin = {"model": "none", "revision": None, "hookpoint": "layers.3", "text": "prose", "context": 8}
+    with StoreWriter(tmp_path / "acts", width=x.shape[1], dtype=torch.float16, origin=origin) as writer:
+        numbers = torch.arange(len(x))
+        writer.append(x, numbers, numbers // 8, numbers % 8)
+        writer.finish()
+    collect_features(autoencoder("topk"), Store.open(tmp_path / "acts"), out=run / "features")
+    main(["push", str(run), "--to", "me/saes"])
+    files = hub.commits["me/saes"][-1][1]
+    card = files["README.md"].decode()
+    assert "prose" in card
+    assert f"{60 - int(fired.sum())} on none" in card
+    assert "](layers.3/densities.png)" in card
+    assert files["layers.3/densities.png"].startswith(b"\x89PNG")
+    assert not any("parquet" in name or "codes" in name for name in files)
 
 
 def test_several_of_one_hookpoint_keep_their_names(hub, run, tmp_path):

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from expander_sae.autoencoder import Description, SparseAutoencoder, describe
-from expander_sae.coders.named import name_of
 from expander_sae.errors import ExpanderError, require
+from expander_sae.features import FeatureDatabase
 from expander_sae.files import replace_file, write_json
 from expander_sae.interop import saelens_sparse
+from expander_sae.interop.card import PICTURE, TAGS, card, densities
 from expander_sae.reporting.dashboard.writing import MARK
 
 CARD = "README.md"
-TAGS = ("tags:", "- sparse-autoencoder", "- expander-sae")
 _FILES = ("config.json", "sae-*.safetensors")
 """What of a folder this library reads."""
 
@@ -43,14 +43,16 @@ def push_to_hub(
     *,
     private: bool = False,
     license: str | None = None,
+    databases: Mapping[str, FeatureDatabase] | None = None,
     token: str | None = None,
     endpoint: str | None = None,
 ) -> Published:
     """Upload an autoencoder, or several by the name of their folders, with a card that says what they are.
 
     One alone goes into a folder named by its hookpoint. Folders of the repository that have other names stay as they
-    are. The token is the one of `hf auth login` unless it is given; the license is a name that the hub knows, such as
-    apache-2.0, and goes onto the card.
+    are. Of feature databases, given by the same names, the card tells how often features fire, in a picture too, and
+    how readable they are; they are not uploaded themselves. The token is the one of `hf auth login` unless it is given;
+    the license is a name that the hub knows, such as apache-2.0, and goes onto the card.
     """
     require("huggingface_hub")
     from huggingface_hub import HfApi
@@ -61,7 +63,10 @@ def push_to_hub(
     api = HfApi(endpoint=endpoint, token=token)
     with TemporaryDirectory() as work:
         described = {name: _written(sae, Path(work) / name) for name, sae in named.items()}
-        replace_file(Path(work) / CARD, card(repository, named, described, license).encode())
+        found = dict(databases or {})
+        for name, database in found.items():
+            replace_file(Path(work) / name / PICTURE, densities(database).png)
+        replace_file(Path(work) / CARD, card(repository, named, described, found, license).encode())
         with _explained(repository, "upload to"):
             api.create_repo(repository, private=private, exist_ok=True)
             commit = api.upload_folder(
@@ -148,60 +153,6 @@ def _written(sae: SparseAutoencoder, folder: Path) -> Description:
         if not torch.allclose(SparseAutoencoder.load(folder, device=x.device)(x), sae(x).to(x.dtype), atol=1e-3):
             raise ExpanderError(f"{folder.name} does not survive being saved, so it was not uploaded; report this.")
     return describe(folder)
-
-
-def card(
-    repository: str,
-    saes: Mapping[str, SparseAutoencoder],
-    described: Mapping[str, Description],
-    license: str | None = None,
-) -> str:
-    """The README of a repository: what is in it, where it comes from, how to load it."""
-    first = next(iter(saes))
-    models = sorted({str(sae.provenance.get("activations", {}).get("model", "")) for sae in saes.values()} - {""})
-    base = [f"base_model: {models[0]}"] if len(models) == 1 and "/" in models[0] else []
-    head = [
-        "---",
-        "library_name: saelens",
-        *base,
-        *([] if license is None else [f"license: {license}"]),
-        *TAGS,
-        "- saelens",
-        "---",
-    ]
-    rows = [
-        f"| `{name}` | {each.m:,} | {each.n:,} | {each.learned_values / each.n:.1f} | {name_of(saes[name].coder)} | "
-        f"{each.learned_values:,} | {each.bytes_on_disk:,} | {each.ratio:.0f} |"
-        for name, each in described.items()
-    ]
-    return "\n".join([
-        *head, "", f"# {repository.rpartition('/')[2]}", "",
-        f"Sparse autoencoders for {', '.join(models) or 'a language model'}, made with expander-sae, whose columns "
-        "touch few coordinates of an activation.", "",
-        "| folder | width | features | values a feature | coder | learned values | bytes | times smaller than dense |",
-        "|---|---|---|---|---|---|---|---|", *rows, "",
-        *_trained_on(saes), "## Load", "", "```python", "import expander_sae as xs", "",
-        f'sae = xs.from_pretrained("{repository}", "{first}")', "codes = sae.encode(activations)", "```", "",
-        "In SAELens, with expander-sae installed:", "", "```python", "import sae_lens",
-        "import expander_sae.interop.saelens_host", "",
-        f'sae = sae_lens.SAE.from_pretrained("{repository}", "{first}")', "```", "",
-        "Give `revision` with the commit for the same numbers for ever. Tokens with massive activations (the first of "
-        "a text, mostly) were left out of training: leave them as they are.", "",
-    ])  # fmt: skip
-
-
-def _trained_on(saes: Mapping[str, SparseAutoencoder]) -> Iterator[str]:
-    """What is known of where each comes from, and what it was measured to lose."""
-    for name, sae in saes.items():
-        origin = sae.provenance.get("activations", {})
-        known = {
-            key: origin[key] for key in ("model", "revision", "hookpoint", "text", "context", "bos") if key in origin
-        }
-        metrics = sae.provenance.get("metrics", {})
-        known |= {key: value for key, value in metrics.items() if isinstance(value, int | float)}
-        if known:
-            yield f"**`{name}`**: " + ", ".join(f"{key} {value}" for key, value in known.items()) + "."
-            yield ""
 
 
 @contextmanager
