@@ -69,6 +69,8 @@ ALTERNATIVES = {"docs/features.md": "runs/*/features"}
 ONLY_PARSED = {
     "expander demo": "tests/end_to_end runs it on the real model",
     "expander study": "tests/studies runs every study, with settings that fit it",
+    "expander push": "needs a hub; tests/cli/test_push.py has one",
+    "expander pull": "needs a hub; tests/cli/test_push.py has one",
     "expander quality runs/a --sequences": "needs the package sae-probes, which is not among the development packages",
     "expander quality runs/a --judge": "needs a language model behind an address; tests/cli/test_quality.py has one",
 }
