@@ -136,6 +136,11 @@ def test_malformed_streams_are_refused(changes, sentence):
     assert str(error.value).endswith(".")
 
 
+def test_more_rows_to_a_column_than_there_are_coordinates_are_refused_before_room_is_made_for_them():
+    with pytest.raises(SupportError, match="Packed rows of 40 coordinates cannot be 2301242154 to a column"):
+        unpack_rows(PACKED, 40, 60, 2_301_242_154)
+
+
 def test_rows_beyond_the_width_are_refused():
     packed = pack_rows(np.array([[0, 1, 2], [5, 8, 9]], np.int32), 10)
     with pytest.raises(SupportError, match="must lie between 0 and 8, but one is 9"):

@@ -77,6 +77,8 @@ def pack_rows(rows: NDArray[np.int32], m: int) -> PackedRows:
 
 def unpack_rows(packed: PackedRows, m: int, n: int, d: int) -> NDArray[np.int32]:
     """The rows [n, d] that were packed, ascending within each column; refuses what `pack_rows` cannot have made."""
+    if d > m:
+        raise SupportError(f"Packed rows of {m} coordinates cannot be {d} to a column.")
     degrees = _unpack_degrees(packed.degrees, n, d)
     count = int(degrees.sum())
     _check_lines("remainders", packed.remainders, count)
