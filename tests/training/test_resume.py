@@ -50,9 +50,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one(steps: int, tmp_path: Path, 
 def test_resuming_a_finished_run_gives_it_back(tmp_path: Path) -> None:
     _, x = planted(4096)
     first = train(x, config(), out=tmp_path, progress=False)
+    held = sorted((tmp_path / "checkpoint").iterdir())
+    (tmp_path / "checkpoint" / f"state-{'0' * 16}.safetensors").write_bytes(b"of a checkpoint before, not deleted yet")
     again = train(x, config(), out=tmp_path, resume=True, progress=False)
     assert same_tensors(first.sae, again.sae)
     assert again.metrics == first.metrics
+    assert sorted((tmp_path / "checkpoint").iterdir()) == held
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -66,20 +66,20 @@ class SavedTensors(Mapping[str, Tensor]):
     """The tensors of a dictionary in a checkpoint, in the files of all shards; each is read when it is asked for."""
 
     def __init__(self, shards: Sequence[Path]) -> None:
-        self._shards = shards
+        self.paths = shards
         with _readable(shards[0]), safe_open(shards[0], "pt") as file:
             self._names = frozenset(file.keys())
 
     def __getitem__(self, name: str) -> Tensor:
         """What every shard has."""
-        with _readable(self._shards[0]), safe_open(self._shards[0], "pt") as file:
+        with _readable(self.paths[0]), safe_open(self.paths[0], "pt") as file:
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
     def rows(self, name: str, first: int, count: int) -> Tensor:
         """The rows `first` to `first + count` of what lies in the shards one after the other."""
         parts, start = list[Tensor](), 0
-        for path in self._shards:
+        for path in self.paths:
             with _readable(path), safe_open(path, "pt") as file:
                 held = file.get_slice(name)
                 here = held.get_shape()[0]
@@ -88,7 +88,7 @@ class SavedTensors(Mapping[str, Tensor]):
                     parts.append(held[begin:end])
             start += here
         if start < first + count:
-            raise CheckpointError(f"{self._shards[0].parent} has {start} rows of {name}, too few; start the run anew.")
+            raise CheckpointError(f"{self.paths[0].parent} has {start} rows of {name}, too few; start the run anew.")
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def __contains__(self, name: object) -> bool:
@@ -188,7 +188,10 @@ def checkpoint_to_resume(run: Path | None, resume: bool) -> Checkpoint[SavedTens
     if run is None:
         return None
     if resume:
-        return read_checkpoint(run)
+        saved = read_checkpoint(run)
+        # A process killed right behind a seal leaves what the seal before it named; a finished run writes no other one.
+        _SEALED.remove_unnamed(run / FOLDER, [path.name for each in saved.tensors for path in each.paths])
+        return saved
     if has_checkpoint(run):
         raise CheckpointError(f"{run} already holds a run; go on with --resume (resume=True) or choose another folder.")
     return None
