@@ -185,7 +185,10 @@ def test_every_block_of_a_page_runs(
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if inline_commands(page)])
-def test_every_command_that_a_sentence_names_is_there(page: str) -> None:
+def test_every_command_that_a_sentence_names_is_there(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a command holds what it would write to, and pages are tried side by side
     for command in inline_commands(page):
         name, *arguments = shlex.split(re.sub(r"\b[NP]\b", "64", command).removesuffix(" ..."))[1:]
         if (page, command) not in NO_COMMANDS:
