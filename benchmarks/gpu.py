@@ -29,7 +29,7 @@ from expander_sae.activations.harvest import TextConfig, harvest, settled_text, 
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.texts import documents
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.benchmarking.cases import Sizes, random_dictionary
+from expander_sae.benchmarking.cases import DenseTopK, Sizes, random_dictionary
 from expander_sae.benchmarking.measure import describe_machine
 from expander_sae.benchmarking.results import Goal, Result, as_json, as_markdown, as_table
 from expander_sae.coders import TopK
@@ -175,20 +175,12 @@ def pursuit(sizes: Sizes, paper: bool) -> list[Result]:
     return lines + compared(f"OMP, signed, {sizes}", lambda: OMP(sizes.k, signed=True)(dictionary, x), others)
 
 
-class DenseTopK(nn.Module):
-    """A plain dense TopK autoencoder, tied at the start, as one would write it in torch."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.k = sizes.k
-        self.encoder = nn.Parameter(torch.randn(sizes.m, sizes.n) / sizes.m**0.5)
-        self.decoder = nn.Parameter(self.encoder.detach().T.clone())
-        self.pre_bias, self.latent_bias = nn.Parameter(torch.zeros(sizes.m)), nn.Parameter(torch.zeros(sizes.n))
+class GatheringTopK(DenseTopK):
+    """A plain dense TopK autoencoder whose decoder reads k columns, as every quick dense implementation has it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The reconstruction."""
         best = ((x - self.pre_bias) @ self.encoder + self.latent_bias).topk(self.k)
-        # The decoder reads k columns, as every quick dense implementation has it.
         picked = best.values.relu().to(self.decoder.dtype)
         return (
             nn.functional.embedding_bag(best.indices, self.decoder, per_sample_weights=picked, mode="sum")
@@ -198,7 +190,7 @@ class DenseTopK(nn.Module):
 
 def dense_step(sizes: Sizes, compiled: bool) -> Callable[[Tensor], object]:
     """A training step of it with bfloat16 products, float32 values and Adam."""
-    model = DenseTopK(sizes).cuda()
+    model = GatheringTopK(sizes).cuda()
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     return _step(lambda x: x - forward(x), model)
 

@@ -113,20 +113,29 @@ def judged(saes: Mapping[str, SparseAutoencoder], judging: Judging) -> Iterator[
 
 def core(sae: SparseAutoencoder, model: Any, judging: Judging) -> Numbers:
     """SAEBench's core, on the first pieces of the text; the BOS token is left as it is."""
-    from sae_bench.evals.core.eval_config import CoreEvalConfig
     from sae_bench.evals.core.main import run_evals
     from sae_bench.sae_bench_utils.general_utils import load_and_format_sae
     from sae_lens import ActivationsStore
 
     _, subject, _ = load_and_format_sae("ours", dressed(sae), "cpu")
     store = ActivationsStore.from_sae(model, subject, context_size=judging.context, dataset=TEXT)
-    config = CoreEvalConfig(
-        model_name=MODEL,
-        batch_size_prompts=judging.prompts,
-        n_eval_reconstruction_batches=1,
-        n_eval_sparsity_variance_batches=1,
+    config = core_config(MODEL, judging.context, judging.prompts, batches=1)
+    ids = {model.tokenizer.bos_token_id, model.tokenizer.eos_token_id, model.tokenizer.pad_token_id}
+    groups, _ = run_evals(subject, store, model, config, ignore_tokens=ids)
+    return {f"core_{name}": float(value) for group in groups.values() for name, value in group.items()}
+
+
+def core_config(model: str, context: int, prompts: int, batches: int) -> Any:
+    """What core measures: everything but the statistics of single features, some of which need whole matrices."""
+    from sae_bench.evals.core.eval_config import CoreEvalConfig
+
+    return CoreEvalConfig(
+        model_name=model,
+        batch_size_prompts=prompts,
+        n_eval_reconstruction_batches=batches,
+        n_eval_sparsity_variance_batches=batches,
         exclude_special_tokens_from_reconstruction=True,
-        context_size=judging.context,
+        context_size=context,
         compute_kl=True,
         compute_ce_loss=True,
         compute_l2_norms=True,
@@ -135,9 +144,6 @@ def core(sae: SparseAutoencoder, model: Any, judging: Judging) -> Numbers:
         compute_featurewise_density_statistics=False,
         compute_featurewise_weight_based_metrics=False,
     )
-    ids = {model.tokenizer.bos_token_id, model.tokenizer.eos_token_id, model.tokenizer.pad_token_id}
-    groups, _ = run_evals(subject, store, model, config, ignore_tokens=ids)
-    return {f"core_{name}": float(value) for group in groups.values() for name, value in group.items()}
 
 
 def dressed(sae: SparseAutoencoder) -> Any:

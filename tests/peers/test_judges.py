@@ -89,28 +89,16 @@ def text(tmp_path, monkeypatch):
 
 
 def test_saebench_core_measures_it(model, hosted, text):
-    from sae_bench.evals.core.eval_config import CoreEvalConfig
     from sae_bench.evals.core.main import run_evals
     from sae_bench.sae_bench_utils.general_utils import load_and_format_sae
     from sae_lens import ActivationsStore
 
+    from benchmarks.saebench import core_config
+
     with nothing_whole():
         _, judged, _ = load_and_format_sae("ours", hosted, "cpu")
     store = ActivationsStore.from_sae(model, judged, context_size=CONTEXT, dataset=text)
-    config = CoreEvalConfig(
-        batch_size_prompts=4,
-        n_eval_reconstruction_batches=2,
-        n_eval_sparsity_variance_batches=2,
-        exclude_special_tokens_from_reconstruction=True,
-        context_size=CONTEXT,
-        compute_kl=True,
-        compute_ce_loss=True,
-        compute_l2_norms=True,
-        compute_sparsity_metrics=True,
-        compute_variance_metrics=True,
-        compute_featurewise_density_statistics=False,
-        compute_featurewise_weight_based_metrics=False,
-    )
+    config = core_config("tiny", CONTEXT, prompts=4, batches=2)
     with nothing_whole():
         found, _ = run_evals(judged, store, model, config)
     assert found["sparsity"]["l0"] == 5

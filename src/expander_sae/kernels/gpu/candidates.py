@@ -14,7 +14,7 @@ from torch import Tensor
 
 from expander_sae.kernels import greedy
 from expander_sae.kernels.gpu.correlate import UNFUSED, check_device, device_of
-from expander_sae.kernels.gpu.refit import KEPT_PER_WARP, length_of, solved, without_dropped
+from expander_sae.kernels.gpu.refit import KEPT_PER_WARP, length_of, order_of, solved, without_dropped
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -133,6 +133,5 @@ def pursue(
             rules.k, greedy.PICKS_PER_FEATURE * rules.k, *limits, rules.signed, places,
             num_warps=min(16, max(1, places * places // KEPT_PER_WARP)), **UNFUSED,
         )  # fmt: skip
-    last = torch.iinfo(torch.int32).max
-    order = taken.masked_fill(taken < 0, last).sort(dim=1, stable=True).indices[:, : rules.k]
+    order = order_of(taken, taken >= 0)[:, : rules.k]
     return codes.gather(1, order), order

@@ -36,7 +36,7 @@ from expander_sae.kernels.gpu.correlate import (
     longest,
     tiled,
 )
-from expander_sae.kernels.gpu.refit import KEPT_PER_WARP, length_of, solved, without_dropped
+from expander_sae.kernels.gpu.refit import KEPT_PER_WARP, length_of, order_of, solved, without_dropped
 from expander_sae.kernels.gpu.select import Columns
 
 SMALLEST_GROUP = 4
@@ -313,8 +313,7 @@ class _Tokens:
 
     def in_order(self, k: int) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
         """Codes and features in the order in which they were taken; zeros behind them."""
-        free = self.indices < 0
-        order = self.taken_at.masked_fill(free, torch.iinfo(torch.int32).max).sort(dim=1, stable=True).indices[:, :k]
+        order = order_of(self.taken_at, self.indices >= 0)[:, :k]
         return self.codes.gather(1, order), self.indices.clamp_min(0).gather(1, order).long()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 KEPT_PER_WARP = 1024
 """Entries of the Gram matrix that a warp holds: 32 for every thread, and as many of its inverse."""
@@ -57,3 +60,8 @@ def length_of(lengths: tl.tensor, feature: tl.tensor, DEGREE: tl.constexpr, UNEV
         return tl.load(lengths + feature)
     else:
         return DEGREE
+
+
+def order_of(taken_at: Int[Tensor, "batch places"], taken: Bool[Tensor, "batch places"]) -> Int[Tensor, "batch places"]:
+    """Places in the order of the steps at which columns were taken, those without a column behind them."""
+    return taken_at.masked_fill(~taken, torch.iinfo(torch.int32).max).sort(dim=1, stable=True).indices
