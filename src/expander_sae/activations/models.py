@@ -182,7 +182,8 @@ def _folder(name: str, fetch: bool) -> Path | None:
         )
     if not _HUB_NAME.fullmatch(name):
         raise ExpanderError(
-            f"There is no folder {name!r}; give the folder of a model, a name on the Hugging Face hub, or smollm2."
+            f"There is no folder {name!r}; give the folder of a model, a name on the Hugging Face hub, or "
+            f"{' or '.join(PACKAGED)}."
         )
     return None
 
@@ -213,7 +214,8 @@ def _explained(name: str, part: str = "model") -> Iterator[None]:
         elif any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
             sentence = f"{name} is neither a folder here nor a public model on the Hugging Face hub; check the name."
         elif any(isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) for cause in causes):
-            sentence = f"{name} is no folder here and the Hugging Face hub cannot be reached; give a folder or smollm2."
+            here = " or ".join(PACKAGED)
+            sentence = f"{name} is no folder here and the Hugging Face hub cannot be reached; give a folder or {here}."
         elif part == "tokenizer":
             sentence = f"{name} has no tokenizer that can be read; save one beside it with tokenizer.save_pretrained()."
         else:
