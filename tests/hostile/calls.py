@@ -62,7 +62,8 @@ def subjects(world: World, out: str) -> list[Subject]:
     run, model = world.path("run"), world.path("model")
     good = {
         "model": [model], "harvest": world.harvest(out)[1:], "train": world.train(out)[1:],
-        "finetune": world.finetune(out)[1:], "cut": [run, world.path("store"), "--out", out, "--d", "2"],
+        "finetune": world.finetune(out)[1:],
+        "cut": [world.path("pursued"), world.path("store"), "--out", out, "--d", "2"],
         "eval": [run, "--tokens", "200", "--part", "all"], "features": world.features(run, ["--out", out])[1:],
         "quality": world.quality(out)[1:], "dashboard": [run, "--out", out],
         "view": [run, "--no-open"],

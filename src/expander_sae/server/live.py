@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,8 +128,8 @@ def _list(asked: Mapping[str, Any], name: str) -> list[Any]:
 def _number(asked: Mapping[str, Any], name: str, low: float, high: float) -> float:
     """A finite number between these."""
     number = asked.get(name)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float):
         raise ExpanderError(f"The request needs a number, {name}.")
-    if not low <= number <= high:
-        raise ExpanderError(f"{name} must be from {low:g} to {high:g}, not {number:g}.")
+    if not low <= number <= high:  # nor is nan
+        raise ExpanderError(f"{name} must be from {low:g} to {high:g}.")
     return float(number)
