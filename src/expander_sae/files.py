@@ -333,7 +333,7 @@ class SealedFolder:
         """The content of a file of such a folder."""
         try:
             return path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
             raise self._unreadable(path, error) from error
 
     def read_named(self, path: Path, digest: str, size: int | None = None) -> bytes:
@@ -357,7 +357,7 @@ class SealedFolder:
         try:
             with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
             raise self._unreadable(path, error) from error
 
     def check_size(self, path: Path, size: int | None) -> None:
@@ -366,10 +366,11 @@ class SealedFolder:
             found = path.stat().st_size
         except FileNotFoundError as error:
             raise self.error(f"{path} is missing; copy the whole folder again.") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
             raise self._unreadable(path, error) from error
         if size is not None and found != size:
             raise self.error(f"{path} has {found} bytes instead of {size}: it was cut short or changed; copy it again.")
 
-    def _unreadable(self, path: Path, error: OSError) -> ExpanderError:
-        return self.error(f"{path} cannot be read ({error.strerror}); check the file and its permissions.")
+    def _unreadable(self, path: Path, error: OSError | ValueError) -> ExpanderError:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return self.error(f"{path!s:.300} cannot be read ({reason}); check the file and its permissions.")

@@ -170,8 +170,9 @@ class FeatureDatabase:
         """One of its tables, which has these columns."""
         from pyarrow import parquet
 
+        path = self._verified(name)
         with self._readable(name):
-            file = parquet.ParquetFile(self._verified(name))
+            file = parquet.ParquetFile(path)
             if not file.schema_arrow.equals(arrow_schema(columns)):
                 raise TypeError
             return file
@@ -183,7 +184,7 @@ class FeatureDatabase:
 
         try:
             yield
-        except (pyarrow.ArrowException, OSError, TypeError) as error:
+        except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:
             raise ExpanderError(f"{self.path / name} is no table of a feature database; copy it again.") from error
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
