@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import struct
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import ExpanderError
 from expander_sae.files import SealedFolder, checksum
-from tests.hostile.formats import Format
+from tests.hostile.children import Child
+from tests.hostile.formats import Format, every_format
+from tests.hostile.outcomes import Table
+from tests.hostile.world import World
 
 Found = Callable[[str, str], None]
 WORDS = ("text", "add", "topk", "jumprelu", "standard", "gated", "float32", "cpu", "/x", "..", "\0", "é", "nan", 
          "1e999", "batchtopk", "GatedAutoEncoder", "AutoEncoder", "BatchTopKSAE", "layers.1",
          "blocks.1.hook_resid_pre")  # fmt: skip
 """What a text becomes beside noise, since readers branch on some of them."""
+
+
+TOGETHER = 1000
+"""Forgeries of one process."""
 
 
 class Choices:
@@ -147,8 +157,8 @@ class Forger:
         # What a seal names by its SHA-256 may be anything here, as if the seal had been forged with it.
         SealedFolder._check_digest = SealedFolder.check_size = lambda *_: None  # type: ignore[assignment,method-assign]
 
-    def once(self, data: bytes) -> None:
-        """What these bytes decide."""
+    def once(self, data: bytes) -> str:
+        """What these bytes decide; gives back what came of it, as the table has it."""
         choices, names = Choices(data), sorted(self.formats)
         name = names[choices.below(len(names))]
         files = self._sound[name]
@@ -157,10 +167,37 @@ class Forger:
         self.counts[name] += 1
         try:
             self.formats[name].read(self.formats[name].place)
+            return "done"
         except (ExpanderError, OSError, MemoryError):
-            pass
+            return "sentence"
         except Exception as error:
             ours = [each for each in traceback.extract_tb(error.__traceback__) if "expander_sae" in each.filename]
             self.found(f"{name}: {type(error).__name__} in {ours[-1].name}", traceback.format_exc())
+            return "traceback"
         finally:
             path.write_bytes(files[path])
+
+
+def forgeries(world: World, place: Path, seed: int, tries: int) -> None:
+    """So many; prints a line for every try, for the process that counts them."""
+    said, chance = list[str](), random.Random(f"forgeries {seed}")
+    forger = Forger(every_format(world, place), lambda what, trace: said.append(f"{what}\n{trace}"))
+    for _ in range(tries):
+        kind = forger.once(chance.randbytes(300))
+        print(json.dumps([kind, said.pop() if said else ""]), flush=True)
+
+
+def try_forgeries(world: World, place: Path, table: Table, seed: int, tries: int) -> None:
+    """In processes of their own, which a crash of native code would end; in each a thousand at most."""
+    for part in range(0, tries, TOGETHER):
+        if table.over:
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        number = min(tries, TOGETHER)
+        ended = Child(partial(forgeries, world, place, seed * 100_000 + part, number)).wait()
+        lines = [json.loads(line) for line in ended.output.splitlines() if line.startswith("[")]
+        for kind, said in lines:
+            table.add("forgeries", kind, f"seed {seed}, part {part}", said)
+        if len(lines) < number:
+            kind = "hang" if ended.kind == "hang" else "traceback"
+            table.add("forgeries", kind, f"seed {seed}, part {part}, try {len(lines)}", ended.said)
