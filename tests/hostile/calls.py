@@ -76,7 +76,8 @@ def subjects(world: World, out: str) -> list[Subject]:
         "certify": [run, "--supports", "5", "--restarts", "2", "--tokens", "20"],
         "demo": ["--out", out], "bench": [],
         "info": [run], "compress": [run, out], "push": [run, "--to", "owner/name"],
-        "pull": ["owner/name", "layers.1", "--out", out], "export": [run, "--to", "sparsify", "--out", out, "--coder", "topk:4"],
+        "pull": ["owner/name", "layers.1", "--out", out],
+        "export": [run, "--to", "sparsify", "--out", out, "--coder", "topk:4"],
         "import": [world.path("foreign"), "--out", out],
     }  # fmt: skip
     found = []

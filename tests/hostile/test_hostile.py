@@ -17,8 +17,9 @@ SEED = "1600"
 @pytest.mark.slow
 def test_a_slice_of_hostile_use_ends_in_results_and_sentences() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    called = [sys.executable, "-m", "tests.hostile", "--seed", SEED]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.hostile", "--seed", SEED],
+        called,
         capture_output=True,
         text=True,
         env=environment,

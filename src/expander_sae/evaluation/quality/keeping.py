@@ -50,7 +50,7 @@ def kept(path: str | os.PathLike[str], origin: dict[str, Any] | None = None) -> 
         held_out = _held_out(tensors, content)
     except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ExpanderError(
-            f"{path} is damaged, or no held-out text of this version; delete it, and the text is read again."
+            f"{path} cannot be read: it is damaged, or of another version; delete it, and the text is read again."
         ) from error
     if origin is not None and content["origin"] != origin:
         raise ExpanderError(f"{path} holds another text, or that of another model; give another file or delete it.")
