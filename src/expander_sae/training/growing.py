@@ -1,8 +1,8 @@
 """A dictionary of many more features out of a dense one: its columns become atoms, and clusters of tokens mixtures.
 
-A mixture is told by its encoder: the centre of a cluster, written in a few atoms, with a bias that lets it fire on most
-of its cluster's tokens beside the atoms and on few others. Its own column says something else: what the atoms leave over
-when it fires. One vector could not do both, since a mixture that is its own encoder says again what its atoms say.
+A mixture is told by its encoder: the centre of a cluster, written in a few atoms, with a bias that lets it fire on
+most of its cluster's tokens beside the atoms, and on few others. Its own column says something else: what the atoms
+leave over when it fires. One vector could not do both, since a mixture that is its own encoder says again what its atoms say.
 """
 
 from __future__ import annotations
