@@ -2,7 +2,8 @@
 
 A mixture is told by its encoder: the centre of a cluster, written in a few atoms, with a bias that lets it fire on
 most of its cluster's tokens beside the atoms, and on few others. Its own column says something else: what the atoms
-leave over when it fires. One vector could not do both, since a mixture that is its own encoder says again what its atoms say.
+leave over when it fires. One vector could not do both: a mixture that is its own encoder says again what its atoms
+say.
 """
 
 from __future__ import annotations
