@@ -33,8 +33,8 @@ entrances that Python never uses are a fifth of the time of compiling."""
 class Columns(NamedTuple):
     """The n columns of a dictionary; column j is what lies between starts[j] and starts[j + 1]."""
 
-    values: Floats
-    """[entries]"""
+    values: NDArray[Any]
+    """[entries], floating-point numbers; whole ones for a coarse look only"""
     rows: Integers
     """[entries], unsigned, which spares compiled loops the test for negative indices."""
     starts: Integers

@@ -24,7 +24,7 @@ from expander_sae.kernels.cpu.columns import (
     subtract_column,
 )
 from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
-from expander_sae.kernels.cpu.select import aligned, fill_tile
+from expander_sae.kernels.cpu.tiles import aligned, fill_tile
 from expander_sae.kernels.cpu.vectors import correlate_tile, raise_maxima
 from expander_sae.kernels.threads import over_tiles
 

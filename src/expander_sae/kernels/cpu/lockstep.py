@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from expander_sae.kernels.cpu import greedy
 from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, compiled, inlined
 from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
-from expander_sae.kernels.cpu.select import aligned, fill_tile
+from expander_sae.kernels.cpu.tiles import aligned, fill_tile
 from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit
 from expander_sae.kernels.threads import over_tiles
 

@@ -2,8 +2,9 @@
 
 To compare 64 scores with a number and count the bits takes a few instructions and no branch, less than one wrongly
 guessed branch of a quicksort, which guesses at every comparison. A list is two arrays, of scores and of the features
-they belong to; features ascend, so that of equal scores the first is the lowest feature. Scores exceed minus infinity,
-and none is a negative zero. Both arrays are as long as `list_length` says, since whole vectors of them are read.
+they belong to; features ascend, so that of equal scores the first is the lowest feature. Scores exceed the least number
+of their type, and none is a negative zero. Both arrays are as long as `list_length` says, since whole vectors of them
+are read.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import numpy as np
 from numba import int64, uint64
 
 from expander_sae.kernels.cpu.columns import Floats, Integers, compiled, inlined
-from expander_sae.kernels.cpu.vectors import count_bits, halfway, lowest_bit, places_above, places_equal
+from expander_sae.kernels.cpu.vectors import count_bits, extreme_of, halfway, lowest_bit, places_above, places_equal
 
-Score = np.floating[Any]
+Score = np.number[Any]
 WIDTH = 64
 """Scores compared at a time: what the bits of a mask can tell of."""
 
 
 def list_length(capacity: int, k: int) -> int:
-    """How long the arrays of a list of so many scores must be for its best k to be sorted."""
-    return -(-max(capacity, 2 * k) // WIDTH) * WIDTH
+    """How long the arrays of a list of so many scores must be for its best k, or up to 64, to be sorted."""
+    return -(-max(capacity, 2 * k, 2 * WIDTH) // WIDTH) * WIDTH
 
 
 @inlined
@@ -33,7 +34,7 @@ def _lowest_bits(count: int) -> int:
 
 
 @inlined
-def _count_above(scores: Floats, count: int, bound: float) -> int:
+def count_above(scores: Floats, count: int, bound: float) -> int:
     """How many of the first `count` scores exceed the bound."""
     total = int64(0)
     for start in range(0, count, WIDTH):
@@ -44,7 +45,7 @@ def _count_above(scores: Floats, count: int, bound: float) -> int:
 @inlined
 def _bound_of_best(scores: Floats, count: int, k: int) -> tuple[Score, int]:
     """A number that at most k of count >= k scores exceed, and how many of those equal to it complete the k."""
-    low, high = scores.dtype.type(-np.inf), scores.dtype.type(np.inf)
+    low, high = extreme_of(scores, -1), extreme_of(scores, 1)
     if count == k:
         return low, int64(0)
     above_high = int64(0)
@@ -52,7 +53,7 @@ def _bound_of_best(scores: Floats, count: int, k: int) -> tuple[Score, int]:
         middle = halfway(low, high)
         if middle == low:  # no number lies between the two
             return high, k - above_high
-        above = _count_above(scores, count, middle)
+        above = count_above(scores, count, middle)
         if above == k:
             return middle, int64(0)
         if above > k:
@@ -61,13 +62,23 @@ def _bound_of_best(scores: Floats, count: int, k: int) -> tuple[Score, int]:
             high, above_high = middle, above
 
 
-@compiled
-def keep_best(scores: Floats, features: Integers, count: int, k: int) -> Score:
-    """Move the best k of the first `count` scores to the front, in their order.
+@inlined
+def _lowered(bound: Score, margin: int, scores: Floats) -> Score:
+    """A bound less a margin, or the least there is."""
+    least = extreme_of(scores, -1)
+    return scores.dtype.type(bound - margin) if bound > least + margin else least
 
-    Gives back a number that none of these k is below and all the others are at most.
+
+@compiled
+def keep_best(scores: Floats, features: Integers, count: int, k: int, margin: int) -> tuple[Score, int]:
+    """Move the best k of the first `count` scores to the front, in their order, and all less than a margin below them.
+
+    Gives back a number that none of these is below and all the others are at most, and how many these are. Without a
+    margin they are k, the first of equal ones.
     """
     bound, equal = _bound_of_best(scores, count, k)
+    if margin > 0:
+        bound, equal = _lowered(bound, margin, scores), int64(0)
     kept = int64(0)
     for start in range(0, count, WIDTH):
         present = _lowest_bits(count - start)
@@ -83,7 +94,7 @@ def keep_best(scores: Floats, features: Integers, count: int, k: int) -> Score:
             keep &= keep - uint64(1)
             scores[kept], features[kept] = scores[place], features[place]
             kept += 1
-    return bound
+    return bound, kept
 
 
 @inlined

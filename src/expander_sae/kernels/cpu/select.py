@@ -3,7 +3,8 @@
 A tile of tokens is transposed to [m, lanes], so one gathered row serves all of its tokens with contiguous loads. Each
 token has a running threshold that never exceeds its k-th best score; a feature whose scores are all below it costs one
 compare for the whole tile. What passes goes to the token's candidate list, which is cut back to the best k whenever it
-is full, and that raises the threshold.
+is full, and that raises the threshold. Scores are looked at in 16 bits first (`coarse.py`): the few features that these
+cannot tell from the best k are candidates too, and exact scores decide among them.
 """
 
 from __future__ import annotations
@@ -17,33 +18,39 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, columns_of, compiled, inlined
-from expander_sae.kernels.cpu.ranking import keep_best, list_length, sort_best
-from expander_sae.kernels.cpu.vectors import (
-    correlate_tile,
-    lanes_above,
-    lowest_bit,
-    raise_maxima,
-    turn_block,
+from expander_sae.kernels.cpu.coarse import Coarse, fill_coarsely, in_16_bits, make_rows
+from expander_sae.kernels.cpu.columns import (
+    Columns,
+    Flags,
+    Floats,
+    Integers,
+    column_times,
+    columns_of,
+    compiled,
+    inlined,
 )
-from expander_sae.kernels.threads import over_tiles
-
-LANES = 64
-"""Tokens per tile: what the bit mask of a compare can hold."""
+from expander_sae.kernels.cpu.ranking import WIDTH, count_above, keep_best, list_length, sort_best
+from expander_sae.kernels.cpu.tiles import LANES, aligned, fill_tile
+from expander_sae.kernels.cpu.vectors import correlate_tile, extreme_of, lanes_above, lowest_bit, raise_maxima
+from expander_sae.kernels.threads import kept, over_tiles
 
 PROBE_GROUPS = 32
 PROBES_PER_RANK = 0.0575
 """Probed features per group, times k / n."""
 _PROBE_RANK = 9
 """Which of the group maxima is the guess: some 5.8 k features exceed it, and once in thirty thousand fewer than k."""
-_TURNED = 16
-"""Rows and columns that are transposed at a time."""
 _BLOCK = 32
 """Features that are looked at before those that passed are put to the lists."""
 
+LOOK_TOKENS = 2 * LANES
+LOOK_FEATURES = 16
+"""A look in 16 bits pays for so many tokens, and features per feature that is chosen, or more."""
+_MOST_WASTED = 2
+"""Tiles of a piece that could not be told apart in 16 bits before the rest of it is done without a look."""
+
 
 class Tile(NamedTuple):
-    """A tile of tokens in work, and what is known of the best features of each."""
+    """A tile of tokens in work, and what is known of the best features of each; scores are as exact as its numbers."""
 
     tokens: Floats
     """[m, lanes]"""
@@ -65,17 +72,13 @@ class Tile(NamedTuple):
     """[lanes] how many there are"""
     capacity: int
     """How many there may be before they are cut back to k"""
+    crowded: Flags
+    """[1] whether some lane had more candidates that the margin cannot tell from the best k than fit its list"""
+    margin: int
+    """How much better than another a score must be to be surely better; 0 if scores are exact"""
 
 
-def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Floats:
-    """An uninitialised array that starts on a cache line; vector loads that straddle two lines take twice as long."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike) -> Tile:
+def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike, margin: int) -> Tile:
     """A tile for tokens of some width, with lists of so many candidates of which k will be chosen."""
     length = list_length(capacity, k)
     return Tile(
@@ -89,23 +92,17 @@ def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike) -> Tile:
         indices=np.empty((LANES, length), np.int32),
         counts=np.zeros(LANES, np.int64),
         capacity=capacity,
+        crowded=np.zeros(1, np.bool_),
+        margin=margin,
     )
 
 
-@compiled
-def fill_tile(x: Floats, start: int, stop: int, tile: Floats) -> None:
-    """Copy rows start..stop of x [batch, m or more] into the columns of tile [m, lanes]; unused lanes become zero."""
-    tokens, width, lanes, pitch = stop - start, tile.shape[0], tile.shape[1], x.shape[1]
-    whole_tokens, whole_width = tokens // _TURNED * _TURNED, width // _TURNED * _TURNED
-    for token in range(0, whole_tokens, _TURNED):
-        for coordinate in range(0, whole_width, _TURNED):
-            source, to = (start + token) * pitch + coordinate, coordinate * lanes + token
-            turn_block(_TURNED, x, source, pitch, tile, to, lanes)
-    for token in range(tokens):
-        for coordinate in range(whole_width if token < whole_tokens else 0, width):
-            tile[coordinate, token] = x[start + token, coordinate]
-    if tokens < lanes:
-        tile[:, tokens:] = 0
+def _make_exact_tile(width: int, capacity: int, k: int, dtype: DTypeLike) -> Tile:
+    return _make_tile(width, capacity, k, dtype, 0)
+
+
+def _make_coarse_tile(width: int, capacity: int, k: int, margin: int) -> Tile:
+    return _make_tile(width, capacity, k, np.int16, margin)
 
 
 @compiled
@@ -123,23 +120,37 @@ def _low_quantile(maxima: Floats, thresholds: Floats) -> None:
 
 @compiled
 def _guess_thresholds(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> None:
-    """Leave in thresholds, for every lane, a score that about 6k of all features exceed, or -inf if n is too small.
+    """Leave in thresholds, for every lane, a score that about 6k of all features exceed, or the least if there are few.
 
     Features spread over the dictionary are probed in groups. Of the k best features 1.84 are probed on average, so that
     the ninth largest group maximum is seldom among them, whatever the scores are distributed like.
     """
     groups, features = tile.maxima.shape[0], bias.size
     per_group = int(PROBES_PER_RANK * features / k)
+    least = extreme_of(tile.thresholds, -1)
     if per_group < 1:
-        tile.thresholds[:] = -np.inf
+        tile.thresholds[:] = least
         return
-    tile.maxima[:] = -np.inf
+    tile.maxima[:] = least
     stride = features // (groups * per_group)
     for probe in range(groups * per_group):
         feature = probe * stride
         correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, tile.scores[0])
         raise_maxima(LANES, tile.scores[0], 0, tile.maxima[probe % groups], signed)
     _low_quantile(tile.maxima, tile.thresholds)
+    if tile.margin > 0:
+        for lane in range(LANES):
+            tile.thresholds[lane] = max(tile.thresholds[lane] - tile.margin, least)
+
+
+@inlined
+def _cut_back(lane: int, k: int, tile: Tile) -> int:
+    """Cut back a full list; returns how many candidates stay, none if there would hardly be room for others."""
+    threshold, kept = keep_best(tile.ranking[lane], tile.indices[lane], tile.capacity, k, tile.margin)
+    crowded = 2 * kept > tile.capacity and kept > k
+    tile.crowded[0] |= crowded
+    tile.thresholds[lane] = extreme_of(tile.thresholds, 1) if crowded else threshold
+    return 0 if crowded else kept
 
 
 @inlined
@@ -154,10 +165,7 @@ def _append_survivors(rows: int, k: int, signed: bool, tile: Tile) -> None:
             tile.ranking[lane, count] = abs(score) if signed else score
             tile.indices[lane, count] = tile.passed[row]
             count += 1
-            if count == tile.capacity:
-                tile.thresholds[lane] = keep_best(tile.ranking[lane], tile.indices[lane], count, k)
-                count = k
-            tile.counts[lane] = count
+            tile.counts[lane] = _cut_back(lane, k, tile) if count == tile.capacity else count
 
 
 @compiled
@@ -178,39 +186,65 @@ def _scan(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> N
         _append_survivors(row, k, signed, tile)
 
 
-@compiled
-def _count_short(counts: Integers, k: int) -> int:
-    """How many lanes found fewer than k candidates."""
-    short = 0
-    for lane in range(counts.size):
-        short += counts[lane] < k
-    return short
+@inlined
+def _is_short(lane: int, k: int, tile: Tile) -> bool:
+    """Whether a lane's list may lack one of its best k features.
 
-
-@compiled
-def _find_candidates(columns: Columns, bias: Floats, k: int, signed: bool, used: int, tile: Tile) -> int:
-    """Leave at least k candidates of the first `used` lanes, the best k among them; returns how many lanes have fewer.
-
-    Those have sums that are not numbers or minus infinity.
+    Features that score as much as the threshold and margin or more are all there with whatever could be better.
     """
+    count, threshold = tile.counts[lane], tile.thresholds[lane]
+    if tile.margin > 0 and threshold > extreme_of(tile.thresholds, -1):
+        bound = min(int64(threshold) + tile.margin - 1, int64(extreme_of(tile.thresholds, 1)))
+        count = count_above(tile.ranking[lane], count, tile.ranking.dtype.type(bound))
+    return count < k
+
+
+@compiled
+def _find_candidates(columns: Columns, bias: Floats, k: int, signed: bool, used: int, tile: Tile) -> bool:
+    """Leave at least k candidates of the first `used` lanes, the best k among them; returns whether all have so many.
+
+    Those that have fewer have sums that are not numbers or minus infinity, or scores that the margin cannot tell apart.
+    """
+    least, most = extreme_of(tile.thresholds, -1), extreme_of(tile.thresholds, 1)
     _guess_thresholds(columns, bias, k, signed, tile)
-    tile.thresholds[used:] = np.inf
+    tile.thresholds[used:] = most
     tile.counts[:] = 0
+    tile.crowded[0] = False
     _scan(columns, bias, k, signed, tile)
-    if _count_short(tile.counts[:used], k) > 0:
-        # A guess was not below the k-th best score: once more for those lanes, without a guess.
-        for lane in range(used):
-            short = tile.counts[lane] < k
-            tile.thresholds[lane] = -np.inf if short else np.inf
-            tile.counts[lane] = 0 if short else tile.counts[lane]
-        _scan(columns, bias, k, signed, tile)
-    return _count_short(tile.counts[:used], k)
+    missing = int64(0)
+    for lane in range(used):
+        missing += _is_short(lane, k, tile)
+    if missing == 0 or tile.crowded[0]:
+        return missing == 0
+    # A guess was not below the k-th best score: once more for those lanes, without a guess.
+    for lane in range(used):
+        short = _is_short(lane, k, tile)
+        tile.thresholds[lane] = least if short else most
+        tile.counts[lane] = 0 if short else tile.counts[lane]
+    _scan(columns, bias, k, signed, tile)
+    missing = int64(0)
+    for lane in range(used):
+        missing += tile.counts[lane] < k
+    return missing == 0 and not tile.crowded[0]
 
 
 @compiled
 def _signed_score(x: Floats, columns: Columns, bias: Floats, feature: int) -> float:
     """One correlation with its sign, summed in the order of the definition."""
     return column_times(columns, feature, x) + bias[feature]
+
+
+@compiled
+def _weigh_anew(x: Floats, columns: Columns, bias: Floats, k: int, signed: bool, coarse: Tile, exact: Tile) -> None:
+    """Give the exact tile what of a coarse one's candidates could be among the best k, with exact scores."""
+    for lane in range(x.shape[0]):
+        features, token = coarse.indices[lane], x[lane]
+        _, kept = keep_best(coarse.ranking[lane], features, coarse.counts[lane], k, coarse.margin)
+        for place in range(kept):
+            score = _signed_score(token, columns, bias, features[place])
+            exact.ranking[lane, place] = abs(score) if signed else score
+            exact.indices[lane, place] = features[place]
+        exact.counts[lane] = kept
 
 
 @compiled
@@ -221,8 +255,10 @@ def _write_best(
     k = values.shape[1]
     for lane in range(x.shape[0]):
         ranking, features = tile.ranking[lane], tile.indices[lane]
-        keep_best(ranking, features, tile.counts[lane], k)
-        first = sort_best(ranking, features, k)
+        count = tile.counts[lane]
+        if count > WIDTH:
+            _, count = keep_best(ranking, features, count, k, 0)
+        first = sort_best(ranking, features, count)
         for rank in range(k):
             feature = features[first + rank]
             indices[lane, rank] = feature
@@ -230,18 +266,54 @@ def _write_best(
 
 
 @compiled
+def _select_tile(
+    x: Floats, columns: Columns, bias: Floats, signed: bool, tile: Tile, values: Floats, indices: Integers
+) -> bool:
+    """Fill values and indices [tokens, k] for up to 64 tokens x; returns whether each has k features to choose."""
+    fill_tile(x, 0, x.shape[0], tile.tokens)
+    if not _find_candidates(columns, bias, values.shape[1], signed, x.shape[0], tile):
+        return False
+    _write_best(x, columns, bias, signed, tile, values, indices)
+    return True
+
+
+@compiled
 def _select_tokens(
     x: Floats, columns: Columns, bias: Floats, signed: bool, out: tuple[Floats, Integers], tile: Tile
 ) -> bool:
     """Fill the values and indices [batch, k] of `out`; returns whether every token has k features to choose."""
-    values, indices = out
-    k = values.shape[1]
     for first in range(0, x.shape[0], LANES):
         last = min(first + LANES, x.shape[0])
-        fill_tile(x, first, last, tile.tokens)
-        if _find_candidates(columns, bias, k, signed, last - first, tile) > 0:
+        if not _select_tile(x[first:last], columns, bias, signed, tile, out[0][first:last], out[1][first:last]):
             return False
-        _write_best(x[first:last], columns, bias, signed, tile, values[first:last], indices[first:last])
+    return True
+
+
+@compiled
+def _select_after_a_look(
+    x: Floats,
+    columns: Columns,
+    bias: Floats,
+    signed: bool,
+    out: tuple[Floats, Integers],
+    tile: Tile,
+    coarse: Coarse,
+    look: Tile,
+    rows: Integers,
+) -> bool:
+    """The same by way of a look in 16 bits, as long as that tells apart what it should."""
+    k, wasted = out[0].shape[1], int64(0)
+    for first in range(0, x.shape[0], LANES):
+        last = min(first + LANES, x.shape[0])
+        tokens, values, indices = x[first:last], out[0][first:last], out[1][first:last]
+        seen = wasted <= _MOST_WASTED and fill_coarsely(tokens, coarse, rows, look.tokens)
+        if seen and _find_candidates(coarse.columns, coarse.offsets, k, signed, last - first, look):
+            _weigh_anew(tokens, columns, bias, k, signed, look, tile)
+            _write_best(tokens, columns, bias, signed, tile, values, indices)
+        else:
+            wasted += seen
+            if not _select_tile(tokens, columns, bias, signed, tile, values, indices):
+                return False
     return True
 
 
@@ -250,12 +322,19 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
     tokens, shifts = x.to(bias.dtype).numpy(), bias.numpy()
     columns = columns_of(values.to(bias.dtype).numpy(), rows.numpy())
     out = np.empty((len(tokens), k), tokens.dtype), np.empty((len(tokens), k), np.int64)
-    capacity = min(8 * k + LANES, bias.numel())
+    width, capacity = tokens.shape[1], min(8 * k + LANES, bias.numel())
+    worth_a_look = tokens.dtype == np.float32 and len(tokens) >= LOOK_TOKENS and bias.numel() >= LOOK_FEATURES * k
+    coarse = in_16_bits(tokens, columns, shifts) if worth_a_look else None
 
     def work(start: int, stop: int) -> None:
-        tile = _make_tile(tokens.shape[1], capacity, k, tokens.dtype)
-        part = out[0][start:stop], out[1][start:stop]
-        if not _select_tokens(tokens[start:stop], columns, shifts, signed, part, tile):
+        tile = kept(_make_exact_tile, width, capacity, k, tokens.dtype)
+        problem = tokens[start:stop], columns, shifts, signed, (out[0][start:stop], out[1][start:stop]), tile
+        if coarse is None:
+            found = _select_tokens(*problem)
+        else:
+            look = kept(_make_coarse_tile, width + (coarse.constant > 0), capacity, k, coarse.margin)
+            found = _select_after_a_look(*problem, coarse, look, kept(make_rows, width))
+        if not found:
             raise ExpanderError(f"Sums of x and values leave the range of {bias.dtype}; scale them down.")
 
     over_tiles(work, len(tokens), LANES)

@@ -25,9 +25,47 @@ Intrinsic = tuple[Signature, Callable[[Context, IRBuilder, Signature, Values], V
 _INT64 = ir.IntType(64)
 
 
+def _element_of(array_type: Type) -> ir.Type:
+    """The LLVM type of one value of an array."""
+    if isinstance(array_type.dtype, types.Integer):
+        return ir.IntType(array_type.dtype.bitwidth)
+    return ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
+
+
 def _bytes_of(vector: VectorType) -> int:
     """The size of one element: the only alignment that a row of a tile promises."""
+    if isinstance(vector.element, ir.IntType):
+        return int(vector.element.width) // 8
     return 8 if isinstance(vector.element, ir.DoubleType) else 4
+
+
+def _is_whole(number: Value) -> bool:
+    """Whether a number, or each number of a vector, is an integer."""
+    return isinstance(number.type.element if isinstance(number.type, VectorType) else number.type, ir.IntType)
+
+
+def _sum(builder: IRBuilder, one: Value, other: Value) -> Value:
+    return builder.add(one, other) if _is_whole(one) else builder.fadd(one, other)
+
+
+def _product(builder: IRBuilder, one: Value, other: Value) -> Value:
+    """The product of two vectors; of integers its upper half, which most machines make in one instruction."""
+    if not _is_whole(one):
+        return builder.fmul(one, other)
+    bits = one.type.element.width
+    wide = VectorType(ir.IntType(2 * bits), one.type.count)
+    whole = builder.mul(builder.sext(one, wide), builder.sext(other, wide))
+    return builder.trunc(builder.lshr(whole, ir.Constant(wide, [bits] * one.type.count)), one.type)
+
+
+def _negative(builder: IRBuilder, number: Value) -> Value:
+    return builder.neg(number) if _is_whole(number) else builder.fneg(number)
+
+
+def _compare(builder: IRBuilder, relation: str, one: Value, other: Value) -> Value:
+    if _is_whole(one):
+        return builder.icmp_signed(relation, one, other)
+    return builder.fcmp_ordered(relation, one, other)
 
 
 def _splat(builder: IRBuilder, scalar: Value, lanes: int) -> Value:
@@ -51,11 +89,11 @@ def _weighted_sum(
     tokens = builder.load(builder.gep(tile, [row]), align=_bytes_of(vector))
     weight = _splat(builder, builder.load(builder.gep(values, [position])), vector.count)
     # Product and sum are rounded apart (no fused multiply-add), as in the reference: same bits on every machine.
-    new_total = builder.fadd(total, builder.fmul(tokens, weight))
+    new_total = _sum(builder, total, _product(builder, tokens, weight))
     next_slot = builder.add(slot, ir.Constant(_INT64, 1))
     slot.add_incoming(ir.Constant(_INT64, 0), before)
     slot.add_incoming(next_slot, loop)
-    total.add_incoming(ir.Constant(vector, [0.0] * vector.count), before)
+    total.add_incoming(ir.Constant(vector, [0 if _is_whole(total) else 0.0] * vector.count), before)
     total.add_incoming(new_total, loop)
     builder.cbranch(builder.icmp_unsigned("<", next_slot, degree), loop, after)
     builder.position_at_end(after)
@@ -64,8 +102,7 @@ def _weighted_sum(
 
 def _vector_of(array_type: Type, lanes: Type) -> VectorType:
     """The LLVM vector that holds one value of `array_type` for each lane."""
-    element = ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
-    return VectorType(element, lanes.literal_value)
+    return VectorType(_element_of(array_type), lanes.literal_value)
 
 
 def _data(
@@ -90,7 +127,8 @@ def correlate_tile(
 ) -> Intrinsic:
     """out[lane] = sum_s values[s] * tile[rows[s], lane] + bias[feature], over the entries s of the feature's column.
 
-    tile [m, lanes], values, rows and starts as in `Columns` (none empty), bias [n], out [lanes]; all contiguous.
+    tile [m, lanes], values, rows and starts as in `Columns` (none empty), bias [n], out [lanes]; all contiguous. Of
+    products of integers the upper half is summed.
     """
     signature = types.void(lanes, tile, values, rows, starts, bias, types.int64, out)
 
@@ -110,7 +148,7 @@ def correlate_tile(
             vector,
         )
         shift = builder.load(builder.gep(_data(context, builder, bias_type, arguments[5]), [arguments[6]]))
-        total = builder.fadd(total, _splat(builder, shift, vector.count))
+        total = _sum(builder, total, _splat(builder, shift, vector.count))
         pointer = _data(context, builder, out_type, arguments[7], vector)
         builder.store(total, pointer, align=_bytes_of(vector))
         return context.get_dummy_value()
@@ -128,8 +166,8 @@ def lanes_above(typing: Typing, lanes: Type, scores: Type, thresholds: Type, mag
         align = _bytes_of(vector)
         found = builder.load(_data(context, builder, signature.args[1], arguments[1], vector), align=align)
         limits = builder.load(_data(context, builder, signature.args[2], arguments[2], vector), align=align)
-        above = builder.bitcast(builder.fcmp_ordered(">", found, limits), ir.IntType(vector.count))
-        below = builder.bitcast(builder.fcmp_ordered(">", builder.fneg(found), limits), ir.IntType(vector.count))
+        above = builder.bitcast(_compare(builder, ">", found, limits), ir.IntType(vector.count))
+        below = builder.bitcast(_compare(builder, ">", _negative(builder, found), limits), ir.IntType(vector.count))
         bits = builder.select(arguments[3], builder.or_(above, below), above)
         return bits if vector.count == 64 else builder.zext(bits, _INT64)
 
@@ -147,11 +185,11 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
         align = _bytes_of(vector)
         first = builder.gep(_data(context, builder, scores_type, arguments[1]), [arguments[2]])
         found = builder.load(builder.bitcast(first, vector.as_pointer()), align=align)
-        negated = builder.select(arguments[4], builder.fneg(found), found)
-        found = builder.select(builder.fcmp_ordered(">", negated, found), negated, found)
+        negated = builder.select(arguments[4], _negative(builder, found), found)
+        found = builder.select(_compare(builder, ">", negated, found), negated, found)
         pointer = _data(context, builder, maxima_type, arguments[3], vector)
         largest = builder.load(pointer, align=align)
-        builder.store(builder.select(builder.fcmp_ordered(">", found, largest), found, largest), pointer, align=align)
+        builder.store(builder.select(_compare(builder, ">", found, largest), found, largest), pointer, align=align)
         return context.get_dummy_value()
 
     return signature, generate
@@ -159,29 +197,31 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
 
 @intrinsic(prefer_literal=True)
 def turn_block(
-    typing: Typing, size: Type, source: Type, start: Type, pitch: Type, out: Type, to: Type, out_pitch: Type
+    typing: Typing, line: Type, source: Type, start: Type, pitch: Type, out: Type, to: Type, out_pitch: Type
 ) -> Intrinsic:
     """out[to + row * out_pitch + column] = source[start + column * pitch + row] for a square block, all in registers.
 
-    Both arrays are contiguous and read as flat; `size` is a power of two.
+    The block is as wide as a line of so many bytes, a power of two. Both arrays are contiguous and read as flat.
     """
-    signature = types.void(size, source, types.int64, types.int64, out, types.int64, types.int64)
+    signature = types.void(line, source, types.int64, types.int64, out, types.int64, types.int64)
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        vector = _vector_of(signature.args[1], size)
-        count, align = vector.count, _bytes_of(vector)
+        element = _element_of(signature.args[1])
+        align = _bytes_of(VectorType(element, 1))
+        count = line.literal_value // align
+        vector = VectorType(element, count)
 
-        def line(array: int, number: int) -> Value:
+        def part(array: int, number: int) -> Value:
             data = _data(context, builder, signature.args[array], arguments[array])
             offset = builder.mul(arguments[array + 2], ir.Constant(_INT64, number))
             return builder.bitcast(builder.gep(data, [builder.add(arguments[array + 1], offset)]), vector.as_pointer())
 
-        lines = [builder.load(line(1, number), align=align) for number in range(count)]
+        lines = [builder.load(part(1, number), align=align) for number in range(count)]
         # Interleaving the first half of the lines with the second moves one bit of a place's row to its column.
         for _ in range(count.bit_length() - 1):
             lines = [_interleave(builder, lines[row // 2], lines[(row + count) // 2], row % 2) for row in range(count)]
         for number in range(count):
-            builder.store(lines[number], line(4, number), align=align)
+            builder.store(lines[number], part(4, number), align=align)
         return context.get_dummy_value()
 
     return signature, generate
@@ -202,7 +242,7 @@ def _places(relation: str, typing: Typing, lanes: Type, scores: Type, bound: Typ
         vector = _vector_of(signature.args[1], lanes)
         first = builder.gep(_data(context, builder, signature.args[1], arguments[1]), [arguments[2]])
         found = builder.load(builder.bitcast(first, vector.as_pointer()), align=_bytes_of(vector))
-        bits = builder.fcmp_ordered(relation, found, _splat(builder, arguments[3], vector.count))
+        bits = _compare(builder, relation, found, _splat(builder, arguments[3], vector.count))
         return builder.bitcast(bits, _INT64)
 
     return signature, generate
@@ -220,6 +260,21 @@ def places_equal(typing: Typing, lanes: Type, scores: Type, start: Type, bound: 
     return _places("==", typing, lanes, scores, bound)
 
 
+@intrinsic
+def extreme_of(typing: Typing, scores: Type, sign: Type) -> Intrinsic:
+    """What no score of an array's type exceeds if the sign is positive, and what none is below if it is negative."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        element = _element_of(signature.args[0])
+        infinite = isinstance(element, ir.FloatType | ir.DoubleType)
+        most = ir.Constant(element, float("inf") if infinite else (1 << (element.width - 1)) - 1)
+        least = ir.Constant(element, -float("inf") if infinite else -1 << (element.width - 1))
+        positive = builder.icmp_signed(">", arguments[1], ir.Constant(arguments[1].type, 0))
+        return builder.select(positive, most, least)
+
+    return scores.dtype(scores, types.int64), generate
+
+
 def _in_order(builder: IRBuilder, bits: Value) -> Value:
     """The bits of a floating-point number as an integer that orders as the number does, and the other way round."""
     lowest = ir.Constant(bits.type, -1 << (bits.type.width - 1))  # both zeros become 0
@@ -233,9 +288,13 @@ def halfway(typing: Typing, low: Type, high: Type) -> Intrinsic:
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         integer = ir.IntType(signature.return_type.bitwidth)
-        one, other = (_in_order(builder, builder.bitcast(number, integer)) for number in arguments)
+        one, other = arguments
+        if not _is_whole(one):
+            one, other = (_in_order(builder, builder.bitcast(number, integer)) for number in arguments)
         half_apart = builder.ashr(builder.xor(one, other), ir.Constant(integer, 1))
         middle = builder.add(builder.and_(one, other), half_apart)  # never overflows, as (one + other) / 2 would
+        if _is_whole(arguments[0]):
+            return middle
         return builder.bitcast(_in_order(builder, middle), arguments[0].type)
 
     return low(low, low), generate
