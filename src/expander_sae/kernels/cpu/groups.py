@@ -13,8 +13,8 @@ import numpy as np
 from numba import uint64
 
 from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, compiled, inlined
-from expander_sae.kernels.cpu.select import aligned
-from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit, turn_block
+from expander_sae.kernels.cpu.tiles import aligned, fill_tile
+from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit
 
 LANES = 16
 """Tokens per tile: few, since few of a batch look at one group."""
@@ -104,16 +104,11 @@ def visits_of(ranked: Integers, edges: Integers, most: int) -> Visits:
 @inlined
 def _fill_tile(x: Floats, tokens: Integers, work: Workplace) -> None:
     """Transpose some tokens into the tile; unused lanes keep what they held, which nothing looks at."""
-    m = x.shape[1]
     for lane in range(tokens.size):
         token = tokens[lane]
-        for row in range(m):  # numba copies a slice in four times the time
+        for row in range(x.shape[1]):  # numba copies a slice in four times the time
             work.staged[lane, row] = x[token, row]
-    for start in range(0, m // LANES * LANES, LANES):
-        turn_block(LANES, work.staged, start, m, work.tile, start * LANES, LANES)
-    for row in range(m // LANES * LANES, m):
-        for lane in range(LANES):
-            work.tile[row, lane] = work.staged[lane, row]
+    fill_tile(work.staged, 0, LANES, work.tile)
 
 
 @inlined
