@@ -22,6 +22,10 @@ from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.refit import least_squares
 
+NO_GROUPS = (
+    "Only an expander dictionary in one process, or mixtures of atoms, can have its features in groups; leave look off."
+)
+
 
 class Dictionary(nn.Module, ABC):
     """n columns of width m; values are parameters, gradients flow through the entries that a token uses."""
@@ -44,6 +48,24 @@ class Dictionary(nn.Module, ABC):
         self, x: Float[Tensor, "*batch m"], k: int, bias: Float[Tensor, " n"] | None = None, signed: bool = False
     ) -> Codes:
         """The k largest entries of `W^T x + bias` (by magnitude when `signed`), descending, without holding all n."""
+
+    def make_groups(self, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None) -> None:
+        """Put the features in groups of alike columns, for tokens like these, so that `glance` can look at a few."""
+        raise ExpanderError(NO_GROUPS)
+
+    def glance(
+        self,
+        x: Float[Tensor, "*batch m"],
+        k: int,
+        look: float,
+        bias: Float[Tensor, " n"] | None = None,
+        signed: bool = False,
+    ) -> Codes:
+        """What `select` would give if there were only the features that a token looks at, at most this share of them.
+
+        Entries are exact, but features may be missing. Groups are made of the first tokens if `make_groups` has not.
+        """
+        raise ExpanderError(NO_GROUPS)
 
     @abstractmethod
     def normalise_columns(self) -> None:

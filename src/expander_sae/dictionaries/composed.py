@@ -68,6 +68,19 @@ class ComposedDictionary(Dictionary):
     ) -> Codes:
         return self.mixtures.select(self.atoms.correlate(x), k, bias, signed)
 
+    def make_groups(self, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None) -> None:
+        self.mixtures.make_groups(self.atoms.correlate(x), bias)
+
+    def glance(
+        self,
+        x: Float[Tensor, "*batch m"],
+        k: int,
+        look: float,
+        bias: Float[Tensor, " n"] | None = None,
+        signed: bool = False,
+    ) -> Codes:
+        return self.mixtures.glance(self.atoms.correlate(x), k, look, bias, signed)
+
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         return self.mixtures.correlate_at(self.atoms.correlate(x), indices)
 
