@@ -21,6 +21,7 @@ from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, 
 from expander_sae.features.pairs import CLEAR, LEAST
 from expander_sae.features.schema import BINS, CONTEXTS, FEATURES, GROUPS, arrow_schema
 from expander_sae.features.shards import shard_name
+from expander_sae.files import SealedFolder
 from expander_sae.supports import Support
 from tests.features.conftest import DOCUMENTS, LENGTH, TOKENS, K, M, N
 
@@ -249,7 +250,11 @@ def test_several_autoencoders_share_the_pass(sae: SparseAutoencoder, store: Stor
 
 
 def test_what_is_no_database_of_this_autoencoder_is_refused(
-    sae: SparseAutoencoder, store: Store, database: FeatureDatabase, tmp_path: Path
+    sae: SparseAutoencoder,
+    store: Store,
+    database: FeatureDatabase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = sae.with_coder(OMP(2))
     database.check(sae)
@@ -267,6 +272,14 @@ def test_what_is_no_database_of_this_autoencoder_is_refused(
     wide = SparseAutoencoder(type(sae.dictionary)(_support(M + 1)), OMP(2))  # type: ignore[call-arg]
     with pytest.raises(ExpanderError, match=f"for activations of width {M + 1}, but the ones here are {M} wide"):
         collect_features(wide, store, out=tmp_path / "wide")
+    with monkeypatch.context() as forged:  # a table whose SHA-256 was forged with it
+        forged.setattr(SealedFolder, "check_named", lambda *_: None)
+        for name in ("features", "contexts"):
+            (tmp_path / f"{name}.parquet").write_bytes(b"PAR1" * 10)
+        there = FeatureDatabase(tmp_path, database.info, database._files, "")
+        for table in (there.features, lambda: there.contexts(0)):
+            with pytest.raises(ExpanderError, match="is no table of a feature database"):
+                table()
     (database.path / "contexts.parquet").write_bytes(b"PAR1")
     with pytest.raises(ExpanderError, match="cut short or changed"):
         FeatureDatabase.open(database.path)

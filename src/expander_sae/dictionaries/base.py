@@ -6,6 +6,7 @@ operations below follow, and a subclass overrides one where its structure makes 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -78,6 +79,10 @@ class Dictionary(nn.Module, ABC):
     @abstractmethod
     def learned_values(self) -> int:
         """How many learned numbers the dictionary holds."""
+
+    def encoder_of_its_own(self) -> Dictionary:
+        """A dictionary on the same support whose values may become others, to read codes off."""
+        return copy.deepcopy(self)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         """`W^T x` at some features of each token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,10 @@ class ComposedDictionary(Dictionary):
         self.m, self.n = atoms.m, mixtures.n
         self.atoms, self.mixtures = atoms, mixtures
         self._kept_gram: tuple[Tensor, Tensor] | None = None
+
+    def encoder_of_its_own(self) -> ComposedDictionary:
+        """Other mixtures of the same atoms, since atoms are what is dear."""
+        return ComposedDictionary(self.atoms, copy.deepcopy(self.mixtures))
 
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
         values = self._written_out(indices)

@@ -106,6 +106,9 @@ def collect_all(
     """The same for several autoencoders by name, each with the folder of its database, on one pass over the text."""
     require("pyarrow", extra="features")
     config = config or FeaturesConfig()
+    if language_model is not None and config.lens > len(language_model.tokenizer):
+        there = len(language_model.tokenizer)
+        raise ExpanderError(f"The model has {there} tokens, so lens must be at most that, not {config.lens}.")
     if isinstance(source, Store):
         source = StoredText(source, min(config.tokens, source.tokens))
     begun = {name: _Collection.begin(name, sae, out, source, config) for name, (sae, out) in saes.items()}

@@ -112,7 +112,7 @@ def is_written(shown: Shown, folder: Path) -> bool:
     try:
         mark = json.loads((folder / MARK).read_text())
         same = mark["page"] == _page_version() and mark["databases"][0] == shown.database.checksum
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
     return same and (folder / "index.html").is_file()
 
