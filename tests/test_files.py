@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from expander_sae.errors import ExpanderError
-from expander_sae.files import pieces_of, replace_file, to_bytes
+from expander_sae.files import pieces_of, read_checked_tensors, replace_file, to_bytes, write_checked_tensors
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such things")
@@ -40,3 +40,25 @@ def test_pieces_are_what_safetensors_writes(tmp_path: Path) -> None:
     assert to_bytes(tensors) == save(tensors)
     replace_file(tmp_path / "file", pieces_of({"turned": torch.arange(6.0).reshape(2, 3).T}))
     assert (tmp_path / "file").read_bytes() == save({"turned": torch.arange(6.0).reshape(2, 3).T.contiguous()})
+
+
+def test_tensors_with_a_checksum_come_back_or_are_refused(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor([True, False])}
+    about = {"z": "last é", "a": "first"}
+    path = tmp_path / "file"
+    write_checked_tensors(path, tensors, about)
+    back, told = read_checked_tensors(path)
+    assert told == about
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    whole = path.read_bytes()
+    for place in range(8, len(whole)):  # the first eight are the length of the head
+        if whole[place : place + 1] == b" ":
+            continue  # which means nothing there
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="file"):
+            read_checked_tensors(path)
+    for other in (b"", whole[:50], to_bytes(tensors)):
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match="file"):
+            read_checked_tensors(path)

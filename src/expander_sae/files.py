@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError, StorageError
@@ -99,6 +100,33 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return b"".join(pieces_of(tensors))
 
 
+def write_checked_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Put tensors, and strings about them, into a safetensors file in one step, with a checksum of all of it."""
+    told = {**(about or {}), "checksum": _checksum_of(tensors, about or {})}
+    replace_file(path, pieces_of(tensors, told))
+
+
+def read_checked_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_checked_tensors` wrote, without the checksum; ValueError if it is not that."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file") from error
+    if about.pop("checksum", None) != _checksum_of(tensors, about):
+        raise ValueError(f"{path} does not match its checksum")
+    return tensors, about
+
+
+def _checksum_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 of a safetensors file of these, which one way of writing it alone gives."""
+    found = hashlib.sha256()
+    for piece in pieces_of(tensors, dict(sorted(about.items()))):
+        found.update(piece)
+    return found.hexdigest()
+
+
 _TYPES = {
     torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.uint16: "U16",
     torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.uint32: "U32", torch.float32: "F32",
@@ -107,8 +135,8 @@ _TYPES = {
 """What safetensors calls them, in the reverse of the order in which tensors stand in a file."""
 
 
-def pieces_of(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The content of a safetensors file, one tensor at a time and without a copy of any.
+def pieces_of(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:
+    """The content of a safetensors file, `about` as its metadata, one tensor at a time and without a copy of any.
 
     (Those are copied, one at a time, that are not contiguous or not in this memory.)
     """
@@ -116,8 +144,10 @@ def pieces_of(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
     for name in names:
         start, end = end, end + tensors[name].nbytes
-        about = {"dtype": _TYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
-        header[name] = {**about, "data_offsets": [start, end]}
+        tensor: dict[str, Any] = {"dtype": _TYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
+        header[name] = {**tensor, "data_offsets": [start, end]}
+    if about is not None:
+        header["__metadata__"] = dict(about)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
@@ -303,7 +333,7 @@ class SealedFolder:
         """The content of a file of such a folder."""
         try:
             return path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
             raise self._unreadable(path, error) from error
 
     def read_named(self, path: Path, digest: str, size: int | None = None) -> bytes:
@@ -327,7 +357,7 @@ class SealedFolder:
         try:
             with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
             raise self._unreadable(path, error) from error
 
     def check_size(self, path: Path, size: int | None) -> None:
@@ -336,10 +366,11 @@ class SealedFolder:
             found = path.stat().st_size
         except FileNotFoundError as error:
             raise self.error(f"{path} is missing; copy the whole folder again.") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
             raise self._unreadable(path, error) from error
         if size is not None and found != size:
             raise self.error(f"{path} has {found} bytes instead of {size}: it was cut short or changed; copy it again.")
 
-    def _unreadable(self, path: Path, error: OSError) -> ExpanderError:
-        return self.error(f"{path} cannot be read ({error.strerror}); check the file and its permissions.")
+    def _unreadable(self, path: Path, error: OSError | ValueError) -> ExpanderError:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return self.error(f"{path!s:.300} cannot be read ({reason}); check the file and its permissions.")

@@ -102,6 +102,10 @@ def test_missing_weights_are_not_left_random(tiny_model_folder: Path, tmp_path: 
 
 def test_damaged_weights(tiny_model_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole.replace(b'"shape":[', b'"shape":{', 1))
+    with pytest.raises(ExpanderError, match="cannot be loaded as a language model"):
+        load_language_model(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(ExpanderError, match="cannot be loaded as a language model"):
         load_language_model(folder)

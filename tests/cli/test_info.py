@@ -55,6 +55,7 @@ def test_atoms_are_counted(tmp_path, capsys):
     assert "composed: mixtures of 15 dense atoms" in printed
     assert "on average, at most 4" in printed
     assert "support mixtures" in printed
+    assert "features per atom" in printed
 
 
 def test_costly_overlap_is_skipped(folder, capsys, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from expander_sae.activations.store import Store, StoreWriter
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import TopK
-from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.features import FeaturesConfig, collect_features
 from expander_sae.reporting.dashboard import Measure, Shown
 from expander_sae.supports import Support
@@ -49,8 +49,11 @@ class HostileTokenizer:
         return "".join(HOSTILE[token % len(HOSTILE)] for token in token_ids)
 
 
-def database(folder: Path, seed: int, tokens: int = TOKENS) -> Shown:
-    """Features that fire on directions that tokens have, so that every one has tokens of its own."""
+def database(folder: Path, seed: int, tokens: int = TOKENS, atoms: bool = False) -> Shown:
+    """Features that fire on directions that tokens have, so that every one has tokens of its own.
+
+    With atoms, the first features are those directions and all others mixtures of four of them.
+    """
     generator = torch.Generator().manual_seed(7)
     ids = torch.randint(len(HOSTILE), (TOKENS,), generator=generator)
     directions = torch.randn(len(HOSTILE), M, generator=generator)
@@ -63,7 +66,14 @@ def database(folder: Path, seed: int, tokens: int = TOKENS) -> Shown:
         writer.finish()
     values = torch.randn(N, 4, generator=torch.Generator().manual_seed(seed))
     values[DEAD] = 0
-    sae = SparseAutoencoder(ExpanderDictionary(Support.make("uniform", m=M, n=N, d=4, seed=seed), values), TopK(K))
+    dictionary: Dictionary = ExpanderDictionary(Support.make("uniform", m=M, n=N, d=4, seed=seed), values)
+    if atoms:
+        p = len(HOSTILE)
+        rows = Support.make("uniform", m=p, n=N, d=4, seed=seed).rows.clone()
+        rows[:p], rows[:p, 0], values[:p, 0] = -1, torch.arange(p), 1.0
+        mixtures = ExpanderDictionary(Support.from_rows(rows, p), values)
+        dictionary = ComposedDictionary(DenseDictionary(M, p, directions), mixtures)
+    sae = SparseAutoencoder(dictionary, TopK(K))
     model: Any = SimpleNamespace(tokenizer=HostileTokenizer())
     found = collect_features(
         sae, Store.open(folder / "acts"), out=folder / f"<i>{seed}" / "features", language_model=model,

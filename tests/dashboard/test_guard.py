@@ -56,7 +56,7 @@ def test_the_token_opens_the_page_and_its_files(client: TestClient) -> None:
     assert own.json()["tokens"]
 
 
-@pytest.mark.parametrize("path", ["/../config.json", "/%2e%2e/x.js", "/nothing.js", "/pages", "//etc/passwd"])
+@pytest.mark.parametrize("path", ["/../config.json", "/%2e%2e/x.js", "/nothing.js", "/%00", "/pages", "//etc/passwd"])
 def test_no_other_file_is_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
@@ -66,6 +66,7 @@ def test_no_other_file_is_served(client: TestClient, path: str) -> None:
     [
         (b"{", "The request is not JSON."),
         (b"\xff\xfe", "The request is not JSON."),
+        (b"[" * 100_000, "The request is not JSON."),
         (b"[]", "The request is no JSON object."),
         (b"{}", "The request needs a text, text."),
         (b'{"text": 3}', "The request needs a text, text."),
@@ -93,6 +94,7 @@ def edit(**changes: Any) -> dict[str, Any]:
         ({"edits": [edit(kind="delete")]}, "An edit is one of add, clamp, scale, ablate."),
         ({"edits": "all"}, "The request needs a list, edits."),
         ({"tokens": 401}, "tokens must be from 1 to 400, not 401."),
+        ({"tokens": 10**400}, "tokens must be from 1 to 400, not that."),
         ({"tokens": True}, "The request needs a number, tokens."),
         ({"temperature": -1}, "temperature must be from 0 to 10, not -1."),
     ],

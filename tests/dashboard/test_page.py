@@ -161,6 +161,40 @@ def test_one_walks_along_the_graph_and_the_lists(page: Page, address: str, one: 
     expect(page.locator("h1")).to_contain_text(f"feature {other}")
 
 
+def test_a_mixture_shows_its_atoms_and_an_atom_its_mixtures(page: Page, tmp_path: Path) -> None:
+    shown = database(tmp_path / "mixed", seed=0, atoms=True)
+    address = write_dashboard([shown], tmp_path / "page", per_shard=32).as_uri()
+    feature = 60
+    row = shown.database.feature(feature)
+    parent = row["atoms"][0]
+    page.goto(f"{address}#/feature/{feature}")
+    panel = page.locator("section", has=page.get_by_role("heading", name="Atoms", exact=True))
+    expect(panel.locator("tbody tr")).to_have_count(4)
+    listed = [int(text) for text in panel.locator("tbody tr td:first-child").all_text_contents()]
+    assert listed == row["atoms"]
+    told = page.evaluate("atom => X.named(X.dictionaries[0], atom, 20).slice(0, 5)", parent)
+    expect(panel.locator("tbody tr").first).to_contain_text(told)
+    assert page.locator("svg.graph a").count() > 4
+    panel.locator("#parent a").click()
+    expect(page.locator("h1")).to_contain_text(f"feature {parent}")
+    of_atom = page.locator("section", has=page.get_by_role("heading", name="Mixtures of this atom"))
+    users = [
+        each for each in shown.database.features().to_pylist() if parent in each["atoms"] and each["feature"] != parent
+    ]
+    children = [each["feature"] for each in users if each["atoms"][0] == parent]
+    expect(of_atom).to_contain_text(f"{len(users)} others have it")
+    first = int(of_atom.locator("tbody a").first.text_content() or "")
+    adds = {each["feature"]: abs(each["atom_weights"][each["atoms"].index(parent)]) for each in users if each["fired"]}
+    assert first == max(adds, key=lambda each: adds[each])
+    of_atom.get_by_role("link", name=f"parent of {len(children)}").click()
+    expect(page.locator("#count")).to_contain_text(f"{len(children)} of {N}")
+    assert set(features_of(page)) <= set(children)
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}#/feature/{feature}")
+    expect(panel).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_everything_can_be_done_with_keys(page: Page, address: str) -> None:
     page.goto(address)
     expect(page.locator("h1")).to_be_visible()

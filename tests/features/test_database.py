@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import OMP
+from expander_sae.coders import OMP, TopK
+from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase, FeaturesConfig, collect_all, collect_features
 from expander_sae.features.pairs import CLEAR, LEAST
 from expander_sae.features.schema import BINS, CONTEXTS, FEATURES, GROUPS, arrow_schema
 from expander_sae.features.shards import shard_name
-from tests.features.conftest import DOCUMENTS, LENGTH, TOKENS, M, N
+from expander_sae.files import SealedFolder
+from expander_sae.supports import Support
+from tests.features.conftest import DOCUMENTS, LENGTH, TOKENS, K, M, N
 
 Matrix = NDArray[np.float32]
 FULL = Path("/dev/full")
@@ -122,6 +125,25 @@ def test_what_columns_touch_and_their_neighbours(database: FeatureDatabase, sae:
         best = np.sort(cosines[feature][cosines[feature] > 1e-6])[::-1][:4]
         assert row["nearest_cosine"] == pytest.approx(best, abs=1e-5)
         assert [cosines[feature, other] for other in row["nearest"]] == pytest.approx(best, abs=1e-5)
+
+
+def test_atoms_of_mixtures_are_listed_by_what_they_add(store: Store, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+    mixtures = ExpanderDictionary(Support.make("uniform", m=10, n=N, d=3), torch.randn(N, 3, generator=generator))
+    mixtures.values.data[4] = 0
+    atoms = DenseDictionary(M, 10, torch.randn(10, M, generator=generator) * torch.arange(1, 11)[:, None])
+    sae = SparseAutoencoder(ComposedDictionary(atoms, mixtures), TopK(K))
+    found = collect_features(sae, store, out=tmp_path / "mixed", config=FeaturesConfig(lens=0))
+    dense = sae.dictionary.to_dense().detach()
+    for feature in range(N):
+        row = found.feature(feature)
+        assert len(row["atoms"]) == (0 if feature == 4 else 3)
+        lengths = [abs(weight) for weight in row["atom_weights"]]
+        assert lengths == sorted(lengths, reverse=True)
+        units = torch.nn.functional.normalize(atoms.values[row["atoms"]].detach(), dim=1)
+        column = torch.tensor(row["atom_weights"]) @ units if feature != 4 else torch.zeros(M)
+        norm = torch.linalg.vector_norm(dense[:, feature])
+        torch.testing.assert_close(column * norm, dense[:, feature], rtol=1e-4, atol=1e-4)
 
 
 def test_strongest_contexts_are_of_the_strongest_documents(database: FeatureDatabase, codes: Matrix) -> None:
@@ -228,7 +250,11 @@ def test_several_autoencoders_share_the_pass(sae: SparseAutoencoder, store: Stor
 
 
 def test_what_is_no_database_of_this_autoencoder_is_refused(
-    sae: SparseAutoencoder, store: Store, database: FeatureDatabase, tmp_path: Path
+    sae: SparseAutoencoder,
+    store: Store,
+    database: FeatureDatabase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = sae.with_coder(OMP(2))
     database.check(sae)
@@ -246,6 +272,14 @@ def test_what_is_no_database_of_this_autoencoder_is_refused(
     wide = SparseAutoencoder(type(sae.dictionary)(_support(M + 1)), OMP(2))  # type: ignore[call-arg]
     with pytest.raises(ExpanderError, match=f"for activations of width {M + 1}, but the ones here are {M} wide"):
         collect_features(wide, store, out=tmp_path / "wide")
+    with monkeypatch.context() as forged:  # a table whose SHA-256 was forged with it
+        forged.setattr(SealedFolder, "check_named", lambda *_: None)
+        for name in ("features", "contexts"):
+            (tmp_path / f"{name}.parquet").write_bytes(b"PAR1" * 10)
+        there = FeatureDatabase(tmp_path, database.info, database._files, "")
+        for table in (there.features, lambda: there.contexts(0)):
+            with pytest.raises(ExpanderError, match="is no table of a feature database"):
+                table()
     (database.path / "contexts.parquet").write_bytes(b"PAR1")
     with pytest.raises(ExpanderError, match="cut short or changed"):
         FeatureDatabase.open(database.path)

@@ -155,6 +155,7 @@ def test_a_store_gives_the_same_as_the_text(run: Path, language_model: LanguageM
         ),
         (["--store", "nowhere"], "nowhere does not exist"),
         (["--store", "nowhere", "--text", "python"], "A store has its own text and hookpoint"),
+        (["--lens", "1000"], "tokens, so lens must be at most that, not 1000"),
         (["--tokens", "0"], "tokens must be at least 1, not 0"),
         (["--neuronpedia"], None),
     ],

@@ -25,26 +25,32 @@ from tests.hostile.calls import try_calls
 from tests.hostile.corpora import try_corpora
 from tests.hostile.crowds import try_crowds
 from tests.hostile.damage import try_damages
+from tests.hostile.forging import try_forgeries
 from tests.hostile.kills import try_kills
 from tests.hostile.outcomes import Table
 from tests.hostile.scarcity import try_scarcity
 from tests.hostile.world import World
 
-SHARES = {"damages": 0.15, "calls": 0.35, "kills": 0.3, "scarcity": 0.08, "crowds": 0.04, "corpora": 0.08}
+SHARES = {"damages": 0.15, "calls": 0.32, "kills": 0.27, "scarcity": 0.08, "crowds": 0.04, "corpora": 0.08,
+          "forgeries": 0.06}  # fmt: skip
 """Of the time, by what is tried."""
-SLICE = {"damages": 12, "calls": 20, "kills": 4, "scarcity": 1, "crowds": 1, "corpora": 0}
+SLICE = {"damages": 20, "calls": 30, "kills": 6, "scarcity": 1, "crowds": 1, "corpora": 0, "forgeries": 500}
 """How much of each is a part of every test run, however long it takes."""
 USED = (
     "training", "finetuning", "features", "evaluation.quality.session", "interventions", "server", "certificates",
     "reporting.dashboard", "reporting.page", "reporting.charts", "kernels.cpu.select", "kernels.cpu.greedy",
     "kernels.cpu.pursue", "kernels.cpu.products", "kernels.cpu.local", "kernels.greedy", "activations.harvest",
-    "interop.formats",
+    "interop.formats", "interop.hub",
 )  # fmt: skip
 OTHERS = ("pyarrow.parquet", "transformers.models.llama.modeling_llama", "matplotlib.pyplot")
 
 
 def load() -> None:
-    """Import what commands import, so that a fork has it; compute nothing, so that forks have one thread."""
+    """Import what commands import, so that a fork has it; compute nothing, so that forks have one thread.
+
+    There is no hub, so that nothing is sent to one or waited for.
+    """
+    os.environ["HF_ENDPOINT"] = "http://localhost:9"
     torch.set_num_threads(1)
     rooms = [*USED, *(f"cli.{name}" for name in NAMES), *(f"studies.{name}" for name in STUDIES)]
     for name in (*(f"expander_sae.{room}" for room in rooms), *OTHERS):
@@ -87,6 +93,7 @@ def _try(name: str, world: World, place: Path, table: Table, seed: int, minutes:
         "scarcity": lambda: try_scarcity(world, place, table, chance, number),
         "crowds": lambda: try_crowds(world, place, table, chance, number),
         "corpora": lambda: try_corpora(world, place, table, chance, number),
+        "forgeries": lambda: try_forgeries(world, place, table, seed, number),
     }
     tries[name]()
 

@@ -6,6 +6,8 @@ import argparse
 import os
 import random
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -35,6 +37,8 @@ CODERS = ("omp:3", "omp:0", "omp:-1", "omp:99999999999999999999", "fista:inf", "
           "basis_pursuit", "voting:2", "niht:2", "cd:1e30")  # fmt: skip
 
 
+TELL = 300
+"""Seconds between lines that say how many calls there were."""
 SHORT_DAY = 40 / 86_400
 """Days that work may take here: what would take longer is to be refused, not carried out."""
 
@@ -62,7 +66,9 @@ def subjects(world: World, out: str) -> list[Subject]:
     run, model = world.path("run"), world.path("model")
     good = {
         "model": [model], "harvest": world.harvest(out)[1:], "train": world.train(out)[1:],
-        "finetune": world.finetune(out)[1:], "cut": [run, world.path("store"), "--out", out, "--d", "2"],
+        "finetune": world.finetune(out)[1:],
+        "cut": [world.path("pursued"), world.path("store"), "--out", out, "--d", "2"],
+        "grow": [world.path("dense"), world.path("store"), "--out", out, "--n", "40", "--d", "2", "--tokens", "256"],
         "eval": [run, "--tokens", "200", "--part", "all"], "features": world.features(run, ["--out", out])[1:],
         "quality": world.quality(out)[1:], "dashboard": [run, "--out", out],
         "view": [run, "--no-open"],
@@ -70,14 +76,17 @@ def subjects(world: World, out: str) -> list[Subject]:
         "attribute": [run, "--text", "The sun had", "--loss", "--top", "2"],
         "certify": [run, "--supports", "5", "--restarts", "2", "--tokens", "20"],
         "demo": ["--out", out], "bench": [],
-        "info": [run], "compress": [run, out], "export": [run, "--to", "sparsify", "--out", out, "--coder", "topk:4"],
+        "info": [run], "compress": [run, out], "push": [run, "--to", "owner/name"],
+        "pull": ["owner/name", "layers.1", "--out", out],
+        "export": [run, "--to", "sparsify", "--out", out, "--coder", "topk:4"],
         "import": [world.path("foreign"), "--out", out],
     }  # fmt: skip
     found = []
     for name in NAMES:
-        if name != "study" and name in good:
-            kind = _kind(name)
-            found.append(Subject((name,), tuple(good[name]), tyro.extras.get_parser(kind, prog=name)))
+        if name != "study":
+            found.append(Subject((name,), tuple(good[name]), tyro.extras.get_parser(_kind(name), prog=name)))
+    learning = (run, out, "--d", "2", "--store", world.path("store"), "--tokens", "512", "--measure", "0")
+    found.append(Subject(("compress",), learning, tyro.extras.get_parser(_kind("compress"), prog="compress")))
     for name in SMALL:
         if name in STUDIES:
             kind = import_module(f"expander_sae.studies.{name}").STUDY.config
@@ -143,7 +152,7 @@ def every_call(world: World, out: str, chance: random.Random) -> Iterator[list[s
 
 def try_calls(world: World, place: Path, table: Table, chance: random.Random, tries: int) -> None:
     """Make wrong calls; what they read must stay as it was."""
-    before = world.fingerprint()
+    before, told = world.fingerprint(), time.monotonic()
     calls = every_call(world, "made", chance)
     for number in range(tries):
         if table.over:
@@ -156,6 +165,9 @@ def try_calls(world: World, place: Path, table: Table, chance: random.Random, tr
             (scratch / name).symlink_to(world.place / name)
         ended = command(arguments, scratch, _in_a_hurry).wait()
         table.add("wrong calls", *_judged(arguments, ended))
+        if time.monotonic() - told > TELL:
+            told = time.monotonic()
+            print(f"{number + 1:,} calls", file=sys.stderr, flush=True)
         if number % 50 == 49 or ended.kind == "done":
             now = world.fingerprint()
             spoiled_files = [name for name, digest in before.items() if now.get(name) != digest]

@@ -1,87 +1,71 @@
-"""Coverage-guided fuzzing of everything that reads a seal: `python -m tests.hostile.fuzz WORLD -max_total_time=600`.
+"""Coverage-guided fuzzing of what reads every format: `python -m tests.hostile.fuzz WORLD --minutes 60 CORPUS`.
 
-Needs `pip install atheris` (and Linux). WORLD is a folder that `python -m tests.hostile --world WORLD` made. The fuzzer
-decides which entry of which JSON file becomes what, the checksum is made to fit, and what is no ExpanderError ends it.
+Needs `pip install atheris` (and Linux). WORLD is a folder that `python -m tests.hostile --world WORLD` made; further
+words are libFuzzer's, such as a folder for a corpus. A finding is printed once and does not end it; it ends with their
+number, and how many inputs were tried.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import argparse
+import os
 import sys
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import atheris
+import torch
 
-with atheris.instrument_imports(include=["expander_sae"]):
-    from expander_sae.errors import ExpanderError
-    from tests.hostile.damage import READERS
+SOURCE = Path(__file__).parents[2] / "src"
+COMPILED = [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in SOURCE.rglob("*.py")
+            if path.parts[-2] == "cpu" or "numba" in path.read_text()]  # fmt: skip
+"""Modules with kernels, which cannot be compiled with the fuzzer's own calls in them."""
 
-from expander_sae.files import checksum
+with atheris.instrument_imports(include=["expander_sae"], exclude=COMPILED):
+    from tests.hostile.__main__ import load
 
-SEALS = {"autoencoder": "config.json", "store": "manifest.json", "checkpoint": "checkpoint/checkpoint.json",
-         "feature database": "database.json"}  # fmt: skip
+    load()
+    from tests.hostile.forging import Forger
+    from tests.hostile.formats import every_format
+    from tests.hostile.world import World
 
 
 def main() -> None:
-    """Copy what is read, and let the fuzzer change it."""
-    world, *options = sys.argv[1:]
-    place = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    for name in SEALS:
-        shutil.copytree(Path(world) / READERS[name][0], place / name)
-    sound = {name: json.loads((place / name / seal).read_bytes()) for name, seal in SEALS.items()}
+    """Make one of every format, and let the fuzzer forge it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
+    parser.add_argument("world", type=Path)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long to try")
+    parser.add_argument("--inputs", type=int, default=10**12, help="how many to try at most")
+    asked, options = parser.parse_known_args()
+    torch.set_num_threads(1)
+    formats = every_format(World.in_folder(asked.world), Path(tempfile.mkdtemp(prefix="fuzz-")))
+    findings = Counter[str]()
+
+    def found(what: str, trace: str) -> None:
+        findings[what] += 1
+        if findings[what] == 1:
+            print(f"FINDING: {what}\n{trace}", flush=True)
+
+    forger, began = Forger(formats, found), time.monotonic()
+    told = began
 
     def once(data: bytes) -> None:
-        chosen = atheris.FuzzedDataProvider(data)
-        name = sorted(SEALS)[chosen.ConsumeIntInRange(0, len(SEALS) - 1)]
-        content = json.loads(json.dumps(sound[name]))
-        for _ in range(chosen.ConsumeIntInRange(1, 3)):
-            _change(content, chosen)
-        try:
-            content["checksum"] = checksum(content)
-            text = json.dumps(content)
-        except (ValueError, RecursionError):
-            return
-        (place / name / SEALS[name]).write_text(text, encoding="utf-8", errors="surrogatepass")
-        try:
-            READERS[name][1](place / name)
-        except (ExpanderError, OSError, MemoryError):
-            return
+        nonlocal told
+        forger.once(data)
+        now, tried = time.monotonic(), forger.counts.total()
+        over = tried >= asked.inputs or now - began > 60 * asked.minutes
+        if over or now - told > 60:
+            told = now
+            print(f"{tried:,} inputs in {now - began:,.0f} s, {len(findings)} findings", flush=True)
+        if over:
+            print("\n".join(f"{name:32}{count:>10,}" for name, count in sorted(forger.counts.items())), flush=True)
+            sys.stdout.flush()
+            os._exit(bool(findings))
 
     atheris.Setup([sys.argv[0], *options], once)
     atheris.Fuzz()
-
-
-def _change(value: Any, chosen: atheris.FuzzedDataProvider) -> None:
-    """One entry, however deep."""
-    while True:
-        keys = sorted(value) if isinstance(value, dict) else list(range(len(value)))
-        if not keys:
-            return
-        key = keys[chosen.ConsumeIntInRange(0, len(keys) - 1)]
-        if not (isinstance(value[key], dict | list) and chosen.ConsumeBool()):
-            break
-        value = value[key]
-    if chosen.ConsumeIntInRange(0, 9) == 0:
-        del value[key]
-    else:
-        value[key] = _value(chosen, 2)
-
-
-def _value(chosen: atheris.FuzzedDataProvider, depth: int) -> Any:
-    kind = chosen.ConsumeIntInRange(0, 8 if depth else 6)
-    if kind < 3:
-        return chosen.ConsumeIntInRange(-2, 70_000) if kind else chosen.ConsumeInt(9)
-    if kind == 3:
-        return chosen.ConsumeRegularFloat()
-    if kind == 4:
-        return chosen.ConsumeUnicode(20)
-    if kind in (5, 6):
-        return (None, True)[kind - 5]
-    inner = [_value(chosen, depth - 1) for _ in range(chosen.ConsumeIntInRange(0, 3))]
-    return inner if kind == 7 else dict(zip("abc", inner, strict=False))
 
 
 if __name__ == "__main__":

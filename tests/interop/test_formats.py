@@ -1,6 +1,7 @@
 """Folders of other libraries, without these libraries: round trips, refusals, and nothing half-written."""
 
 import json
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -35,6 +36,18 @@ def test_what_goes_out_comes_back(to, sparse, tied, tmp_path):
         torch.testing.assert_close(back.scale, sae.scale)
     assert back.coder == sae.coder
     assert back.provenance["activations"]["hookpoint"] == "layers.3"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("to", [*TO, "saelens_sparse"])
+def test_mixtures_go_out_as_dense_columns_and_whole_into_a_sparse_folder(to, tied, tmp_path):
+    mixtures = xs.ExpanderDictionary(xs.Support.make("uniform", m=M + 4, n=N, d=3, seed=0))
+    composed = xs.ComposedDictionary(xs.DenseDictionary(M, M + 4), mixtures)
+    sae = xs.SparseAutoencoder(composed, xs.TopK(K), tied=tied, latent_bias=True)
+    back, x = import_from(export_to(sae, to, tmp_path / "layers.3")), activations()
+    check_same(back(x), sae(x))
+    torch.testing.assert_close(back.encode(x).to_dense(), sae.encode(x).to_dense(), rtol=1e-4, atol=1e-5)
+    assert type(back.dictionary) is (xs.ComposedDictionary if to == "saelens_sparse" else xs.DenseDictionary)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,6 +170,38 @@ def test_tensors_that_do_not_fit(change, sentence, tmp_path):
     broken(tmp_path / "out", change)
     with pytest.raises(ExpanderError, match=sentence):
         import_from(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "change"),
+    [
+        ("saelens", "cfg.json", {"metadata": [1]}),
+        ("saelens", "cfg.json", {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": 3}),
+        ("saelens", "cfg.json", {"architecture": "matching_pursuit", "residual_threshold": "0"}),
+        (
+            "dictionary_learning",
+            "config.json",
+            {"trainer": {"dict_class": "AutoEncoderTopK", "layer": []}, "buffer": 1},
+        ),
+    ],
+)
+def test_entries_of_other_kinds_than_their_library_writes(to, name, change, tmp_path):
+    export_to(autoencoder("topk"), to, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / name).read_text())
+    (tmp_path / "out" / name).write_text(json.dumps({**content, **change}))
+    with pytest.raises(ExpanderError, match=str(tmp_path)):
+        import_from(tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_pickle_of_whatever_kind_is_a_sentence(tmp_path):
+    export_to(autoencoder("topk"), "dictionary_learning", tmp_path / "out")
+    weights = tmp_path / "out" / "ae.pt"
+    whole = weights.read_bytes()
+    for place in range(60, 1000, 31):
+        weights.write_bytes(whole[:place] + b"\xe1\x80" + whole[place + 2 :])
+        with suppress(ExpanderError):
+            assert import_from(tmp_path / "out").n == N
 
 
 def test_an_unknown_architecture_is_named(tmp_path):

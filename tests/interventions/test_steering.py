@@ -70,3 +70,16 @@ def test_prompts_that_cannot_be(language_model, sae):
             steer(language_model, {"layers.1": sae}, {}, prompt)
     with pytest.raises(xs.ExpanderError, match="tokens must be at least 1"):
         steer(language_model, {"layers.1": sae}, {}, PROMPT, tokens=0)
+
+
+def test_what_cannot_be_written_is_refused(language_model, sae):
+    length = language_model.tokenizer(PROMPT, return_tensors="pt")["input_ids"].shape[1]
+    with pytest.raises(
+        xs.ExpanderError, match=f"{length} of them are the prompt, so at most {64 - length} can be written"
+    ):
+        steer(language_model, {"layers.1": sae}, {}, PROMPT, tokens=64)
+    with pytest.raises(xs.ExpanderError, match="temperature 0 or at least 1e-06, not 5 and 1e-30"):
+        steer(language_model, {"layers.1": sae}, {}, PROMPT, tokens=5, temperature=1e-30)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(xs.ExpanderError, match="so strong that the model's numbers overflow"):
+            steer(language_model, {"layers.1": sae}, {"layers.1": [Add(2, 1e39)]}, PROMPT, temperature=temperature)

@@ -114,6 +114,23 @@ def test_damaged_reports_are_refused(folder: Path) -> None:
             read_reports(folder, NAMES)
 
 
+def test_entries_of_another_kind_are_damage(folder: Path) -> None:
+    path = folder / "supports.json"
+    content = json.loads(path.read_text())
+    table = next(iter(content["tables"]))
+    other = {**content["tables"][table], "rows": [[["text", 1, []]]]}
+    for change in ({"findings": 3}, {"title": None}, {"rows": [1]}, {"tables": {table: other}}, {"features": "x"}):
+        write_checked(path, {name: each for name, each in {**content, **change}.items() if name != "checksum"})
+        with pytest.raises(ExpanderError, match=r"supports.json was edited or damaged; run its study again"):
+            read_reports(folder, NAMES)
+
+
+def test_a_title_that_no_file_holds_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "page", str(folder), "--out", str(folder / "x.html"), "--title", "\udcff"])
+    assert "The title holds '\\udcff', which is no character" in capsys.readouterr().err
+
+
 def test_numbers_that_were_damaged_are_refused(folder: Path) -> None:
     (folder / "supports.json").write_text("[")
     with pytest.raises(ExpanderError, match=r"supports.json was edited or damaged"):

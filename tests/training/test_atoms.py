@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import expander_sae as xs
 from expander_sae.training import Sample, TensorBatches, Trainee, fvu, new_autoencoder, train, width_matched
-from expander_sae.training.alphabets import Atoms
+from expander_sae.training.alphabets import Atoms, _largest_square
 from tests.training.failing import Failing, fail
 from tests.training.planted import D, K, M, N, config, planted, same_tensors
 
@@ -134,6 +136,15 @@ def test_a_step_over_the_atoms_never_overshoots(atoms: Path) -> None:
     residual = torch.randn(20, M, generator=torch.Generator().manual_seed(0))
     after = residual - Atoms(sae.dictionary, signed=False).seen(residual) @ sae.dictionary.atoms.values
     assert (after.square().sum(dim=1) < residual.square().sum(dim=1)).all()
+
+
+@given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 12), st.floats(0, 4))
+def test_how_much_atoms_stretch_is_found_near_enough(seed: int, p: int, m: int, skew: float) -> None:
+    """Whether all of them point the same way or none does."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(p, m, generator=generator) + skew * torch.randn(m, generator=generator)
+    found, exact = _largest_square(values), torch.linalg.matrix_norm(values, 2).square()
+    assert 0.6 * exact < found <= 1.001 * exact
 
 
 def test_a_name_and_a_dense_dictionary_of_as_many_values() -> None:

@@ -211,3 +211,14 @@ def test_fidelity_is_pursuit_on_learned_rows() -> None:
 def test_refuses(change: dict[str, Any]) -> None:
     with pytest.raises(xs.ExpanderError, match=next(iter(change))):
         learned(**change)
+
+
+def test_columns_that_nobody_asks_for_stay_as_they_are() -> None:
+    support = xs.Support.make("uniform", m=8, n=4, d=2, seed=0)
+    values = torch.rand(4, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    codes = xs.Codes(torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.int32), 4)  # fewer firings than a move asks for
+    assert len(codes.values) < FEWEST
+    wanted = wanted_entries(support.rows, values, codes, torch.ones(3, 8), Group())
+    largest = values.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(wanted.values, largest.values)
+    assert torch.equal(wanted.rows, support.rows.long().gather(1, largest.indices))

@@ -64,3 +64,35 @@ def test_other_sizes_are_refused(first: tuple[xs.SparseAutoencoder, str]) -> Non
         train(x, again(folder, d=1), progress=False)
     with pytest.raises(xs.ExpanderError, match="training from it needs the same"):
         train(x, again(folder, d=None, construction="uniform"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of mixtures of atoms."""
+    folder = tmp_path_factory.mktemp("mixed")
+    settings = again(None, coder=None, atoms=24, dead_after=256, tokens=64 * 60)
+    train(planted(4096)[1], settings, out=folder, progress=False)
+    return str(folder)
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"coder": "omp"}], ids=str)
+def test_mixtures_go_on_with_their_atoms_and_resume(mixed: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    before = xs.SparseAutoencoder.load(mixed).dictionary
+    x = planted(2048)[1]
+    whole = again(mixed, tokens=64 * 12, checkpoint_every=64 * 6, **changes)
+    expected = train(x, whole, progress=False)
+    with pytest.raises(RuntimeError, match="power"):
+        train(Failing(x, 256 + 8, fail), whole, out=tmp_path / "run", progress=False)
+    resumed = train(TensorBatches(x, batch=64), whole, out=tmp_path / "run", resume=True, progress=False)
+    assert same_tensors(resumed.sae, expected.sae)
+    after = resumed.sae.dictionary
+    assert isinstance(before, xs.ComposedDictionary)
+    assert isinstance(after, xs.ComposedDictionary)
+    assert torch.equal(after.mixtures.rows, before.mixtures.rows)
+    assert not torch.equal(after.atoms.values, before.atoms.values)
+    assert expected.metrics[-1]["fvu"] < expected.metrics[0]["fvu"]
+
+
+def test_mixtures_of_fewer_values_than_they_have_are_refused(mixed: str) -> None:
+    with pytest.raises(xs.ExpanderError, match="training from it needs the same"):
+        train(planted(512)[1], again(mixed, d=1), progress=False)

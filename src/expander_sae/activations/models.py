@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
@@ -205,9 +204,9 @@ def _explained(name: str, part: str = "model") -> Iterator[None]:
 
     try:
         yield
-    # ImportError: a tokenizer that needs a package that is not installed; its message names it. The last two: a GGUF
-    # file that is cut short.
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, IndexError, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may end in any; ImportError names a package that a tokenizer needs
         causes = list(_causes(error))
         if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
             sentence = f"{name} is gated: accept its terms on the Hugging Face hub, then log in with `hf auth login`."

@@ -31,7 +31,7 @@ class Cut:
     out: AutoencoderFolder
     """The folder of the smaller one."""
     d: Count
-    """Learned values per column, on average."""
+    """Learned values per column, on average; of mixtures, atoms per column: the atoms themselves stay."""
     tokens: Count = 16_384
     """Activations to code, from the start of the store."""
 

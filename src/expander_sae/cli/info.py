@@ -37,6 +37,8 @@ class Info:
         for prefix, statistics in supports.items():
             if statistics["max_overlap"] is None:
                 statistics["max_overlap"] = "skipped: it would take long"
+            if description.dictionary["kind"] == "composed":
+                statistics = {name.replace("coordinate", "atom"): fact for name, fact in statistics.items()}
             console.print(_properties(f"support {prefix.removesuffix('.')}".strip(), statistics))
         if description.provenance:
             console.print(_properties("provenance", description.provenance))

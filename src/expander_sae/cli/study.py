@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from expander_sae.checks import FileInNewFolder
+from expander_sae.checks import FileInNewFolder, a_text
 from expander_sae.cli.asking import asked_for
 from expander_sae.console import Announcer, terminal
 from expander_sae.errors import ExpanderError
@@ -60,6 +60,7 @@ class Page:
 
         if not self.folders:
             raise ExpanderError("There is nothing to bind; give at least one folder of a finished study.")
+        a_text("The title", self.title)
         reports = [report for folder in self.folders for report in read_reports(folder, [*STUDIES, "demo"])]
         self.out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.out, page_of(reports, self.title).encode())

@@ -23,7 +23,7 @@ from expander_sae.checks import Count, Few, FewOrNone, check_fields
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError, require
 from expander_sae.evaluation.autoencoders import check_width
-from expander_sae.features.columns import Lens, Neighbours, touched
+from expander_sae.features.columns import Lens, Neighbours, mixed, touched
 from expander_sae.features.contexts import Choice, Contexts
 from expander_sae.features.database import DatabaseInfo, FeatureDatabase, fingerprint
 from expander_sae.features.pairs import pairs
@@ -106,6 +106,9 @@ def collect_all(
     """The same for several autoencoders by name, each with the folder of its database, on one pass over the text."""
     require("pyarrow", extra="features")
     config = config or FeaturesConfig()
+    if language_model is not None and config.lens > len(language_model.tokenizer):
+        there = len(language_model.tokenizer)
+        raise ExpanderError(f"The model has {there} tokens, so lens must be at most that, not {config.lens}.")
     if isinstance(source, Store):
         source = StoredText(source, min(config.tokens, source.tokens))
     begun = {name: _Collection.begin(name, sae, out, source, config) for name, (sae, out) in saes.items()}
@@ -298,7 +301,7 @@ class _Describer:
         dictionary, span = self._sae.dictionary, (block.first, block.first + block.count)
         found = statistics(block, self._text, self._tokens)
         found |= pairs(block, self._fired, self._tokens, self._config.related)
-        found |= touched(dictionary, *span)
+        found |= touched(dictionary, *span) | mixed(dictionary, *span)
         if self._readability is not None:
             found |= self._readability.columns(block, contexts)
         if self._neighbours is not None:

@@ -1,4 +1,5 @@
-"""What the columns of features say: the coordinates they touch, their nearest neighbours, the tokens they promote."""
+"""What the columns of features say: the coordinates they touch or the atoms that they are mixtures of, their nearest
+neighbours, the tokens they promote."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts.spelling import Spelling
-from expander_sae.dictionaries import Dictionary
+from expander_sae.dictionaries import ComposedDictionary, Dictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.features.schema import LISTED
 
@@ -64,6 +65,23 @@ def touched(dictionary: Dictionary, first: int, stop: int) -> dict[str, Any]:
         "values": torch.cat(values).float().numpy(),
         "column_entries": torch.cat(entries).numpy(),
     }
+
+
+@torch.no_grad()
+def mixed(dictionary: Dictionary, first: int, stop: int) -> dict[str, Any]:
+    """The atoms that the columns first .. stop-1 are mixtures of; nothing is said of columns that are none."""
+    if not isinstance(dictionary, ComposedDictionary):
+        return {}
+    mixtures, lengths = dictionary.mixtures, nn.functional.pad(dictionary.atoms.norms(), (0, 1))
+    atoms, weights = [], []
+    for numbers in torch.split(torch.arange(first, stop, device=dictionary.device), _AT_ONCE):
+        norms = torch.linalg.vector_norm(dictionary.columns(numbers).values, dim=1, keepdim=True)
+        rows = mixtures.rows[numbers].long()
+        adds = mixtures.values[numbers] * lengths[rows] * torch.where(norms > 0, 1 / norms, 0.0)
+        order = adds.abs().sort(dim=1, descending=True, stable=True).indices
+        atoms.append(torch.where(adds != 0, rows, -1).gather(1, order).cpu())
+        weights.append(adds.gather(1, order).cpu())
+    return {"atoms": torch.cat(atoms).numpy(), "atom_weights": torch.cat(weights).float().numpy()}
 
 
 class Lens:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,15 @@ from torch import Tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import a_feature
 from expander_sae.errors import ExpanderError, require
-from expander_sae.features.schema import CONTEXTS_FILE, DATABASE, FEATURES_FILE
+from expander_sae.features.schema import (
+    CONTEXTS,
+    CONTEXTS_FILE,
+    DATABASE,
+    FEATURES,
+    FEATURES_FILE,
+    Column,
+    arrow_schema,
+)
 from expander_sae.features.shards import Shard, open_shards
 from expander_sae.files import NamedFile, conforms
 
@@ -107,9 +116,9 @@ class FeatureDatabase:
     def features(self) -> pyarrow.Table:
         """The table of all features, read once."""
         if self._features is None:
-            from pyarrow import parquet
-
-            self._features = parquet.read_table(self._verified(FEATURES_FILE))
+            file = self._table(FEATURES_FILE, FEATURES)
+            with self._readable(FEATURES_FILE):
+                self._features = file.read()
         return self._features
 
     def feature(self, number: int) -> dict[str, Any]:
@@ -130,7 +139,8 @@ class FeatureDatabase:
         self._check(first)
         file = self._contexts_file()
         groups = [group for group, (low, high) in enumerate(self._ranges()) if low < stop and high >= first]
-        table = file.read_row_groups(groups)
+        with self._readable(CONTEXTS_FILE):
+            table = file.read_row_groups(groups)
         column = table.column("feature")
         inside = compute.and_(compute.greater_equal(column, first), compute.less(column, stop))
         return table.filter(inside)
@@ -153,16 +163,37 @@ class FeatureDatabase:
 
     def _contexts_file(self) -> pyarrow.parquet.ParquetFile:
         if self._contexts is None:
-            from pyarrow import parquet
-
-            self._contexts = parquet.ParquetFile(self._verified(CONTEXTS_FILE))
+            self._contexts = self._table(CONTEXTS_FILE, CONTEXTS)
         return self._contexts
+
+    def _table(self, name: str, columns: Mapping[str, Column]) -> pyarrow.parquet.ParquetFile:
+        """One of its tables, which has these columns."""
+        from pyarrow import parquet
+
+        path = self._verified(name)
+        with self._readable(name):
+            file = parquet.ParquetFile(path)
+            if not file.schema_arrow.equals(arrow_schema(columns)):
+                raise TypeError
+            return file
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        """What its seal says may be right and the table none all the same, where both were changed."""
+        import pyarrow
+
+        try:
+            yield
+        except (pyarrow.ArrowException, OSError, TypeError, ValueError) as error:
+            raise ExpanderError(f"{self.path / name} is no table of a feature database; copy it again.") from error
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
         """The lowest and the highest feature of every row group of the contexts."""
         metadata = self._contexts_file().metadata
         for group in range(metadata.num_row_groups):
             statistics = metadata.row_group(group).column(0).statistics
+            if statistics is None or not statistics.has_min_max:
+                raise ExpanderError(f"{self.path / CONTEXTS_FILE} does not say what is where in it; copy it again.")
             yield statistics.min, statistics.max
 
     def _check(self, number: int) -> None:

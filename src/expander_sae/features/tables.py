@@ -72,7 +72,7 @@ def feature_rows(columns: Mapping[str, Any]) -> pyarrow.Table:
 
 _NUMBERS = {
     "together_count": "together", "together_z": "together", "instead_count": "instead", "instead_z": "instead",
-    "nearest_cosine": "nearest", "values": "rows",
+    "nearest_cosine": "nearest", "values": "rows", "atom_weights": "atoms",
 }  # fmt: skip
 """Columns of lists that go with others, which end where -1 begins."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,9 @@ class Foreign:
         path = self.path / name
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # what a damaged pickle asks for may fail in any way
             raise ExpanderError(f"{path} is not a file of tensors that can be read safely; copy it again.") from error
         if not isinstance(content, dict):
             raise ExpanderError(f"{path} does not hold tensors by name; give the file that holds the state dict.")

@@ -15,6 +15,7 @@ from expander_sae.files import appearing_folder, replace_file, write_json
 from expander_sae.interop import checkpoints, dictionary_learning, saelens, saelens_sparse, sparsify
 from expander_sae.interop.foreign import Foreign
 from expander_sae.interop.plain import Plain
+from expander_sae.means import is_out_of_memory
 
 Format = Literal["saelens", "saelens_sparse", "sparsify", "dictionary_learning"]
 
@@ -70,6 +71,11 @@ def import_from(path: str | PathLike[str], k: int | None = None) -> SparseAutoen
         if message.startswith(str(foreign.path)):
             raise
         raise ExpanderError(f"{foreign.path} cannot be imported: {message}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        # Entries of other kinds than its library writes: each reader would have to doubt every one of them.
+        raise foreign.error("does not hold what its library writes; copy it again") from error
 
 
 def _read(foreign: Foreign, k: int | None) -> SparseAutoencoder:

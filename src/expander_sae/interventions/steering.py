@@ -16,9 +16,12 @@ from expander_sae.checks import a_text
 from expander_sae.errors import ExpanderError
 from expander_sae.interventions.attached import attach
 from expander_sae.interventions.edits import Edit
+from expander_sae.means import Patience
 
 SHOWN = 10
 """Tokens in the table of what is likelier and less likely."""
+COLDEST = 1e-6
+"""Temperature; logits that are divided by less overflow."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,17 @@ def steer(
     `listen` is told what is written as it comes, as ("without" or "steered", text); when it gives back True, the model
     stops writing there.
     """
-    if tokens < 1 or temperature < 0:
-        raise ExpanderError(f"tokens must be at least 1 and temperature at least 0, not {tokens} and {temperature}.")
+    if tokens < 1 or not (temperature == 0 or temperature >= COLDEST):
+        raise ExpanderError(
+            f"tokens must be at least 1, and temperature 0 or at least {COLDEST:g}, not {tokens} and {temperature}."
+        )
     ids = prompt_ids(language_model, prompt)
+    room = None if language_model.context is None else language_model.context - ids.shape[1]
+    if room is not None and tokens > room:
+        raise ExpanderError(
+            f"{language_model.name} reads at most {language_model.context} tokens, {ids.shape[1]} of them are the "
+            f"prompt, so at most {room} can be written, not {tokens}."
+        )
     edited = {name: list(some) for name, some in edits.items()}
     plain, before = _written(language_model, ids, tokens, temperature, seed, lambda text: listen("without", text))
     with attach(language_model, saes, edits=edited, keep_error=keep_error):
@@ -86,8 +97,10 @@ def prompt_ids(language_model: LanguageModel, prompt: str) -> Int[Tensor, "1 len
 class _Streamer:
     """Turns tokens into text as `generate` makes them, and asks whether to go on."""
 
-    def __init__(self, tokenizer: Any, listen: Callable[[str], bool | None]) -> None:
-        self._tokenizer, self._listen, self._told = tokenizer, listen, ""
+    def __init__(self, tokenizer: Any, tokens: int, listen: Callable[[str], bool | None]) -> None:
+        """Of at most so many tokens, if they can be had in time."""
+        self._tokenizer, self._tokens, self._listen, self._told = tokenizer, tokens, listen, ""
+        self._patience = Patience()
         self._ids: list[int] = []
         self.stopped = self._begun = False
 
@@ -99,6 +112,7 @@ class _Streamer:
         if self.stopped:
             return  # `generate` looks at its stopping criteria one token later
         self._ids += ids.flatten().tolist()
+        self._patience.check("Writing", len(self._ids), self._tokens)
         self._tell(self.text.rstrip("\ufffd"))  # what is no whole character yet is told when it is
 
     def end(self) -> None:
@@ -127,16 +141,23 @@ def _written(
 ) -> tuple[str, Float[Tensor, " vocabulary"]]:
     """What the model writes, and its probabilities for the first token of it."""
     model: Any = language_model.model
-    streamer = _Streamer(language_model.tokenizer, listen)
+    streamer = _Streamer(language_model.tokenizer, tokens, listen)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, streamer=streamer, output_logits=True,
             return_dict_in_generate=True, pad_token_id=0, stopping_criteria=[lambda *_: _all(ids, streamer.stopped)],
-            **sampling,
+            logits_processor=[_finite], **sampling,
         )  # fmt: skip
     return streamer.text, made.logits[0][0].float().softmax(dim=-1).cpu()
+
+
+def _finite(_: Tensor, logits: Float[Tensor, "rows vocabulary"]) -> Tensor:
+    """The same, unless the model has no answer because an edit was beyond what its numbers hold."""
+    if bool((logits.isnan() | logits.isposinf()).any()):
+        raise ExpanderError("The edits are so strong that the model's numbers overflow; take smaller strengths.")
+    return logits
 
 
 def _all(ids: Tensor, stopped: bool) -> Tensor:

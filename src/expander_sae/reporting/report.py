@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.results import Interval, Kind
-from expander_sae.files import read_checked, replace_file, write_checked
+from expander_sae.files import conforms, read_checked, replace_file, write_checked
 from expander_sae.reporting.charts import Picture
 from expander_sae.reporting.highlights import FeatureCard
 from expander_sae.reporting.tables import Cell, Table
@@ -129,10 +129,8 @@ class Report:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Report:
         """What `to_json` made of it; KeyError, TypeError or ValueError if something is missing or of another kind."""
-        own = {
-            "library_version", "name", "title", "findings", "notes", "cautions", "commands", "pictures", "tables",
-            "further", "features", "intervals", "rows",
-        }  # fmt: skip
+        if not conforms(content, _Content):
+            raise TypeError
         kinds = {name: Kind(kind) for name, kind in content["intervals"].items()}
         features = content["features"]
         return cls(
@@ -145,7 +143,7 @@ class Report:
                 shown: pictures[shown].titled(each["title"], each["caption"])
                 for shown, each in content["pictures"].items()
             },
-            facts={name: value for name, value in content.items() if name not in own},
+            facts={name: value for name, value in content.items() if name not in _Content.__annotations__},
             rows=[_with_intervals(row, kinds) for row in content["rows"]],
             further={heading: _table_from_json(table) for heading, table in content["further"].items()},
             features=None if features is None else Features(
@@ -177,6 +175,40 @@ class Report:
         seconds = ", ".join(f"{stage} {taken}" for stage, taken in self.facts.get("seconds", {}).items())
         said = [entry for name in SHOWN for entry in self.facts.get(name, {}).items()]
         return [*((name, _said(value)) for name, value in said), ("seconds", seconds), ("expander-sae", self.version)]
+
+
+class _TableContent(TypedDict):
+    headings: list[str | list[str]]
+    rows: list[list[str | list[str]]]
+    caption: str
+
+
+class _PictureContent(TypedDict):
+    title: str
+    caption: str
+
+
+class _FeaturesContent(TypedDict):
+    about: str
+    cards: list[FeatureCard]
+
+
+class _Content(TypedDict):
+    """What the JSON of a report says, facts apart."""
+
+    library_version: str
+    name: str
+    title: str
+    findings: list[str]
+    notes: list[str]
+    cautions: list[str]
+    commands: list[str]
+    pictures: dict[str, _PictureContent]
+    tables: dict[str, _TableContent]
+    further: dict[str, _TableContent]
+    features: _FeaturesContent | None
+    intervals: dict[str, str]
+    rows: list[dict[str, Any]]
 
 
 def _damaged(path: Path) -> ExpanderError:

@@ -169,7 +169,7 @@ def _file(folder: Path, name: str, live: Live, token: str) -> Response:
     if name == LIVE_SCRIPT:
         known = json.dumps({"token": token, "model": live.language_model.name})
         return Response(f"window.LIVE = {known};", media_type=PAGE_TYPES[".js"])
-    path = (folder / name).resolve()
+    path = (folder / name.replace("\0", "")).resolve()
     if not path.is_relative_to(folder.resolve()) or path.suffix not in PAGE_TYPES or not path.is_file():
         return JSONResponse({"error": "There is no such file."}, status_code=404)
     data = path.read_bytes()
@@ -190,7 +190,7 @@ async def _body(request: Request) -> dict[str, Any]:
             raise ExpanderError("The request is too long.")
     try:
         content = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ExpanderError("The request is not JSON.") from error
     if not isinstance(content, dict):
         raise ExpanderError("The request is no JSON object.")

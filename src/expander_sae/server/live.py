@@ -129,8 +129,8 @@ def _list(asked: Mapping[str, Any], name: str) -> list[Any]:
 def _number(asked: Mapping[str, Any], name: str, low: float, high: float) -> float:
     """A finite number between these."""
     number = asked.get(name)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < math.inf:
         raise ExpanderError(f"The request needs a number, {name}.")
     if not low <= number <= high:
-        raise ExpanderError(f"{name} must be from {low:g} to {high:g}, not {number:g}.")
+        raise ExpanderError(f"{name} must be from {low:g} to {high:g}, not {number if abs(number) < 1e15 else 'that'}.")
     return float(number)

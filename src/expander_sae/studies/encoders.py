@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from expander_sae.activations.store import Store
@@ -19,7 +17,7 @@ from expander_sae.coders.base import CHUNK_ELEMENTS
 from expander_sae.dictionaries import Codes, Dictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.distribution import current_group
-from expander_sae.files import replace_file, to_bytes
+from expander_sae.files import read_checked_tensors, write_checked_tensors
 from expander_sae.means import check_memory
 from expander_sae.studies.study import damaged
 from expander_sae.training import Numbers, TrainConfig, batch_statistics, fvu, learn, open_source
@@ -151,7 +149,7 @@ def fit_size(coded: SparseAutoencoder, encoder: MLPEncoder, x: Float[Tensor, "to
 
 def write_encoder(path: Path, encoder: MLPEncoder) -> None:
     """Put an encoder into a file, in one step."""
-    replace_file(path, to_bytes(dict(encoder.named_parameters())))
+    write_checked_tensors(path, dict(encoder.named_parameters()))
 
 
 @torch.no_grad()
@@ -159,11 +157,11 @@ def read_encoder(path: Path, sae: SparseAutoencoder, hidden: int) -> MLPEncoder:
     """The encoder in such a file, which was trained for this autoencoder."""
     encoder = new_encoder(sae, hidden, 0)
     try:
-        tensors = from_bytes(path.read_bytes())
+        tensors, _ = read_checked_tensors(path)
         for name, parameter in encoder.named_parameters():
             if tensors[name].shape != parameter.shape or not bool(tensors[name].isfinite().all()):
                 raise damaged(path)
             parameter.copy_(tensors[name])
-    except (SafetensorError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise damaged(path) from error
     return encoder

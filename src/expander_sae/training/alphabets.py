@@ -23,6 +23,10 @@ CHUNK = 1 << 18
 FEWEST_ATOMS = 2
 """Atoms of a column that begins as a token: one that begins as a single atom would be that atom again."""
 
+POWERS = 10
+"""Times that a vector is seen by the atoms and written again until its length tells how much they stretch at most. At
+m=2048, p=4096 they take 0.08 s and the eigenvalues 1.6 s; twice too low would be near enough."""
+
 
 class Alphabet(ABC):
     """The rows that columns choose from."""
@@ -114,9 +118,9 @@ class Atoms(Alphabet):
         )
 
     def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
-        """The longest step that is sure not to overshoot, since atoms are not orthogonal."""
+        """About half of the step from which on the residual would overshoot, since atoms are not orthogonal."""
         atoms = self.dictionary.atoms.values.detach()
-        return residual @ atoms.T / torch.linalg.eigvalsh(atoms.T @ atoms)[-1]
+        return residual @ atoms.T / _largest_square(atoms)
 
     def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> Float[Tensor, " f"]:
         return -OWN_SHARE * self.dictionary.correlate_at(x, features[:, None])[:, 0].clamp_min(0)
@@ -129,6 +133,14 @@ class Atoms(Alphabet):
         """Those that do not begin anew, as at first most columns do."""
         others = torch.ones(self.columns.n, dtype=torch.bool, device=anew.device).index_fill(0, anew, False)
         return others if bool(others.any()) else ~others
+
+
+def _largest_square(atoms: Float[Tensor, "p m"]) -> Float[Tensor, ""]:
+    """The square of the largest singular value, a few per cent too low; the same whenever it is asked for."""
+    x = torch.randn(atoms.shape[1], generator=torch.Generator().manual_seed(0)).to(atoms)
+    for _ in range(POWERS):
+        x = nn.functional.normalize((atoms @ x) @ atoms, dim=0)
+    return torch.linalg.vector_norm(atoms @ x).square()
 
 
 def alphabets_of(sae: SparseAutoencoder, spread: Float[Tensor, " m"], signed: bool) -> list[Alphabet]:

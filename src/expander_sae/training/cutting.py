@@ -1,23 +1,24 @@
 """Smaller dictionaries out of larger ones.
 
-An expander dictionary that is coded by a pursuit is cut without training: the entries that explain most, of all columns
-together, are kept. A dense one is trained once more while its columns lose their entries.
+An expander dictionary that is coded by a pursuit is cut without training, and so are mixtures of atoms: the entries
+that explain most, of all columns together, are kept. A dense one is trained once more while its columns lose theirs.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from os import PathLike
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OneShotCoder
-from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
 from expander_sae.training.config import TrainConfig, least_degree
@@ -58,25 +59,44 @@ def energies(sae: SparseAutoencoder, batches: list[Float[Tensor, "tokens m"]]) -
 
 @torch.no_grad()
 def cut(sae: SparseAutoencoder, d: int, energy: Float[Tensor, " n"]) -> SparseAutoencoder:
-    """The autoencoder with n d of its dictionary's values: those whose square times their column's energy is largest.
+    """The autoencoder with n d of its columns' values: those whose square times their column's energy is largest.
 
-    Every column keeps at least a third of d, and its norm. A pursuit finds new codes for what is left; the biases and
-    thresholds of a one-shot encoder would have to be trained again, so there it is refused.
+    Every column keeps at least a third of d, and its norm; atoms stay as they are, and a value is as large as what it
+    adds to its column. A pursuit finds new codes for what is left. The biases and thresholds of a one-shot encoder of
+    coordinates would have to be trained again, so there it is refused; a mixture still correlates with its tokens.
     """
     before = sae.dictionary
-    if not isinstance(before, ExpanderDictionary) or isinstance(sae.coder, OneShotCoder):
+    columns = before.mixtures if isinstance(before, ComposedDictionary) else before
+    if not isinstance(columns, ExpanderDictionary) or not sae.tied:
+        raise ExpanderError("Only an expander dictionary, or mixtures, that are their own encoder can be cut.")
+    if columns is before and isinstance(sae.coder, OneShotCoder):
         raise ExpanderError("Only an expander dictionary that is coded by a pursuit can be cut; train others smaller.")
-    if not 1 <= d * before.n < before.learned_values:
-        mean = before.learned_values / before.n
+    if not 1 <= d * columns.n < columns.learned_values:
+        mean = columns.learned_values / columns.n
         raise ExpanderError(f"d must be at least 1 and below the {mean:g} values that columns have, not {d}.")
-    m, values = before.m, before.values.detach()
-    wanted = present_entries(before.rows, values, energy, m)
-    worth = energy * before.inverse_norms(values.dtype).square()
-    kept = afforded(wanted, worth, m, before.n * d, least_degree(d), torch.zeros(0, dtype=torch.long))
-    longest = int(kept.sum(dim=1).max())
-    after = moved_columns(before.rows, values, wanted, kept, m)
-    smaller = ExpanderDictionary(Support.from_rows(after.rows[:, :longest], m), after.values[:, :longest])
-    result = SparseAutoencoder(smaller, sae.coder, provenance={**sae.provenance, "cut_to": d})
-    result.pre_bias.copy_(sae.pre_bias)
-    result.scale.copy_(sae.scale)
+    result = copy.deepcopy(sae)
+    result.provenance["cut_to"] = d
+    if isinstance(before, ComposedDictionary):
+        worth = energy * before.inverse_norms(columns.dtype).square()
+        result.dictionary = ComposedDictionary(before.atoms, _shortened(columns, d, worth, before.atoms.norms()))
+        scale = before.norms() * result.dictionary.inverse_norms(columns.dtype)
+        result.dictionary.mixtures.values.mul_(scale[:, None])
+    else:
+        worth = energy * columns.inverse_norms(columns.dtype).square()
+        result.dictionary = _shortened(columns, d, worth, torch.ones(columns.m))
     return result
+
+
+def _shortened(
+    columns: ExpanderDictionary, d: int, energy: Float[Tensor, " n"], lengths: Float[Tensor, " rows"]
+) -> ExpanderDictionary:
+    """The n d largest entries of columns over rows of these lengths."""
+    lengths = nn.functional.pad(lengths.to(columns.values), (0, 1), value=1.0)  # of an entry that is none, too
+    values = columns.values.detach() * lengths[columns.rows]
+    wanted = present_entries(columns.rows, values, energy, columns.m)
+    whole = torch.zeros(0, dtype=torch.long, device=values.device)
+    kept = afforded(wanted, energy, columns.m, columns.n * d, least_degree(d), whole)
+    longest = int(kept.sum(dim=1).max())
+    after = moved_columns(columns.rows, values, wanted, kept, columns.m)
+    shorter = after.values / lengths[after.rows]
+    return ExpanderDictionary(Support.from_rows(after.rows[:, :longest], columns.m), shorter[:, :longest])

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import BatchTopK
-from expander_sae.dictionaries import Codes, ComposedDictionary, ExpanderDictionary, shards_of
+from expander_sae.dictionaries import (
+    Codes,
+    ComposedDictionary,
+    DenseDictionary,
+    Dictionary,
+    ExpanderDictionary,
+    shards_of,
+)
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
 from expander_sae.training.checkpoints import SavedTensors
@@ -148,7 +155,7 @@ class Trainee:
         usual = learning_rate_rule(config.n, degree, config.one_shot)
         peak = config.learning_rate or usual * (READABLE_RATE if config.readable and not config.composed else 1.0)
         self.shards = shards_of(sae.dictionary)
-        self.descent = Descent(sae, config, peak, _slower_atoms(sae, config, usual), self.shards)
+        self.descent = Descent(sae, config, peak, _slower(sae, config, usual), self.shards)
         first = self.shards.rank * sae.n
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device, first)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
@@ -238,8 +245,8 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= self.descent.state_dict()
         state |= {} if self.moves is None else self.moves.state_dict()
-        if self.config.start is not None and isinstance(self.sae.dictionary, ExpanderDictionary):
-            state["rows"] = self.sae.dictionary.rows
+        if self.config.start is not None and not isinstance(self.sae.dictionary, DenseDictionary):
+            state["rows"] = _columns(self.sae.dictionary).rows
         names = [name for name, _ in self.sae.named_parameters()]
         return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
 
@@ -250,7 +257,7 @@ class Trainee:
         self.tokens, first, of_columns = tokens, self.shards.rank * self.sae.n, self._of_columns()
         if self.moves is not None:
             self.moves.load_rows(state.rows("rows", first, self.sae.n))
-        elif "rows" in state and not torch.equal(state["rows"], self.sae.dictionary.get_buffer("rows").cpu()):
+        elif "rows" in state and not torch.equal(state["rows"], _columns(self.sae.dictionary).rows.cpu()):
             raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
         for name, tensor in self.state_dict().items():
             tensor.copy_(state.rows(name, first, len(tensor)) if name in of_columns else state[name])
@@ -262,7 +269,20 @@ class Trainee:
         return {"silent_for", "rows", "moves/energy", *(f"{kind}/{name}" for kind in kinds for name in of_columns)}
 
 
-def _slower_atoms(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:
-    """The share of the rate that atoms learn at: what a dense dictionary of them would have, beside the usual one."""
+def _columns(dictionary: Dictionary) -> ExpanderDictionary:
+    """The part of a dictionary that has rows."""
+    columns = dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary
+    assert isinstance(columns, ExpanderDictionary)
+    return columns
+
+
+def _slower(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:
+    """The share of the rate that some learn at: atoms at what a dense dictionary of them would have, beside the usual
+    one, and not at all what is held."""
     composed = [each for each in dict.fromkeys((sae.dictionary, sae.encoder)) if isinstance(each, ComposedDictionary)]
-    return {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}
+    slower = {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}
+    if config.hold_encoder:
+        learned = set(sae.dictionary.parameters())
+        held = [*sae.encoder.parameters(), *([] if sae.latent_bias is None else [sae.latent_bias])]
+        slower |= {parameter: 0.0 for parameter in held if parameter not in learned}
+    return slower

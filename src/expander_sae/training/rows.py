@@ -262,7 +262,7 @@ def wanted_entries(
     fired, energy = group.add_up(fired), group.add_up(energy)
     wanted = present_entries(rows, values, energy, m)
     often = (fired >= FEWEST).nonzero()[:, 0]
-    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // m)):
+    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // m)) if len(often) else ():
         change = group.add_up(_changes(chunk, starts, tokens, weights, residual)) / energy[chunk, None]
         column, slot = (rows[chunk] >= 0).nonzero(as_tuple=True)
         change[column, rows[chunk][column, slot].long()] = values[chunk][column, slot]

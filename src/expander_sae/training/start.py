@@ -153,8 +153,9 @@ def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) 
     assert isinstance(sae.coder, OneShotCoder)
     guess = sae.dictionary.synthesize(sae.coder(sae.encoder, centred.to(sae.pre_bias.dtype), None))
     square = (guess * centred).sum() / guess.square().sum()
-    for parameter in {sae.dictionary, sae.encoder}:
-        parameter.get_parameter("values").mul_(square.clamp_min(0).sqrt())
+    for dictionary in {sae.dictionary, sae.encoder}:
+        columns = dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary
+        columns.get_parameter("values").mul_(square.clamp_min(0).sqrt())
 
 
 def _dictionary(config: TrainConfig, sample: Sample, before: SparseAutoencoder | None, shards: Group) -> Dictionary:
@@ -225,19 +226,20 @@ def _started(config: TrainConfig, folder: str, width: int, device: torch.device)
         sae.scale.copy_(before.scale)
         sae.pre_bias.copy_(before.pre_bias)
         if sae.untied_encoder is not None:
-            sae.untied_encoder.get_parameter("values").copy_(before.encoder.get_parameter("values"))
+            sae.untied_encoder.load_state_dict(before.encoder.state_dict())
         if sae.latent_bias is not None and before.latent_bias is not None:
             sae.latent_bias.copy_(before.latent_bias)
     return sae, config.one_shot and not isinstance(before.coder, OneShotCoder)
 
 
 def _check_sizes(config: TrainConfig, dictionary: Dictionary, width: int) -> None:
-    """Refuse a start of other sizes."""
-    dense = isinstance(dictionary, DenseDictionary)
-    wanted = config.n * (width if config.d is None else config.d)
-    sizes = (dictionary.m, dictionary.n, dictionary.learned_values)
-    if sizes != (width, config.n, wanted) or dense != (config.d is None):
-        per_column = "dense" if dense else f"d={dictionary.learned_values / dictionary.n:g}"
+    """Refuse a start of other sizes; of mixtures, which have d values at most on average, one of longer columns."""
+    dense, wanted = isinstance(dictionary, DenseDictionary), config.entries_at(width)
+    composed = isinstance(dictionary, ComposedDictionary)
+    values = (dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary).learned_values
+    fits = values == wanted or (composed and values <= wanted)
+    if (dictionary.m, dictionary.n) != (width, config.n) or not fits or dense != (config.d is None):
+        per_column = "dense" if dense else f"d={values / dictionary.n:g}"
         raise ExpanderError(
             f"{config.start} has n={dictionary.n} columns of width {dictionary.m}, {per_column}; training from it "
             f"needs the same, not n={config.n} of width {width}, {'dense' if config.d is None else f'd={config.d}'}."

@@ -98,6 +98,11 @@ def test_another_text_or_a_damaged_file_is_refused(held_out: HeldOut, tmp_path: 
     keep(held_out, path, {"model": "a"})
     with pytest.raises(ExpanderError, match="another text"):
         kept(path, {"model": "b"})
+    whole = path.read_bytes()
+    for place in (len(whole) - 1, len(whole) // 2, whole.index(b"softcap")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ExpanderError, match="cannot be read"):
+            kept(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ExpanderError, match="cannot be read"):
         kept(path)

@@ -62,6 +62,8 @@ def test_spans_that_a_user_brings(plain: HeldOut, tmp_path: Path) -> None:
         ("{}", "Line 1 of"),
         ("not json", "Line 1 of"),
         ('{"text": "a", "spans": [[1, 2]]}', "Line 1 of"),
+        ('{"text": "a", "spans": [[1, Infinity, "x"]]}', "Line 1 of"),
+        ("[" * 100_000, "Line 1 of"),
         ('{"text": "another text", "spans": []}', "no labels for 40 of the 40 documents"),
     ],
 )

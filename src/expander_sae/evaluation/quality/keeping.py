@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import Tensor
 
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation.quality.held_out import HeldOut, Text
 from expander_sae.evaluation.quality.predictions import Predictions
-from expander_sae.files import replace_file
+from expander_sae.files import read_checked_tensors, write_checked_tensors
 
-FORMAT = "expander-sae-held-out-2"
+FORMAT = "expander-sae-held-out-3"
 """The form of the file; another one is refused."""
 _OF_TEXT = ("ids", "document", "piece", "position", "spans")
 _OF_PREDICTIONS = ("hidden", "embedding", "bias")
@@ -37,23 +37,28 @@ def keep(held_out: HeldOut, path: str | os.PathLike[str], origin: dict[str, Any]
         "massive_above": held_out.massive_above,
         "origin": origin or {},
     }
-    metadata = {"format": FORMAT, "content": json.dumps(content)}
-    replace_file(Path(path), save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+    write_checked_tensors(Path(path), tensors, {"format": FORMAT, "content": json.dumps(content)})
 
 
 def kept(path: str | os.PathLike[str], origin: dict[str, Any] | None = None) -> HeldOut:
     """The held-out text in a file that `keep` wrote, of this origin if one is given."""
     try:
-        with safe_open(Path(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise ExpanderError(f"{path} cannot be read ({error}); delete it, and the text is read again.") from error
-    if metadata.get("format") != FORMAT:
-        raise ExpanderError(f"{path} is no held-out text of this version; delete it, and the text is read again.")
-    content = json.loads(metadata["content"])
+        tensors, about = read_checked_tensors(Path(path))
+        if about.get("format") != FORMAT:
+            raise ValueError("another form")
+        content = json.loads(about["content"])
+        held_out = _held_out(tensors, content)
+    except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ExpanderError(
+            f"{path} cannot be read: it is damaged, or of another version; delete it, and the text is read again."
+        ) from error
     if origin is not None and content["origin"] != origin:
         raise ExpanderError(f"{path} holds another text, or that of another model; give another file or delete it.")
+    return held_out
+
+
+def _held_out(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> HeldOut:
+    """Out of what such a file holds; an error of any kind if that is something else."""
     text = Text(
         **{name: tensors[f"text.{name}"].numpy() for name in _OF_TEXT},
         documents=content["documents"],

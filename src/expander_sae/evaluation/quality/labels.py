@@ -71,7 +71,7 @@ def _read(path: Path) -> dict[str, list[Span]]:
         try:
             content = json.loads(line)
             found[str(content["text"])] = [(int(begin), int(end), str(label)) for begin, end, label in content["spans"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ExpanderError(
                 f'Line {number} of {path} is not {{"text": "...", "spans": [[begin, end, "label"], ...]}}; correct it.'
             ) from error

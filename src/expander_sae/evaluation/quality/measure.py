@@ -127,15 +127,13 @@ def chance_in(scene: Scene) -> Quality:
     """The same for features without any meaning, whose contexts are tokens drawn at random."""
     generator, document = np.random.default_rng(scene.config.seed), scene.held_out.document
     part = parts_of(document, scene.config.seed)
-    strongest, drawn = (
-        [Contexts.of(any_tokens(document, generator), part, PARTS) for _ in range(scene.config.features)]
-        for _ in range(2)
-    )
-    readings = _of_contexts(scene.held_out, strongest, drawn)
-    count = scene.config.features
-    return Quality(
-        "random contexts", "", count, 0, 0, count, {name: each.interval() for name, each in readings.items()}
-    )
+    count, name = scene.config.features, "random contexts"
+    contexts = list[Contexts]()
+    for number in range(2 * count):  # those that stand for the strongest ones, then for drawn ones
+        scene.report(name, number, 2 * count)
+        contexts.append(Contexts.of(any_tokens(document, generator), part, PARTS))
+    readings = _of_contexts(scene.held_out, contexts[:count], contexts[count:])
+    return Quality(name, "", count, 0, 0, count, {name: each.interval() for name, each in readings.items()})
 
 
 @dataclass(frozen=True)

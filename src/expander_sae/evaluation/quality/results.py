@@ -126,7 +126,7 @@ class Quality:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Quality:
-        """What `to_json` made of it; KeyError or TypeError if it is something else."""
+        """What `to_json` made of it; KeyError, TypeError or AttributeError if it is something else."""
         shown = [
             ShownFeature(
                 **{

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save
 from scipy.sparse import csc_array
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from expander_sae.activations.models import LanguageModel
 from expander_sae.errors import ExpanderError, require
 from expander_sae.evaluation.quality.probes import Probe, ProbeTask
 from expander_sae.evaluation.text import TOKENS_PER_BATCH
-from expander_sae.files import checksum, replace_file
+from expander_sae.files import checksum, read_checked_tensors, write_checked_tensors
 
 SAE_PROBES = "sae-probes"
 """The suite, and the package that holds it."""
@@ -141,16 +140,17 @@ class Sequences:
             }
         )
         if path is not None and path.exists():
-            with safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get("origin") == origin:
-                    return cls(tasks, [file.get_tensor(task.name) for task in tasks])
+            with suppress(ValueError):  # what was damaged is read again
+                tensors, about = read_checked_tensors(path)
+                if about == {"origin": origin}:
+                    return cls(tasks, [tensors[task.name] for task in tasks])
         found = dict[str, Tensor]()
         for number, task in enumerate(tasks):
             report("reading labelled texts", number, len(tasks))
             found[task.name] = last_tokens(language_model, hookpoint, task.texts)
         report("reading labelled texts", len(tasks), len(tasks))
         if path is not None:
-            replace_file(path, save(found, {"origin": origin}))
+            write_checked_tensors(path, found, {"origin": origin})
         return cls(tasks, list(found.values()))
 
     def probes(self, fire: Callable[[Float[Tensor, "texts m"]], csc_array], seed: int) -> list[Probe]:

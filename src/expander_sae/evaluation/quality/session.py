@@ -140,7 +140,7 @@ class Session:
         try:
             content = read_checked(self._path(name))
             return Quality.from_json(content["quality"]) if content["key"] == self._key(name, sae) else None
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def _measured(self, name: str, sae: SparseAutoencoder | None) -> Quality:

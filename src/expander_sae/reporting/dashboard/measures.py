@@ -44,7 +44,7 @@ def measures_in(path: Path, name: str) -> list[Measure]:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ExpanderError(f"There is no file {path}; `expander eval` and `expander quality` write one.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExpanderError(f"{path} is not a JSON file that `expander eval` or `expander quality` wrote.") from error
     records = [record for record in _records(content) if record.get("name") == name]
     if not records:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders.named import name_of
+from expander_sae.dictionaries import ComposedDictionary
 from expander_sae.errors import ExpanderError
 from expander_sae.features import FeatureDatabase
 from expander_sae.features.matching import matched_by_columns, matched_by_firing, on_the_same_tokens
@@ -111,7 +112,7 @@ def is_written(shown: Shown, folder: Path) -> bool:
     try:
         mark = json.loads((folder / MARK).read_text())
         same = mark["page"] == _page_version() and mark["databases"][0] == shown.database.checksum
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
     return same and (folder / "index.html").is_file()
 
@@ -179,25 +180,37 @@ def _described(shown: Shown, number: int, pages: str, labels: Sequence[str], per
                if table.column(name).null_count < len(table)}  # fmt: skip
     status = table.column("status").to_pylist()
     columns["status"] = packed(np.array([STATUS.index(each) for each in status]), "u1")
-    touched = [each or [] for each in table.column("rows").to_pylist()]
-    listed = max(1, *map(len, touched))
-    rows = np.full((info.n, listed), -1)
-    for place, some in enumerate(touched):
-        rows[place, : len(some)] = some
+    composed = isinstance(shown.sae.dictionary, ComposedDictionary)
+    touched = _matrix(table, "atoms" if composed else "rows", -1)
+    if composed:
+        weights = _matrix(table, "atom_weights", 0.0)
+        counts = (touched >= 0).sum(axis=1)
+        columns["column_entries"] = packed(counts, "i4")
+        columns["parent"] = packed(np.where(counts > 1, touched[:, 0], -1), "i4")
     return {
         "name": info.name,
         "number": number,
         "n": info.n,
         "pages": pages,
         "per_shard": per_shard,
-        "listed": listed,
+        "listed": touched.shape[1],
         "counts": {each: status.count(each) for each in STATUS},
         "facts": _facts(shown),
         "measures": [_plain(asdict(measure)) for measure in shown.measures],
         "columns": columns,
-        "touched": packed(rows.ravel(), "i4"),
+        "touched": packed(touched.ravel(), "i4"),
+        "atoms": packed(weights.ravel(), "f4") if composed else None,
         "labels": squeezed(list(labels)),
     }
+
+
+def _matrix(table: Any, name: str, nothing: float) -> NDArray[Any]:
+    """A column of lists as a matrix, a feature a row."""
+    lists = [each or [] for each in table.column(name).to_pylist()]
+    matrix = np.full((len(lists), max(1, *map(len, lists))), nothing)
+    for place, some in enumerate(lists):
+        matrix[place, : len(some)] = some
+    return matrix
 
 
 def _facts(shown: Shown) -> list[tuple[str, str]]:
@@ -207,6 +220,7 @@ def _facts(shown: Shown) -> list[tuple[str, str]]:
     return [
         ("features", f"{sae.n:,} of width {sae.m}"),
         ("learned values", f"{sae.learned_values:,} ({dense / sae.learned_values:.1f} times fewer than dense columns)"),
+        ("atoms", f"{sae.dictionary.atoms.n:,}" if isinstance(sae.dictionary, ComposedDictionary) else ""),
         ("coder", name_of(sae.coder)),
         ("model", str(origin.get("model") or "")),
         ("hookpoint", str(origin.get("hookpoint") or "")),

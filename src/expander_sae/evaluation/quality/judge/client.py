@@ -99,7 +99,7 @@ class Judge:
                     break
             except (URLError, HTTPException, OSError) as error:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
-            except (ValueError, KeyError, IndexError, TypeError):
+            except (ValueError, KeyError, IndexError, TypeError, RecursionError):
                 reason = "no answer of the form of chat completions"
         kept = f"; {len(self.answers)} answers are kept in {self.file}" if self.file is not None else ""
         raise ExpanderError(
@@ -131,7 +131,7 @@ def _answers_in(text: str) -> dict[str, str]:
         try:
             content = json.loads(line)
             found[str(content["asked"])] = str(content["answer"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
 

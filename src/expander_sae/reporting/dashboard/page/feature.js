@@ -1,4 +1,4 @@
-// A feature: what it fires on, what it writes, who fires with it, and the coordinates that it shares with others.
+// A feature: what it fires on, what it writes, who fires with it, and the coordinates or atoms that it shares with others.
 "use strict";
 
 const GROUPS = [
@@ -40,17 +40,20 @@ X.contexts = function (given, group) {
   }));
 };
 
-// The features that share most coordinates with one.
+// The features that share most coordinates, or atoms, with one; those that fire on the text where there are any.
 X.sharing = function (dictionary, feature, rows) {
   const touching = X.touching(dictionary), shared = new Map();
   for (const row of rows) for (const other of touching(row)) shared.set(other, (shared.get(other) || 0) + 1);
   shared.delete(feature);
-  return [...shared].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, NEIGHBOURS).map(([other]) => other);
+  const fires = (other) => dictionary.columns.fired[other] > 0;
+  return [...shared].sort((a, b) => fires(b[0]) - fires(a[0]) || b[1] - a[1] || a[0] - b[0]).slice(0, NEIGHBOURS).map(([other]) => other);
 };
 
-// A small bipartite graph: the feature, the coordinates that its column touches, and features that share them.
-X.graph = function (dictionary, feature, given, state) {
-  const { rows, values } = given, others = X.sharing(dictionary, feature, rows);
+// A small bipartite graph: the feature, the coordinates or atoms that its column has, and features that share them.
+X.graph = function (dictionary, feature, rows, values, state) {
+  const others = X.sharing(dictionary, feature, rows), { atoms } = dictionary, room = atoms ? 130 : 0;
+  const name = (row) => X.svg("text", { x: 256, y: high(rows.indexOf(row), rows.length) + 4 },
+    atoms ? `${row}  ${X.atomName(dictionary, row, 16)}` : String(row));
   const height = Math.max(rows.length, others.length, 3) * 26 + 12, middle = height / 2;
   const high = (i, count) => ((i + 0.5) * height) / count, most = Math.max(...values.map(Math.abs), 1e-9);
   const curve = (x1, y1, x2, y2) => `M${x1} ${y1} C${(x1 + x2) / 2} ${y1} ${(x1 + x2) / 2} ${y2} ${x2} ${y2}`;
@@ -59,27 +62,28 @@ X.graph = function (dictionary, feature, given, state) {
     const y = high(i, rows.length), value = values[i], strength = Math.abs(value) / most;
     const drawn = { d: curve(104, middle, 250, y), "stroke-width": (0.6 + 3.4 * strength).toFixed(2) };
     edges.push(X.svg("path", { class: value < 0 ? "edge minus" : "edge", ...drawn },
-      X.svg("title", {}, `${X.number(value)} at coordinate ${row}`)));
-    nodes.push(X.svg("text", { x: 256, y: y + 4 }, String(row)),
-      X.svg("text", { x: 340, y: y + 4, class: "quiet", "text-anchor": "end" }, X.number(value, 2)));
+      X.svg("title", {}, `${X.number(value)} ${atoms ? "of atom" : "at coordinate"} ${row}`)));
+    const walked = atoms && X.isAtom(dictionary, row);
+    nodes.push(walked ? X.svg("a", { href: X.featureAddress(dictionary, row, state) }, name(row)) : name(row),
+      X.svg("text", { x: 340 + room, y: y + 4, class: "quiet", "text-anchor": "end" }, X.number(value, 2)));
     others.forEach((other, k) => {
       if (!X.touched(dictionary, other).includes(row)) return;
-      edges.push(X.svg("path", { class: "edge thin", d: curve(348, y, 468, high(k, others.length)) }));
+      edges.push(X.svg("path", { class: "edge thin", d: curve(348 + room, y, 468 + room, high(k, others.length)) }));
     });
   });
   others.forEach((other, k) => nodes.push(
     X.svg("a", { href: X.featureAddress(dictionary, other, state) },
-      X.svg("text", { x: 474, y: high(k, others.length) + 4 }, `${other}  ${X.named(dictionary, other, 18)}`))));
+      X.svg("text", { x: 474 + room, y: high(k, others.length) + 4 }, `${other}  ${X.named(dictionary, other, 18)}`))));
   nodes.push(X.svg("rect", { class: "node", x: 2, y: middle - 14, width: 102, height: 28, rx: 6 }),
     X.svg("text", { x: 53, y: middle + 4, "text-anchor": "middle" }, `feature ${feature}`));
-  return X.svg("svg", { class: "graph", viewBox: `0 0 640 ${height}`, width: 640, height, role: "img",
-    "aria-label": "Coordinates of the feature, and features that share them" }, edges, nodes);
+  return X.svg("svg", { class: "graph", viewBox: `0 0 ${640 + room} ${height}`, width: 640 + room, height, role: "img",
+    "aria-label": `${atoms ? "Atoms" : "Coordinates"} of the feature, and features that share them` }, edges, nodes);
 };
 
 X.coordinates = function (dictionary, feature, given, state) {
-  if (!given.rows || !given.rows.length) return null;
+  if (dictionary.atoms || !given.rows || !given.rows.length) return null;
   const count = given.rows.length, all = given.column_entries > count ? `, the largest of ${X.number(given.column_entries)}` : "";
-  return X.panel("Coordinates", X.graph(dictionary, feature, given, state),
+  return X.panel("Coordinates", X.graph(dictionary, feature, given.rows, given.values, state),
     X.el("p", { class: "quiet small" },
       `Its column writes to ${count === 1 ? "one coordinate" : `${count} coordinates`}${all} (solid: plus, dashed: minus). ` +
       "On the right, features that share most of them; click one to walk there."));
@@ -128,6 +132,7 @@ X.card = function (dictionary, feature, given, state) {
       X.panel(null, X.scores(given)),
       dead ? null : X.panel("Activations", X.histogram(given.histogram, 0, given.largest, "activation")),
       X.logits(given)),
+    X.atoms(dictionary, feature, given, state),
     X.firings(dictionary, feature, given, state),
     X.el("div", { class: "panels" },
       related("Fires together with", "Standard deviations above chance, and tokens.", "together", "together_z", "together_count"),

@@ -51,9 +51,10 @@ X.shard = async function (folder, number, text) {
   X.waiting.get(key)?.resolve();
 };
 
-// Everything about one feature of a dictionary; its coordinates are unpacked when a page of a feature is first wanted.
+// Everything about one feature of a dictionary; its coordinates, or its atoms, are unpacked when a page of a feature is first wanted.
 X.feature = async function (dictionary, feature) {
   dictionary.rows ||= await X.column(dictionary.touched);
+  if (dictionary.atoms) dictionary.weights ||= await X.column(dictionary.atoms);
   const number = Math.floor(feature / dictionary.per_shard), key = `${dictionary.pages}/${number}`;
   if (!X.shards.has(key)) {
     if (!X.waiting.has(key)) X.waiting.set(key, X.load(dictionary, number, key));
@@ -75,7 +76,7 @@ X.load = function (dictionary, number, key) {
   return asked;
 };
 
-// Which features touch every coordinate: the other side of the bipartite graph, made when it is first wanted. Those of
+// Which features touch every coordinate, or have every atom: the other side of the bipartite graph, made when it is first wanted. Those of
 // coordinate i are what lies between begins[i] and begins[i + 1].
 X.touching = function (dictionary) {
   if (dictionary.touching) return dictionary.touching;
@@ -91,6 +92,6 @@ X.touching = function (dictionary) {
   return dictionary.touching;
 };
 
-// The coordinates that a feature touches.
+// The coordinates that a feature touches, or the atoms that it is a mixture of, the one that adds most first.
 X.touched = (dictionary, feature) =>
   dictionary.rows.subarray(feature * dictionary.listed, (feature + 1) * dictionary.listed);

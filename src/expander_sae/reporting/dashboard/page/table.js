@@ -13,7 +13,9 @@ X.COLUMNS = [
     about: "share of its variance that the token explains" },
   { name: "purity", title: "purity", width: "86px", digits: 2,
     about: "share of the commonest token among its strongest contexts" },
-  { name: "column_entries", title: "values", width: "78px", about: "values of its column" },
+  { name: "column_entries", title: "values", width: "78px", about: "values of its column, or atoms of its mixture" },
+  { name: "parent", title: "parent", width: "82px", shown: (value) => (value < 0 ? "–" : String(value)),
+    about: "atom that adds most to its mixture" },
 ];
 
 const ROW = 30, BEYOND = 6; // the height of a row, and rows that are drawn above and below what is seen
