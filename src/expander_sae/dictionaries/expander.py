@@ -13,7 +13,8 @@ from expander_sae.errors import ExpanderError
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.groups import GroupedColumns, group_columns
-from expander_sae.kernels.inputs import check_finite, padded_with_zeros
+from expander_sae.kernels.inputs import check_finite, choose, padded_with_zeros
+from expander_sae.kernels.pursue import reads_row_lists
 from expander_sae.supports import NO_ROW, RowLists, Support
 
 TOKENS_FOR_GROUPS = 256
@@ -172,7 +173,8 @@ class ExpanderDictionary(Dictionary):
         return self.support.entries
 
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
-        return kernels.pursue(x, self.values, self.rows, self._row_lists_here(), rules, orthogonal=orthogonal)
+        lists = self._row_lists_here() if reads_row_lists(choose("auto", x.device), orthogonal) else None
+        return kernels.pursue(x, self.values, self.rows, lists, rules, orthogonal=orthogonal)
 
     def _row_lists_here(self) -> RowLists:
         """The support's row lists, on the device of the values."""
