@@ -28,6 +28,18 @@ def test_it_prints_what_it_saved(folder, tmp_path, capsys, values):
     assert f"{description.bytes_on_disk:,}" in printed
 
 
+@pytest.mark.parametrize(("values", "bits"), [("int8", 8), ("int4", 4)])
+def test_atoms_are_rounded_too(tmp_path, capsys, values, bits):
+    sae = autoencoder("composed")
+    sae.save(tmp_path / "sae")
+    main(["compress", str(tmp_path / "sae"), str(tmp_path / "small"), "--values", values])
+    before, after = describe(tmp_path / "sae"), describe(tmp_path / "small")
+    kept = sae.dictionary.learned_values
+    assert before.bytes_by_part["values"] >= 4 * kept
+    assert after.bytes_by_part["values"] <= bits * kept / 8 + 64
+    assert after.bytes_by_part["rows"] == before.bytes_by_part["rows"]
+
+
 def test_the_default_is_int8_beside_float16(folder, tmp_path):
     main(["compress", str(folder), str(tmp_path / "small")])
     description = describe(tmp_path / "small")

@@ -64,6 +64,9 @@ def test_one_of_a_run_under_another_coder_and_text(
     [
         (["--coder", "comp:3"], "There is no coder 'comp:3'"),
         (["--signed"], "--signed belongs to the coder"),
+        (["--look", "0.1"], "--look belongs to the coder"),
+        (["--look", "0.1", "--coder", "omp:2"], "--look is for topk"),
+        (["--look", "0", "--coder", "topk:2"], "look must be above 0 and at most 1"),
         (["--reference", "none"], "The reference 'none' is none of the autoencoders"),
         (["--out", "results.txt"], "must end in .json or .csv"),
         (["--hookpoint", "layers.7"], "No module of the model matches 'layers.7'"),

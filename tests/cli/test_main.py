@@ -29,7 +29,9 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    commands = "info compress model harvest train finetune cut eval features quality dashboard view steer attribute"
+    commands = (
+        "info compress model harvest train finetune cut grow eval features quality dashboard view steer attribute"
+    )
     commands += " certify demo study bench export import push pull"
     for command in commands.split():
         assert f"• {command}" in printed

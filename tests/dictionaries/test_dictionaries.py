@@ -232,6 +232,13 @@ def test_union_is_one_index_space():
     torch.testing.assert_close(nested.correlate(x), x @ nested.to_dense())
 
 
+@pytest.mark.parametrize("coder", [xs.TopK(4), xs.Candidates(4), xs.OMP(4)])
+def test_mixtures_may_lie_in_a_union(coder):
+    union = xs.Union([make("composed"), make("dense", n=5), make("expander", n=7)])
+    dense, x = xs.DenseDictionary(18, union.n, union.to_dense().T), torch.randn(6, 18, dtype=torch.float64)
+    torch.testing.assert_close(union.synthesize(coder(union, x)), dense.synthesize(coder(dense, x)))
+
+
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [

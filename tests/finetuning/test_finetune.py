@@ -18,7 +18,7 @@ from expander_sae.evaluation.text import Passage, TextActivations
 from expander_sae.finetuning import FinetuneConfig, finetune
 from expander_sae.finetuning.learner import Finetuner
 from expander_sae.interventions.replaced import PatchedModel
-from expander_sae.training import CheckpointError, read_metrics
+from expander_sae.training import CheckpointError, TrainConfig, read_metrics, train
 from tests.evaluation.subjects import random
 from tests.training.planted import same_tensors
 
@@ -74,6 +74,24 @@ def test_the_model_loses_less_and_the_original_nothing(trained, language_model, 
         assert torch.equal(run.sae.dictionary.rows, trained.dictionary.rows)
     if run.sae.latent_bias is None:
         torch.testing.assert_close(run.sae.dictionary.norms(), torch.ones(run.sae.n))
+
+
+def test_mixtures_and_their_atoms_both_learn(activations, language_model, prose):
+    x = torch.cat([part.x for part in activations.parts()])
+    settings = TrainConfig(n=32, k=2, d=4, atoms=8, dead_after=128, move_every=2, tokens=64 * 8, batch=64)
+    before = train(x, settings, progress=False).sae
+    after = finetune(
+        before,
+        language_model,
+        dataclasses.replace(CONFIG, tokens=500),
+        hookpoint="layers.0",
+        text=prose,
+        progress=False,
+    ).sae
+    for block in ("atoms", "mixtures"):
+        ours, theirs = (sae.dictionary.get_submodule(block).values for sae in (after, before))
+        assert not torch.equal(ours, theirs), block
+    assert torch.equal(after.dictionary.mixtures.rows, before.dictionary.mixtures.rows)
 
 
 def test_what_is_written_is_what_is_given_back(trained, language_model, tmp_path):

@@ -68,6 +68,7 @@ def subjects(world: World, out: str) -> list[Subject]:
         "model": [model], "harvest": world.harvest(out)[1:], "train": world.train(out)[1:],
         "finetune": world.finetune(out)[1:],
         "cut": [world.path("pursued"), world.path("store"), "--out", out, "--d", "2"],
+        "grow": [world.path("dense"), world.path("store"), "--out", out, "--n", "40", "--d", "2", "--tokens", "256"],
         "eval": [run, "--tokens", "200", "--part", "all"], "features": world.features(run, ["--out", out])[1:],
         "quality": world.quality(out)[1:], "dashboard": [run, "--out", out],
         "view": [run, "--no-open"],

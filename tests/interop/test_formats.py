@@ -38,6 +38,18 @@ def test_what_goes_out_comes_back(to, sparse, tied, tmp_path):
     assert back.provenance["activations"]["hookpoint"] == "layers.3"
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("to", [*TO, "saelens_sparse"])
+def test_mixtures_go_out_as_dense_columns_and_whole_into_a_sparse_folder(to, tied, tmp_path):
+    mixtures = xs.ExpanderDictionary(xs.Support.make("uniform", m=M + 4, n=N, d=3, seed=0))
+    composed = xs.ComposedDictionary(xs.DenseDictionary(M, M + 4), mixtures)
+    sae = xs.SparseAutoencoder(composed, xs.TopK(K), tied=tied, latent_bias=True)
+    back, x = import_from(export_to(sae, to, tmp_path / "layers.3")), activations()
+    check_same(back(x), sae(x))
+    torch.testing.assert_close(back.encode(x).to_dense(), sae.encode(x).to_dense(), rtol=1e-4, atol=1e-5)
+    assert type(back.dictionary) is (xs.ComposedDictionary if to == "saelens_sparse" else xs.DenseDictionary)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_goes_through_saelens(kind, tmp_path):
     sae = autoencoder(kind)

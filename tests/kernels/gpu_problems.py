@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from expander_sae import Support
@@ -27,6 +28,13 @@ def columns(
     numbers = [torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((batch, m), (n, d), (n,))]
     x, values, bias = [(number.round() if ties else number).to(DEVICE) for number in numbers]
     return x, values, Support.make("uniform", m=m, n=n, d=d, seed=seed).rows.to(DEVICE), bias
+
+
+@st.composite
+def problems(draw, *, batch, m, n, d, may_tie=False, dtypes=(torch.float32, torch.float64)):
+    """`columns` of drawn sizes; no column is longer than a token is wide."""
+    seed, width, dtype = draw(st.integers(0, 10**6)), draw(m), draw(st.sampled_from(dtypes))
+    return columns(seed, draw(batch), width, draw(n), min(draw(d), width), dtype, ties=may_tie and draw(st.booleans()))
 
 
 @contextmanager

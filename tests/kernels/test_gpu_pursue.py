@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expander_sae import Support
+from expander_sae import ExpanderError, Support
 from expander_sae.kernels import Rules, pursue, reference
 from expander_sae.kernels.candidates import CandidateColumns, gram_among, pursue_candidates
 from expander_sae.kernels.gpu import pursue as gpu_pursue
 from expander_sae.kernels.gpu.pursue import LocalCorrelations
 from expander_sae.supports import RowLists
 from expander_sae.supports.support import build_row_lists
-from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
+from tests.kernels.gpu_problems import DEVICE, columns, problems, small_blocks
 from tests.uneven import shortened
 
 ALWAYS_LOCAL = {"SCATTERED_COST": 0}
@@ -41,16 +41,12 @@ def step(operator, x, k, seed, share=0.5):
 
 @settings(deadline=None, max_examples=15)
 @given(
-    seed=st.integers(0, 10**6),
-    batch=st.integers(0, 4),
-    m=st.integers(2, 16),
-    n=st.integers(5, 50),
-    d=st.integers(1, 10),
+    problem=problems(batch=st.integers(0, 4), m=st.integers(2, 16), n=st.integers(5, 50), d=st.integers(1, 10)),
     small=st.booleans(),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_correlate_has_the_bits_of_the_definition(seed, batch, m, n, d, small, dtype):
-    x, values, rows, _ = columns(seed, batch, m, n, min(d, m), dtype)
+def test_correlate_has_the_bits_of_the_definition(problem, small):
+    x, values, rows, _ = problem
+    m = x.shape[1]
     with small_blocks() if small else nullcontext():
         found = LocalCorrelations(values, rows, m, lists_of(rows, m)).correlate(x)
     assert torch.equal(found, reference.correlate(x, values, rows))
@@ -58,16 +54,13 @@ def test_correlate_has_the_bits_of_the_definition(seed, batch, m, n, d, small, d
 
 @settings(deadline=None, max_examples=30)
 @given(
+    problem=problems(batch=st.integers(1, 4), m=st.integers(2, 16), n=st.integers(5, 50), d=st.integers(1, 10)),
     seed=st.integers(0, 10**6),
-    batch=st.integers(1, 4),
-    m=st.integers(2, 16),
-    n=st.integers(5, 50),
-    d=st.integers(1, 10),
     small=st.booleans(),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_update_equals_fresh_correlations(seed, batch, m, n, d, small, dtype):
-    x, values, rows, _ = columns(seed, batch, m, n, min(d, m), dtype)
+def test_update_equals_fresh_correlations(problem, seed, small):
+    x, values, rows, _ = problem
+    m = x.shape[1]
     operator = LocalCorrelations(values, rows, m, lists_of(rows, m))
     change, indices, residual = step(operator, x, 5, seed)
     before = reference.correlate(x, values, rows)
@@ -131,13 +124,21 @@ def test_pursue_takes_the_features_that_the_reference_takes(orthogonal, signed, 
     x, values, rows, _ = columns(seed, batch, m, n, d, torch.float64)
     if uneven and d > 1:
         rows = shortened(rows.cpu(), d - 1).to(DEVICE)
+    lists = None if orthogonal else lists_of(rows, m)
     with mock.patch.multiple(gpu_pursue, **ALWAYS_LOCAL), small_blocks() if small else nullcontext():
         found, expected = (
-            pursue(x, values, rows, lists_of(rows, m), Rules(k, signed), orthogonal=orthogonal, implementation=name)
+            pursue(x, values, rows, lists, Rules(k, signed), orthogonal=orthogonal, implementation=name)
             for name in ("gpu", "reference")
         )
     assert torch.equal(found[1], expected[1])
     torch.testing.assert_close(found[0], expected[0], rtol=1e-10, atol=1e-10)
+
+
+def test_a_pursuit_that_follows_row_lists_asks_for_them():
+    x, values, rows, _ = columns(0, 1, 4, 6, 2, torch.float32)
+    for name, orthogonal in (("gpu", False), ("cpu", True), ("cpu", False)):
+        with pytest.raises(ExpanderError, match="follows the row lists of the support"):
+            pursue(x.cpu(), values.cpu(), rows.cpu(), None, Rules(2), orthogonal=orthogonal, implementation=name)
 
 
 @pytest.mark.parametrize("signed", [False, True])

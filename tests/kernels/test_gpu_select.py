@@ -15,7 +15,7 @@ from expander_sae import ExpanderError
 from expander_sae.kernels import reference, select
 from expander_sae.kernels.gpu import correlate as gpu_correlate
 from expander_sae.kernels.gpu import select as gpu_select
-from tests.kernels.gpu_problems import DEVICE, columns, small_blocks
+from tests.kernels.gpu_problems import DEVICE, columns, problems, small_blocks
 from tests.uneven import shortened
 
 
@@ -30,19 +30,15 @@ def check(arguments, found=None):
 
 @settings(deadline=None, max_examples=20)
 @given(
-    seed=st.integers(0, 10**6),
-    batch=st.integers(0, 2),
-    m=st.integers(1, 12),
-    n=st.integers(1, 60),
-    d=st.integers(1, 5),
+    problem=problems(
+        batch=st.integers(0, 2), m=st.integers(1, 12), n=st.integers(1, 60), d=st.integers(1, 5), may_tie=True
+    ),
     k=st.integers(1, 60),
     signed=st.booleans(),
-    ties=st.booleans(),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_equals_the_reference_to_the_last_bit(seed, batch, m, n, d, k, signed, ties, dtype):
-    x, values, rows, bias = columns(seed, batch, m, n, min(d, m), dtype, ties=ties)
-    check((x, values, rows, min(k, n), bias, signed))
+def test_equals_the_reference_to_the_last_bit(problem, k, signed):
+    x, values, rows, bias = problem
+    check((x, values, rows, min(k, len(values)), bias, signed))
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -58,15 +54,19 @@ def test_shorter_columns(small, ties):
 
 @settings(deadline=None, max_examples=5)
 @given(
-    seed=st.integers(0, 10**6),
-    batch=st.integers(3, 4),
-    n=st.integers(30, 60),
+    problem=problems(
+        batch=st.integers(3, 4),
+        m=st.just(9),
+        n=st.integers(30, 60),
+        d=st.just(3),
+        may_tie=True,
+        dtypes=[torch.float32],
+    ),
     k=st.integers(1, 12),
     signed=st.booleans(),
-    ties=st.booleans(),
 )
-def test_many_tiles_blocks_and_parts_of_a_batch(seed, batch, n, k, signed, ties):
-    x, values, rows, bias = columns(seed, batch, 9, n, 3, torch.float32, ties=ties)
+def test_many_tiles_blocks_and_parts_of_a_batch(problem, k, signed):
+    x, values, rows, bias = problem
     with small_blocks():
         check((x, values, rows, k, bias, signed))
 

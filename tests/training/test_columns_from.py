@@ -53,6 +53,16 @@ def test_they_begin_as_its_largest_values(dense: Path, x: Tensor, objective: str
     )
 
 
+def test_mixtures_of_atoms_become_columns_of_coordinates(x: Tensor, tmp_path: Path) -> None:
+    mixed = TrainConfig(n=N, d=4, k=K, atoms=32, dead_after=1024, move_every=2, tokens=8192, batch=256)
+    before = train(x, mixed, out=tmp_path / "mixed", progress=False).sae.dictionary.to_dense().detach()
+    ours = begun(config(tmp_path / "mixed", objective="readable"), x).dictionary.to_dense().detach()
+    written = before.norm(dim=0) > 0
+    assert written.sum() > 32
+    alike = torch.nn.functional.cosine_similarity(ours, before, dim=0)
+    assert alike[written].min() > 0.5
+
+
 def test_tied_norms_and_biases_come_along_at_any_scale(dense: Path, x: Tensor) -> None:
     before = xs.SparseAutoencoder.load(dense)
     after = begun(config(dense), 3 * x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,26 +19,28 @@ from tests.training.planted import M, N, config, planted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("construction", "coder"), [("uniform", "topk"), ("learned", "omp")])
-def test_two_processes_train_what_one_would(construction: str, coder: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"construction": "uniform", "coder": "topk"},
+        {"construction": "learned", "coder": "omp", "move_every": 5},
+        {"construction": "learned", "coder": None, "atoms": 24, "move_every": 4, "dead_after": 128},
+    ],
+    ids=["uniform", "moving", "atoms"],
+)
+def test_two_processes_train_what_one_would(kind: dict[str, Any], tmp_path: Path) -> None:
     _, x = planted(2048)
     numbers = torch.arange(len(x), dtype=torch.int32)
     with StoreWriter(tmp_path / "acts", width=M, dtype=torch.float16, tokens_per_shard=512, origin={}) as writer:
         writer.append(x, numbers, torch.zeros_like(numbers), numbers)
         writer.finish()
-    settings = config(
-        tokens=64 * 20,
-        precision="float64",
-        dead_after=64,
-        log_every=5,
-        construction=construction,
-        coder=coder,
-        **({"move_every": 5} if construction == "learned" else {}),
-    )
+    settings = config(**{"tokens": 64 * 20, "precision": "float64", "dead_after": 64, "log_every": 5} | kind)
     single = train(Store.open(tmp_path / "acts"), settings, progress=False)
-    options = "--n 96 --d 4 --k 3 --tokens 1280 --batch 64 --precision float64 --dead-after 64 --log-every 5"
-    options += f" --construction {construction} --coder {coder}"
-    options += " --move-every 5" if construction == "learned" else ""
+    if settings.composed:
+        assert single.sae.dictionary.norms().count_nonzero() == N, "mixtures were made of the atoms"
+    options = "--n 96 --d 4 --k 3 --tokens 1280 --batch 64 --precision float64 --log-every 5"
+    given = {"dead_after": 64} | kind
+    options += "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None)
     done = torchrun("expander_sae", "train", str(tmp_path / "acts"), "--out", str(tmp_path / "run"), *options.split())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(settings.name) == 1, "only the first process prints"

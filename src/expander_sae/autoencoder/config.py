@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from expander_sae.autoencoder.dictionaries import DictionaryRecord, parse_dictionary
+from expander_sae.autoencoder.dictionaries import ATOMS, DictionaryRecord, parse_dictionary
 from expander_sae.autoencoder.folder import Fields
 from expander_sae.coders import Coder
 from expander_sae.coders.named import CODERS
@@ -159,7 +159,7 @@ class Config:
                 f"{prefix}values", (block.n, block.d), self.dtype, quantised, f"{prefix}rows", block.entries
             )
             yield values
-            if not self.tied:
+            if not self.tied and not prefix.endswith(ATOMS):  # which the encoder shares
                 yield dataclasses.replace(values, name=encoder_name(values.name))
         yield Learned("pre_bias", (self.dictionary.m,), self.dtype)
         if self.latent_bias:

@@ -69,6 +69,10 @@ class SupportRecord:
         return support
 
 
+ATOMS = "atoms."
+"""What comes before the names of the atoms' tensors."""
+
+
 @dataclass(frozen=True)
 class DictionaryRecord(ABC):
     """What config.json says about a dictionary; the tensors of a block inside it have a prefix to their names."""
@@ -206,7 +210,7 @@ class ComposedRecord(DictionaryRecord):
         return cls(m, n, atoms, mixtures)
 
     def blocks_inside(self) -> Iterator[tuple[str, BlockRecord]]:
-        yield "atoms.", self.atoms
+        yield ATOMS, self.atoms
         yield "mixtures.", self.mixtures
 
     @property
@@ -218,7 +222,7 @@ class ComposedRecord(DictionaryRecord):
         return {"kind": self.kind, "m": self.m, "n": self.n, **parts}
 
     def build(self, tensors: Mapping[str, Tensor], prefix: str = "") -> ComposedDictionary:
-        atoms = self.atoms.build(tensors, f"{prefix}atoms.")
+        atoms = self.atoms.build(tensors, f"{prefix}{ATOMS}")
         return ComposedDictionary(atoms, self.mixtures.build(tensors, f"{prefix}mixtures."))
 
 

@@ -59,7 +59,7 @@ class SparseAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dictionary, self.coder = dictionary, coder
-        self.untied_encoder = None if tied else copy.deepcopy(dictionary)
+        self.untied_encoder = None if tied else dictionary.encoder_of_its_own()
         device, dtype = dictionary.device, dictionary.dtype
         self.pre_bias = nn.Parameter(torch.zeros(dictionary.m, device=device, dtype=dtype))
         for name, wanted in (("latent_bias", latent_bias), ("thresholds", thresholds)):
@@ -73,8 +73,15 @@ class SparseAutoencoder(nn.Module):
     def learned_values(self) -> int:
         """How many learned numbers there are: dictionary, encoder if it has its own, and biases."""
         blocks = [self.dictionary] if self.untied_encoder is None else [self.dictionary, self.untied_encoder]
+        in_dictionary = {id(parameter) for parameter in self.dictionary.parameters()}
+        encoding = [] if self.untied_encoder is None else list(self.untied_encoder.parameters())
+        shared = sum(parameter.numel() for parameter in encoding if id(parameter) in in_dictionary)
         biases = [self.pre_bias, self.latent_bias, self.thresholds]
-        return sum(block.learned_values for block in blocks) + sum(bias.numel() for bias in biases if bias is not None)
+        return (
+            sum(block.learned_values for block in blocks)
+            - shared
+            + sum(bias.numel() for bias in biases if bias is not None)
+        )
 
     @property
     def m(self) -> int:
@@ -239,7 +246,8 @@ class SparseAutoencoder(nn.Module):
         learned: dict[str, Tensor] = dict(self.dictionary.named_parameters(remove_duplicate=False))
         if self.untied_encoder is not None:
             for name, tensor in self.untied_encoder.named_parameters(remove_duplicate=False):
-                learned[encoder_name(name)] = tensor
+                if tensor is not learned.get(name):  # atoms are the dictionary's
+                    learned[encoder_name(name)] = tensor
         learned["pre_bias"] = self.pre_bias
         for name, bias in (("latent_bias", self.latent_bias), ("thresholds", self.thresholds)):
             if bias is not None:

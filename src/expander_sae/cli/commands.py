@@ -19,6 +19,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "train": "train dictionaries on activations, several in one pass",
         "finetune": "teach one what the model's own predictions need of it",
         "cut": "fewer values per column out of more, without training",
+        "grow": "many more features out of a dense dictionary's columns",
     },
     "Look and measure": {
         "eval": "what a dictionary loses, and what a model loses by it",

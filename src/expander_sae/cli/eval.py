@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from expander_sae.activations.texts.files import Part
-from expander_sae.checks import Count, File
+from expander_sae.checks import Count, File, SomeShare
 from expander_sae.cli.inputs import coder_asked_for, language_model_of
 from expander_sae.console import LiveLines, terminal
 
@@ -40,6 +40,9 @@ class Eval:
     """Measure under this coder instead of each autoencoder's own: omp:32, mp:32, topk:16, fista:0.1, ..."""
     signed: bool = False
     """Let that coder use negative codes."""
+    look: SomeShare | None = None
+    """Let that coder (topk) look at this share of the features only, in groups that its first tokens are like: nearly
+    the same codes, of a million features and more in a fraction of the time."""
     reference: str | None = None
     """The autoencoder whose recovered loss the others retain a share of; by default the one dense dictionary with the
     n and k of a sparse one."""
@@ -54,7 +57,7 @@ class Eval:
 
         for path in self.out:
             check_writable(path)
-        coder, saes, console = coder_asked_for(self.coder, self.signed), load_runs(self.runs), terminal()
+        coder, saes, console = coder_asked_for(self.coder, self.signed, self.look), load_runs(self.runs), terminal()
         reference = default_reference(saes) if self.reference is None else self.reference
         check_reference(saes, reference)
         text = text_for(

@@ -1,11 +1,12 @@
 """What several commands are given: a folder of one autoencoder, the language model that it runs in, another coder."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from expander_sae.activations.models import LanguageModel
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.coders import Coder
+from expander_sae.coders import Coder, TopK
 from expander_sae.coders.named import coder_named
 from expander_sae.console import waiting
 from expander_sae.errors import ExpanderError
@@ -37,13 +38,19 @@ def language_model_of(
         return load_language_model(name, device=device)
 
 
-def coder_asked_for(name: str | None, signed: bool) -> Coder | None:
+def coder_asked_for(name: str | None, signed: bool, look: float | None = None) -> Coder | None:
     """The coder of this name; None if each autoencoder is to keep its own."""
-    if name is not None:
-        return coder_named(name, signed)
-    if signed:
-        raise ExpanderError("--signed belongs to the coder that --coder names; give one.")
-    return None
+    if name is None:
+        for option, given in (("signed", signed), ("look", look is not None)):
+            if given:
+                raise ExpanderError(f"--{option} belongs to the coder that --coder names; give one.")
+        return None
+    coder = coder_named(name, signed)
+    if look is None:
+        return coder
+    if not isinstance(coder, TopK):
+        raise ExpanderError(f"--look is for topk, as in --coder topk:32, not for {name}.")
+    return replace(coder, look=look)
 
 
 def hookpoint_of(sae: SparseAutoencoder, name: str | None) -> str:

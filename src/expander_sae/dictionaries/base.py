@@ -6,6 +6,7 @@ operations below follow, and a subclass overrides one where its structure makes 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.refit import least_squares
+
+NO_GROUPS = (
+    "Only an expander dictionary in one process, or mixtures of atoms, can have its features in groups; leave look off."
+)
 
 
 class Dictionary(nn.Module, ABC):
@@ -44,6 +49,24 @@ class Dictionary(nn.Module, ABC):
     ) -> Codes:
         """The k largest entries of `W^T x + bias` (by magnitude when `signed`), descending, without holding all n."""
 
+    def make_groups(self, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None) -> None:
+        """Put the features in groups of alike columns, for tokens like these, so that `glance` can look at a few."""
+        raise ExpanderError(NO_GROUPS)
+
+    def glance(
+        self,
+        x: Float[Tensor, "*batch m"],
+        k: int,
+        look: float,
+        bias: Float[Tensor, " n"] | None = None,
+        signed: bool = False,
+    ) -> Codes:
+        """What `select` would give if there were only the features that a token looks at, at most this share of them.
+
+        Entries are exact, but features may be missing. Groups are made of the first tokens if `make_groups` has not.
+        """
+        raise ExpanderError(NO_GROUPS)
+
     @abstractmethod
     def normalise_columns(self) -> None:
         """Scale every column to unit norm, in place; zero columns stay zero."""
@@ -56,6 +79,10 @@ class Dictionary(nn.Module, ABC):
     @abstractmethod
     def learned_values(self) -> int:
         """How many learned numbers the dictionary holds."""
+
+    def encoder_of_its_own(self) -> Dictionary:
+        """A dictionary on the same support whose values may become others, to read codes off."""
+        return copy.deepcopy(self)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         """`W^T x` at some features of each token."""

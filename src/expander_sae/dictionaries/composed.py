@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,10 @@ class ComposedDictionary(Dictionary):
         self.atoms, self.mixtures = atoms, mixtures
         self._kept_gram: tuple[Tensor, Tensor] | None = None
 
+    def encoder_of_its_own(self) -> ComposedDictionary:
+        """Other mixtures of the same atoms, since atoms are what is dear."""
+        return ComposedDictionary(self.atoms, copy.deepcopy(self.mixtures))
+
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
         values = self._written_out(indices)
         return SparseColumns(torch.arange(self.m, device=self.device).expand(values.shape), values)
@@ -62,6 +67,19 @@ class ComposedDictionary(Dictionary):
         self, x: Float[Tensor, "*batch m"], k: int, bias: Float[Tensor, " n"] | None = None, signed: bool = False
     ) -> Codes:
         return self.mixtures.select(self.atoms.correlate(x), k, bias, signed)
+
+    def make_groups(self, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None) -> None:
+        self.mixtures.make_groups(self.atoms.correlate(x), bias)
+
+    def glance(
+        self,
+        x: Float[Tensor, "*batch m"],
+        k: int,
+        look: float,
+        bias: Float[Tensor, " n"] | None = None,
+        signed: bool = False,
+    ) -> Codes:
+        return self.mixtures.glance(self.atoms.correlate(x), k, look, bias, signed)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         return self.mixtures.correlate_at(self.atoms.correlate(x), indices)

@@ -12,9 +12,13 @@ from expander_sae.dictionaries.codes import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
-from expander_sae.kernels.inputs import padded_with_zeros
+from expander_sae.kernels.groups import GroupedColumns, group_columns
+from expander_sae.kernels.inputs import check_finite, choose, padded_with_zeros
+from expander_sae.kernels.pursue import reads_row_lists
 from expander_sae.supports import NO_ROW, RowLists, Support
 
+TOKENS_FOR_GROUPS = 256
+"""The fewest tokens that say how far coordinates spread."""
 DRAWN = 1 << 20
 """Signs drawn at a time."""
 
@@ -61,6 +65,7 @@ class ExpanderDictionary(Dictionary):
             raise ExpanderError(f"values must be [{self.n}, {self.d}] for this support, not {list(values.shape)}.")
         self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
         self._row_lists: RowLists | None = None
+        self._grouped: GroupedColumns | None = None
         # The file and the support know the rows; a state dict need not repeat them.
         self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
         if not support.is_even:
@@ -89,6 +94,8 @@ class ExpanderDictionary(Dictionary):
             self.rows = self.rows.clone()  # they are its own too
         self.rows.index_copy_(0, features, rows.to(self.rows))
         self._support = self._row_lists = None
+        if self._grouped is not None:
+            self._grouped = GroupedColumns(self._grouped.groups, self.rows)
         if values is not None:
             self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)
 
@@ -109,6 +116,38 @@ class ExpanderDictionary(Dictionary):
     ) -> Codes:
         values, indices = kernels.select(flatten(x, self.m), self.values, self.rows, k, bias, signed)
         return Codes(values, indices, self.n).reshape(*x.shape[:-1])
+
+    @torch.no_grad()
+    def make_groups(self, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None) -> None:
+        flat = flatten(x, self.m)
+        check_finite("x", flat)
+        if flat.device.type != "cpu":
+            raise ExpanderError("Features are looked at in groups on CPUs only; on another device leave look off.")
+        if len(flat) < TOKENS_FOR_GROUPS:
+            raise ExpanderError(
+                f"Groups of features are made for tokens like the first that are coded, at least {TOKENS_FOR_GROUPS}, "
+                f"not {len(flat)}; code more at first, or call `make_groups` with some."
+            )
+        spread = flat.float().square().mean(dim=0).sqrt()
+        self._grouped = GroupedColumns(group_columns(self.values, self.rows, bias, spread), self.rows)
+
+    def glance(
+        self,
+        x: Float[Tensor, "*batch m"],
+        k: int,
+        look: float,
+        bias: Float[Tensor, " n"] | None = None,
+        signed: bool = False,
+    ) -> Codes:
+        if self._grouped is None:
+            self.make_groups(x, bias)
+        assert self._grouped is not None
+        indices = self._grouped.select(flatten(x, self.m), self.values, bias, k, look, signed)
+        indices = indices.reshape(*x.shape[:-1], k)
+        values = self.correlate_at(x, indices)
+        if bias is not None:
+            values = values + nn.functional.embedding(indices, bias[:, None])[..., 0]
+        return Codes(values, indices, self.n)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         flat, k = flatten(x, self.m), indices.shape[-1]
@@ -134,7 +173,8 @@ class ExpanderDictionary(Dictionary):
         return self.support.entries
 
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
-        return kernels.pursue(x, self.values, self.rows, self._row_lists_here(), rules, orthogonal=orthogonal)
+        lists = self._row_lists_here() if reads_row_lists(choose("auto", x.device), orthogonal) else None
+        return kernels.pursue(x, self.values, self.rows, lists, rules, orthogonal=orthogonal)
 
     def _row_lists_here(self) -> RowLists:
         """The support's row lists, on the device of the values."""

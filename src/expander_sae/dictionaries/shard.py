@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae import kernels
-from expander_sae.dictionaries.base import Dictionary, flatten
+from expander_sae.dictionaries.base import NO_GROUPS, Dictionary, flatten
 from expander_sae.dictionaries.codes import Codes
 from expander_sae.dictionaries.expander import ExpanderDictionary
 from expander_sae.distribution import Group
@@ -77,6 +77,9 @@ class Shard(ExpanderDictionary):
         sizes = values.detach().abs() if signed else values.detach()
         order = sizes.sort(dim=1, descending=True, stable=True).indices[:, :k]
         return Codes(values.gather(1, order), features.gather(1, order).long(), self.coded)
+
+    def make_groups(self, x: Float[Tensor, "*batch m"], bias: Float[Tensor, " n"] | None = None) -> None:
+        raise ExpanderError(NO_GROUPS)
 
     def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
         if onto is not None and self.group.rank > 0:

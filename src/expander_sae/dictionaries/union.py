@@ -46,6 +46,9 @@ class Union(Dictionary):
             inside = (indices >= start) & (indices < start + block.n)
             yield block, torch.where(inside, indices - start, 0), inside
 
+    def encoder_of_its_own(self) -> Union:
+        return Union([block.encoder_of_its_own() for block in self._blocks()])
+
     def columns(self, indices: Int[Tensor, "*shape"]) -> SparseColumns:
         """As for every dictionary; padded to the highest degree of any block, so costly beside a dense one."""
         rows, values = [], []

@@ -25,19 +25,28 @@ VERSIONS = ("reference", "cpu")
 
 @torch.library.custom_op("expander_sae::combine", mutates_args=())
 def _combine(
-    weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor, implementation: str
+    weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor | None, m: int, implementation: str
 ) -> Tensor:
-    weights, values = _whole(weights, onto.dtype), _whole(values, onto.dtype)
-    if choose(implementation, onto.device, VERSIONS) == "cpu":
-        from expander_sae.kernels.cpu.products import combine  # imported where it is used: Numba takes a while
-    else:
-        from expander_sae.kernels.reference import combine
-    return combine(weights, indices.contiguous(), values, rows.contiguous(), onto.detach())
+    dtype = working_dtype(weights, values) if onto is None else onto.dtype
+    weights, values = _whole(weights, dtype), _whole(values, dtype)
+    base = weights.new_zeros(len(weights), m) if onto is None else onto.detach()
+    if choose(implementation, weights.device, VERSIONS) == "cpu":
+        from expander_sae.kernels.cpu.products import add_columns  # imported where it is used: Numba takes a while
+
+        total = base if onto is None else base.clone(memory_format=torch.contiguous_format)
+        add_columns(weights, indices.contiguous(), values, rows.contiguous(), total)
+        return total
+    from expander_sae.kernels.reference import combine
+
+    return combine(weights, indices, values, rows, base)
 
 
 @_combine.register_fake
-def _(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor, implementation: str) -> Tensor:
-    return torch.empty_like(onto, memory_format=torch.contiguous_format)
+def _(
+    weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor | None, m: int, implementation: str
+) -> Tensor:
+    dtype = working_dtype(weights, values) if onto is None else onto.dtype
+    return weights.new_empty(len(weights), m, dtype=dtype)
 
 
 @torch.library.custom_op("expander_sae::correlate_at", mutates_args=())
@@ -75,7 +84,7 @@ def _whole(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _keep_for_combine(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weights, indices, values, rows, _, ctx.implementation = inputs
+    weights, indices, values, rows, _, _, ctx.implementation = inputs
     ctx.save_for_backward(weights, indices, values, rows)
 
 
@@ -84,7 +93,7 @@ def _gradient_of_combine(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wanted, how = ctx.needs_input_grad, ctx.implementation
     grad_weights = _correlate(grad, indices, values, rows, how).to(weights.dtype) if wanted[0] else None
     grad_values = _accumulate(weights, indices, grad, rows, how).to(values.dtype) if wanted[2] else None
-    return grad_weights, None, grad_values, None, grad, None
+    return grad_weights, None, grad_values, None, grad if wanted[4] else None, None, None
 
 
 def _keep_for_correlate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -116,8 +125,7 @@ def select_gradients(
     """What the gradient of correlations at chosen features says of the tokens, and of the values."""
     grad_x = grad_values = None
     if of_x:
-        zeros = torch.zeros_like(x, dtype=working_dtype(grad, values))
-        grad_x = _combine(grad, indices, values, rows, zeros, implementation).to(x.dtype)
+        grad_x = _combine(grad, indices, values, rows, None, x.shape[1], implementation).to(x.dtype)
     if of_values:
         grad_values = _accumulate(grad, indices, x, rows, implementation).to(values.dtype)
     return grad_x, grad_values
@@ -134,7 +142,7 @@ def combine(
     """`onto` plus every token's weighted sum of its columns; gradients flow to all but the indices and rows."""
     _check_indices(indices, len(rows))
     base = onto.to(working_dtype(weights, values, onto))
-    total = _combine(weights, indices, values, rows, base, implementation)
+    total = _combine(weights, indices, values, rows, base, base.shape[1], implementation)
     return total.to(result_dtype(weights, values, onto))
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.errors import ExpanderError
 from expander_sae.kernels.greedy import Rules
 from expander_sae.kernels.inputs import (
     Implementation,
@@ -40,11 +41,10 @@ def _pursue(
     norms = torch.linalg.vector_norm(values, dim=1)
     scale = torch.where(norms > 0, 1 / norms, 0.0)
     unit = (values * scale[:, None]).contiguous()
-    version, lists, rules = (
-        choose(implementation, x.device),
-        RowLists(starts, features, slots),
-        Rules(k, signed, tolerance),
-    )
+    version, rules = choose(implementation, x.device), Rules(k, signed, tolerance)
+    lists = RowLists(starts, features, slots)
+    if starts.numel() == 0 and reads_row_lists(version, orthogonal):
+        raise ExpanderError("This pursuit follows the row lists of the support; give them.")
     if version == "gpu":
         from expander_sae.kernels.gpu.pursue import pursue as pursue_on_gpu
 
@@ -66,11 +66,16 @@ def _(x: Tensor, values: Tensor, rows: Tensor, starts: Tensor, features: Tensor,
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
 
 
+def reads_row_lists(version: str, orthogonal: bool) -> bool:
+    """Whether a version of the kernel has a use for row lists, which take a while to make when columns have moved."""
+    return version == "cpu" or (version == "gpu" and not orthogonal)
+
+
 def pursue(
     x: Float[Tensor, "batch m"],
     values: Float[Tensor, "n d"],
     rows: Int[Tensor, "n d"],
-    row_lists: RowLists,
+    row_lists: RowLists | None,
     rules: Rules,
     *,
     orthogonal: bool,
@@ -80,8 +85,11 @@ def pursue(
 
     Each step takes the column that correlates best with what is left of the token, columns scaled to unit norm, then
     subtracts its share (matching pursuit) or refits all columns taken so far (orthogonal). Entries that a token did not
-    need are zero. No gradient flows through the choice.
+    need are zero. No gradient flows through the choice. The row lists of the support may be left out where
+    `reads_row_lists` says so.
     """
+    if row_lists is None:
+        row_lists = RowLists(rows.new_empty(0), rows.new_empty(0), rows.new_empty(0))
     lists = row_lists.starts, row_lists.features, row_lists.slots
     codes, indices = _pursue(
         x.detach(), values.detach(), rows, *lists, rules.k, rules.signed, rules.tolerance, orthogonal, implementation

@@ -7,6 +7,7 @@ from expander_sae.training.config import TrainConfig, width_matched
 from expander_sae.training.cutting import compressing, cut, energies
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.engine import Learner, Probe, learn
+from expander_sae.training.growing import grow
 from expander_sae.training.learner import Trainee
 from expander_sae.training.losses import batch_statistics, fvu
 from expander_sae.training.metrics import Mean, Numbers, read_metrics
@@ -34,6 +35,7 @@ __all__ = [
     "cut",
     "energies",
     "fvu",
+    "grow",
     "has_checkpoint",
     "high_loss_tokens",
     "joined",

@@ -68,6 +68,9 @@ class TrainConfig:
     """Allow negative codes."""
     tied: bool = True
     """Let the dictionary be its own encoder."""
+    hold_encoder: bool = False
+    """Leave the encoder's own values and the latent bias as they are where training starts, so that features go on
+    firing on what they fire on, and learn what firing adds (with start and no-tied)."""
     latent_bias: bool | None = None
     """Add a learned bias to every feature's correlation; by default wherever the coder can use one."""
     unit_norm: bool | None = None
@@ -180,6 +183,10 @@ class TrainConfig:
             raise ExpanderError(
                 f"{self.coding} works on the dictionary alone; leave tied on and latent_bias off, or choose coder topk."
             )
+        if self.hold_encoder and (self.tied or self.start is None):
+            raise ExpanderError("Only an encoder of its own that is there already can be held; give start and no tied.")
+        if self.hold_encoder and (self.auxk or self.lift):
+            raise ExpanderError("Features that fire on what they fire on are not revived; leave auxk and lift off.")
         if self.multi_topk and self.coding != "topk":
             raise ExpanderError(f"multi_topk widens topk; with {self.coding} leave it off, or choose coder topk.")
         if self.multi_topk and 4 * self.k > self.n:
@@ -278,7 +285,7 @@ class TrainConfig:
     @property
     def lift_rate(self) -> float:
         """How fast a dead feature's latent bias rises, the default filled in."""
-        return (0.0 if self.readable else 0.7) if self.lift is None else self.lift
+        return (0.0 if self.readable or self.hold_encoder else 0.7) if self.lift is None else self.lift
 
     @property
     def unit_columns(self) -> bool:
@@ -295,6 +302,7 @@ class TrainConfig:
     def auxk_weight(self) -> float:
         """What the loss of the dead features counts."""
         usual = 1 / 32 if self.d is None or self.readable else 1 / 8
+        usual = 0.0 if self.hold_encoder else usual
         return usual if self.auxk is None else self.auxk
 
     def revived_together(self, m: int) -> int:

@@ -155,7 +155,7 @@ class Trainee:
         usual = learning_rate_rule(config.n, degree, config.one_shot)
         peak = config.learning_rate or usual * (READABLE_RATE if config.readable and not config.composed else 1.0)
         self.shards = shards_of(sae.dictionary)
-        self.descent = Descent(sae, config, peak, _slower_atoms(sae, config, usual), self.shards)
+        self.descent = Descent(sae, config, peak, _slower(sae, config, usual), self.shards)
         first = self.shards.rank * sae.n
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device, first)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
@@ -276,7 +276,13 @@ def _columns(dictionary: Dictionary) -> ExpanderDictionary:
     return columns
 
 
-def _slower_atoms(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:
-    """The share of the rate that atoms learn at: what a dense dictionary of them would have, beside the usual one."""
+def _slower(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:
+    """The share of the rate that some learn at: atoms at what a dense dictionary of them would have, beside the usual
+    one, and not at all what is held."""
     composed = [each for each in dict.fromkeys((sae.dictionary, sae.encoder)) if isinstance(each, ComposedDictionary)]
-    return {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}
+    slower = {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}
+    if config.hold_encoder:
+        learned = set(sae.dictionary.parameters())
+        held = [*sae.encoder.parameters(), *([] if sae.latent_bias is None else [sae.latent_bias])]
+        slower |= {parameter: 0.0 for parameter in held if parameter not in learned}
+    return slower

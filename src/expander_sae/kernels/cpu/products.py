@@ -50,12 +50,10 @@ def _accumulate_features(
                     out[entry] += weight * x[token, rows[entry]]
 
 
-def combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor) -> Tensor:
-    """`onto` plus every token's weighted sum of its columns, like `reference.combine`."""
-    total = onto.clone(memory_format=torch.contiguous_format)
+def add_columns(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, total: Tensor) -> None:
+    """Add every token's weighted sum of its columns to `total`, in place; else like `reference.combine`."""
     columns, codes, out = columns_of(values.numpy(), rows.numpy()), (weights.numpy(), indices.numpy()), total.numpy()
     over_tiles(lambda start, stop: _combine_tokens(*codes, columns, start, stop, out), len(out), TILE)
-    return total
 
 
 def correlate_at(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
