@@ -45,6 +45,9 @@ HOSTILE = [
 class HostileTokenizer:
     """Tokens that are these texts over and over."""
 
+    def __len__(self) -> int:
+        return len(HOSTILE)
+
     def decode(self, token_ids: list[int], **_: Any) -> str:
         return "".join(HOSTILE[token % len(HOSTILE)] for token in token_ids)
 

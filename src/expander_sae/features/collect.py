@@ -301,7 +301,7 @@ class _Describer:
         dictionary, span = self._sae.dictionary, (block.first, block.first + block.count)
         found = statistics(block, self._text, self._tokens)
         found |= pairs(block, self._fired, self._tokens, self._config.related)
-        found |= touched(dictionary, *span) | mixed(dictionary, *span)
+        found |= touched(dictionary, *span) | mixed(self._sae.encoder, *span)
         if self._readability is not None:
             found |= self._readability.columns(block, contexts)
         if self._neighbours is not None:

@@ -87,9 +87,11 @@ FEATURES: Mapping[str, Column] = {
     "rows": Column("list<int32>", f"coordinates that its column touches, ascending; the {LISTED} largest if more"),
     "values": Column("list<float32>", "what the column has there; the autoencoder's scale is not divided out"),
     "column_entries": Column("int32", "how many entries of the column are not zero"),
-    "atoms": Column("list<int32>", "atoms that its column is a mixture of, the one that adds most first; null without"),
+    "atoms": Column(
+        "list<int32>", "atoms that the column it is read by is a mixture of, the one that adds most first; null without"
+    ),
     "atom_weights": Column(
-        "list<float32>", "length that each adds to the column, which is 1 long; negative if opposed"
+        "list<float32>", "length that each adds to that column, which is 1 long; negative if opposed"
     ),
 }
 """Columns of features.parquet, one row for every feature."""

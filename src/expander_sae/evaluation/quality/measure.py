@@ -37,6 +37,7 @@ from expander_sae.evaluation.quality.reading import (
 from expander_sae.evaluation.quality.results import BandResult, ProbeResult, Quality
 from expander_sae.evaluation.quality.showing import shown_features
 from expander_sae.evaluation.results import Interval
+from expander_sae.means import Patience
 
 OF_TEXT = "text"
 """The suite of labels that the text tells by itself."""
@@ -128,9 +129,9 @@ def chance_in(scene: Scene) -> Quality:
     generator, document = np.random.default_rng(scene.config.seed), scene.held_out.document
     part = parts_of(document, scene.config.seed)
     count, name = scene.config.features, "random contexts"
-    contexts = list[Contexts]()
+    contexts, patience = list[Contexts](), Patience()
     for number in range(2 * count):  # those that stand for the strongest ones, then for drawn ones
-        scene.report(name, number, 2 * count)
+        patience.check("Drawing random contexts", number, 2 * count)
         contexts.append(Contexts.of(any_tokens(document, generator), part, PARTS))
     readings = _of_contexts(scene.held_out, contexts[:count], contexts[count:])
     return Quality(name, "", count, 0, 0, count, {name: each.interval() for name, each in readings.items()})

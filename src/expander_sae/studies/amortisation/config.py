@@ -1,6 +1,7 @@
 """What a study of amortisation is asked for, and the dictionaries that are trained for it."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -79,7 +80,8 @@ class AmortisationConfig(ComparisonConfig):
         """One of CODERS that need no training, with as many features per token as the others."""
         if name == "lasso":
             return CoordinateDescent(self.penalty, gap=LASSO_GAP, k=self.k, refit=True)
-        return {"topk": TopK, "mp": MatchingPursuit, "omp": OMP}[name](k=self.k)
+        makers: dict[str, Callable[..., Coder]] = {"topk": TopK, "mp": MatchingPursuit, "omp": OMP}
+        return makers[name](k=self.k)
 
     def plans(self, base: TrainConfig, m: int) -> list[Plan]:
         """Expander dictionaries, dense ones of as few values, and the dense one, with every seed and both loops."""

@@ -36,7 +36,8 @@ X.mixture = function (dictionary, feature, given, state) {
     X.el("div", { class: "atoms" }, X.atomRows(dictionary, given, state)),
     X.graph(dictionary, feature, given.atoms, given.atom_weights, state),
     X.el("p", { class: "quiet small" },
-      `Its column, taken as 1 long, is the sum of ${given.atoms.length} atoms as long as this (dashed: the opposite of one). ` +
+      `The column that it is read by, taken as 1 long, is the sum of ${given.atoms.length} atoms as long as this ` +
+      "(dashed: the opposite of one). " +
       "On the right, features that share most of them; click an atom or one of these to walk there."));
 };
 
