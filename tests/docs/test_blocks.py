@@ -59,7 +59,7 @@ PRESUMED = {
     "docs/readable.md": {
         "runs/a": "readable", "runs/sparse": "readable", "runs/other-seed": "readable", **TEXTS, **LABELLED
     },
-    "docs/training.md": {"acts": "acts", "dense2304": "dense"},
+    "docs/training.md": {"acts": "acts", "dense2304": "narrow"},
 }  # fmt: skip
 """What a page takes for given, by the name that it has there, out of tests/docs/world.py."""
 
@@ -104,7 +104,8 @@ SMALLER = [
     (r"layers\.12\b", "layers.1"),
     (r"--layer 12\b", "--layer 1"),
     (r"--tokens \d+", "--tokens 1024"),
-    (r"--n (4608|16384)\b|--n \d+", "--n 64"),
+    (r"--n 2304\b", "--n 32"),
+    (r"--n (?!32\b)\d+", "--n 64"),
     (r"\bn=(4608|16384)\b", "n=64"),
     (r"\bm=2048\b", "m=64"),
     (r"1024, 2048\b", "1024, 64"),

@@ -18,6 +18,7 @@ STOCK = {
     "readable": "runs/readable",
     "wide": "runs/wide",
     "dense": "runs/dense",
+    "narrow": "runs/narrow",
     "topk": "runs/topk",
     "uniform": "runs/uniform",
     "paper": "tied.pt",
@@ -27,6 +28,7 @@ TRAINED = {
     "readable": "--d 4",
     "wide": "--d 8 --objective fidelity",
     "dense": "",
+    "narrow": "--n 32",
     "topk": "--d 4 --coder topk",
     "uniform": "--d 4 --coder omp --construction uniform",
 }
