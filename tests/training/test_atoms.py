@@ -91,7 +91,7 @@ def test_new_mixtures_are_the_largest_codes_of_their_tokens(atoms: Path) -> None
     assert isinstance(sae.dictionary, xs.ComposedDictionary)
     alphabet = Atoms(sae.dictionary, signed=False)
     centred = (x * sae.scale - sae.pre_bias).detach()
-    rows, values = alphabet.of_tokens(centred, 90, 2 * D, torch.Generator().manual_seed(0))
+    rows, values = alphabet.of_tokens(centred, torch.arange(90) % 40, 2 * D, torch.Generator().manual_seed(0))
     assert rows.shape == values.shape == (90, 2 * D)
     columns = torch.zeros(90, P + 1).scatter_add(1, rows.long(), values)[:, :P] @ sae.dictionary.atoms.values
     torch.testing.assert_close(torch.linalg.vector_norm(columns, dim=1), torch.ones(90))
@@ -100,7 +100,7 @@ def test_new_mixtures_are_the_largest_codes_of_their_tokens(atoms: Path) -> None
     assert set((rows < P).sum(dim=1).tolist()) <= set(range(1, 2 * D + 1))
     with torch.no_grad():
         mixtures(sae).place(torch.arange(P, P + 40), torch.where(rows < P, rows, -1)[:40], values[:40])
-        bias = alphabet.first_bias(centred, torch.arange(P, P + 40))
+        bias = alphabet.first_bias(centred, torch.arange(40), torch.arange(P, P + 40))
         own = sae.dictionary.correlate_at(centred, torch.arange(P, P + 40)[:, None])[:, 0]
     assert (own + bias > 0).all()
     assert (own + bias < own).all()

@@ -20,6 +20,8 @@ OWN_SHARE = 0.65
 and not instead of them: without a bias the 16 largest correlations of a token are nearly all with mixtures."""
 CHUNK = 1 << 18
 """Columns made of tokens at a time."""
+WRITTEN_OUT = 4096
+"""Columns written out over coordinates at a time."""
 FEWEST_ATOMS = 2
 """Atoms of a column that begins as a token: one that begins as a single atom would be that atom again."""
 
@@ -41,17 +43,19 @@ class Alphabet(ABC):
 
     @abstractmethod
     def of_tokens(
-        self, x: Float[Tensor, "tokens m"], n: int, d: int, generator: torch.Generator
+        self, x: Float[Tensor, "tokens m"], drawn: Int[Tensor, " n"], d: int, generator: torch.Generator
     ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """n columns of unit norm with up to d rows that write one of these tokens each; rows ascend, then `size`."""
+        """Columns of unit norm with up to d rows that write the drawn of these tokens; rows ascend, then `size`."""
 
     @abstractmethod
     def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
         """How far a step of gradient descent moves each row's entry, per unit of code."""
 
     @abstractmethod
-    def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> Float[Tensor, " f"] | None:
-        """The bias of features that begin as these tokens; none if it is that of an ordinary feature."""
+    def first_bias(
+        self, x: Float[Tensor, "tokens m"], drawn: Int[Tensor, " f"], features: Int[Tensor, " f"]
+    ) -> Float[Tensor, " f"] | None:
+        """The bias of features that begin as the drawn of these tokens; none if it is that of an ordinary feature."""
 
     @abstractmethod
     def usual_norm(self) -> Float[Tensor, ""]:
@@ -69,14 +73,14 @@ class Coordinates(Alphabet):
         self.columns, self.spread = columns, spread
 
     def of_tokens(
-        self, x: Float[Tensor, "tokens m"], n: int, d: int, generator: torch.Generator
+        self, x: Float[Tensor, "tokens m"], drawn: Int[Tensor, " n"], d: int, generator: torch.Generator
     ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
-        return rows_of_largest(x, self.spread, n, d)
+        return rows_of_largest(x[drawn], self.spread, len(drawn), d)
 
     def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
         return residual
 
-    def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> None:
+    def first_bias(self, x: Float[Tensor, "tokens m"], drawn: Int[Tensor, " f"], features: Int[Tensor, " f"]) -> None:
         return None
 
     def usual_norm(self) -> Float[Tensor, ""]:
@@ -93,37 +97,47 @@ class Atoms(Alphabet):
         self.dictionary, self.columns, self._signed = dictionary, dictionary.mixtures, signed
 
     def of_tokens(
-        self, x: Float[Tensor, "tokens m"], n: int, d: int, generator: torch.Generator
+        self, x: Float[Tensor, "tokens m"], drawn: Int[Tensor, " n"], d: int, generator: torch.Generator
     ) -> tuple[Int[Tensor, "n d"], Float[Tensor, "n d"]]:
         """Of each token the largest few of its codes over the atoms, how many of them drawn by lot from two to d."""
         atoms = self.dictionary.atoms
         width = min(d, atoms.n)
-        codes = Candidates(width, signed=self._signed)(atoms, x[:n])
+        # Of many columns, most begin as a token that others begin as too.
+        once, token = drawn.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        codes = Candidates(width, signed=self._signed)(atoms, x[once])
         order = (codes.values * atoms.norms()[codes.indices]).abs().sort(dim=1, descending=True, stable=True).indices
-        token = torch.arange(n, device=x.device) % len(codes.values)
         rows, values = codes.indices.gather(1, order)[token], codes.values.gather(1, order)[token]
-        drawn = torch.randint(min(FEWEST_ATOMS, width), width + 1, (n, 1), generator=generator).to(x.device)
+        drawn = torch.randint(min(FEWEST_ATOMS, width), width + 1, (len(drawn), 1), generator=generator).to(x.device)
         places = torch.arange(width, device=x.device)
         kept = (places < drawn) & ((values != 0) | (places == 0))
         rows, ascending = torch.where(kept, rows, self.size).sort(dim=1, stable=True)
         values = (values * kept).gather(1, ascending)
-        columns = nn.functional.embedding_bag(
-            rows.clamp_max(self.size - 1), atoms.values.detach(), per_sample_weights=values, mode="sum"
-        )
-        norms = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+        parts = (torch.split(each, WRITTEN_OUT) for each in (rows.clamp_max(self.size - 1), values))
+        norms = torch.cat([self._norms(*piece) for piece in zip(*parts, strict=True)])
         beyond = (0, d - width)
         return (
             nn.functional.pad(rows, beyond, value=self.size).to(torch.int32),
             nn.functional.pad(values * torch.where(norms > 0, 1 / norms, 0.0), beyond),
         )
 
+    def _norms(self, rows: Int[Tensor, "c d"], values: Float[Tensor, "c d"]) -> Float[Tensor, "c 1"]:
+        """The norms of columns with these values of these atoms."""
+        atoms = self.dictionary.atoms.values.detach()
+        columns = nn.functional.embedding_bag(rows, atoms, per_sample_weights=values, mode="sum")
+        return torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+
     def seen(self, residual: Float[Tensor, "tokens m"]) -> Float[Tensor, "tokens size"]:
         """About half of the step from which on the residual would overshoot, since atoms are not orthogonal."""
         atoms = self.dictionary.atoms.values.detach()
         return residual @ atoms.T / _largest_square(atoms)
 
-    def first_bias(self, x: Float[Tensor, "f m"], features: Int[Tensor, " f"]) -> Float[Tensor, " f"]:
-        return -OWN_SHARE * self.dictionary.correlate_at(x, features[:, None])[:, 0].clamp_min(0)
+    def first_bias(
+        self, x: Float[Tensor, "tokens m"], drawn: Int[Tensor, " f"], features: Int[Tensor, " f"]
+    ) -> Float[Tensor, " f"]:
+        once, token = drawn.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        seen, mixtures = self.dictionary.atoms.correlate(x[once]), self.columns.columns(features)
+        own = (seen[token[:, None], mixtures.rows.long()] * mixtures.values).sum(dim=1)
+        return -OWN_SHARE * own.detach().clamp_min(0)
 
     def usual_norm(self) -> Float[Tensor, ""]:
         norms = self.dictionary.norms()

@@ -26,7 +26,7 @@ from expander_sae.training.rows import (
     Wanted,
     afforded,
     columns_of_tokens,
-    high_loss_tokens,
+    high_loss_numbers,
     moved_columns,
     place_columns,
     present_entries,
@@ -118,8 +118,8 @@ class ColumnPruning:
         ordinary = alphabet.ordinary(anew)
         generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
         residual, tokens = (self.group.gathered(each.flatten(0, 1)) for each in (self.residual, self.tokens))
-        chosen = high_loss_tokens(residual, len(anew), generator, tokens)
-        columns = columns_of_tokens(alphabet, chosen, len(anew), degree, generator, alphabet.usual_norm())
+        drawn = high_loss_numbers(residual, len(anew), generator)
+        columns = columns_of_tokens(alphabet, tokens, drawn, degree, generator, alphabet.usual_norm())
         wanted = Wanted(*columns, self.energy[anew])
         kept = wanted.rows < alphabet.size
         moved = moved_columns(
@@ -127,7 +127,7 @@ class ColumnPruning:
         )
         moved.source.fill_(-1)
         place_columns([main], anew, moved, optimizer, averages)
-        reset_bias(self.sae, anew, ordinary, optimizer, alphabet.first_bias(chosen, anew))
+        reset_bias(self.sae, anew, ordinary, optimizer, alphabet.first_bias(tokens, drawn, anew))
         others = self.energy[ordinary]
         self.energy[anew] = others.kthvalue(1 + int(NEW_ENERGY * (len(others) - 1))).values
 

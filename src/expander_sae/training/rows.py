@@ -122,12 +122,13 @@ class ColumnMoves:
         first = sum(counts[: shards.rank])
         # Of coordinates a token makes one column, however often it was drawn.
         known = isinstance(alphabet, Coordinates) and count > len(tokens)
-        made = columns_of_tokens(alphabet, tokens, len(tokens), self.config.degree, generator, norm) if known else None
+        every = torch.arange(len(tokens), device=tokens.device)
+        made = columns_of_tokens(alphabet, tokens, every, self.config.degree, generator, norm) if known else None
         for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS):
             if made is not None:
                 yield made[0][chunk], made[1][chunk]
             elif len(chunk):
-                yield columns_of_tokens(alphabet, tokens[chunk], len(chunk), self.config.degree, generator, norm)
+                yield columns_of_tokens(alphabet, tokens, chunk, self.config.degree, generator, norm)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the next move depends on."""
@@ -144,13 +145,13 @@ class ColumnMoves:
 def columns_of_tokens(
     alphabet: Alphabet,
     tokens: Float[Tensor, "tokens m"],
-    count: int,
+    drawn: Int[Tensor, " count"],
     degree: int,
     generator: torch.Generator,
     norm: Float[Tensor, ""],
 ) -> tuple[Int[Tensor, "count d"], Float[Tensor, "count d"]]:
-    """Rows, `size` behind the last one, and values of columns of this norm that write a token each."""
-    rows, values = alphabet.of_tokens(tokens, count, degree, generator)
+    """Rows, `size` behind the last one, and values of columns of this norm that write the drawn of these tokens."""
+    rows, values = alphabet.of_tokens(tokens, drawn, degree, generator)
     beyond = (0, alphabet.columns.d - degree)
     return (
         nn.functional.pad(rows.long(), beyond, value=alphabet.size),
