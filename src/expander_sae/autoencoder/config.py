@@ -174,14 +174,15 @@ def known_coders() -> dict[str, type[Coder]]:
 
 
 def coder_to_json(coder: Coder) -> dict[str, Any]:
-    """What config.json holds about a coder."""
+    """What config.json holds about a coder; what it leaves to a default of its own is not there."""
     name = type(coder).__name__
     if known_coders().get(name) is not type(coder):
         raise StorageError(
             f"The coder {name} is not one of this library's ({', '.join(known_coders())}), so a file cannot name it; "
             "save sae.with_coder(...) with one of them and set your own after loading."
         )
-    parameters = {field.name: getattr(coder, field.name) for field in dataclasses.fields(coder)}
+    every = {field.name: getattr(coder, field.name) for field in dataclasses.fields(coder)}
+    parameters = {name: value for name, value in every.items() if value is not None}
     check_json(parameters, name)
     return {"name": name, "parameters": parameters}
 
