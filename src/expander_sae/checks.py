@@ -47,6 +47,8 @@ LARGEST = 2**63 - 1
 """The largest whole number of 64 bits."""
 Count = Annotated[int, Range(1)]
 """How many of something that there must be one of."""
+Several = Annotated[int, Range(2)]
+"""How many of something whose spread is measured."""
 CountOrNone = Annotated[int, Range(0)]
 """How many of something that may be left out."""
 Few = Annotated[int, Range(1, 10_000)]

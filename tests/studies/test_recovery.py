@@ -227,3 +227,9 @@ def test_without_signs_the_condition_says_nothing_about_omp(
     here = dataclasses.replace(result, config=dataclasses.replace(config, signed=signed))
     drawn = {coder: [curve.label for curve in curves_of(here, [], "uniform", coder)] for coder in CODERS[:4]}
     assert [coder for coder in CODERS[:4] if CONDITION in drawn[coder]] == (["omp", "lasso"] if signed else ["lasso"])
+
+
+def test_every_seed_that_is_allowed_plants_codes_of_its_own() -> None:
+    seeds = (0, 1, 2**24, 2**31, 2**32 - 1)
+    planted = [planted_codes(RecoveryConfig(seed=seed, tokens=4), 16, 2).values for seed in seeds]
+    assert len({tuple(each.flatten().tolist()) for each in planted}) == len(seeds)

@@ -206,3 +206,8 @@ def test_settings_that_cannot_be(config: ScalingConfig, changes: dict[str, Any],
 def test_grids_that_cannot_be(config: ScalingConfig, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ExpanderError, match=sentence):
         dataclasses.replace(config, **changes).grid(96, 24_576)
+
+
+def test_one_token_has_no_spread_to_measure() -> None:
+    with pytest.raises(ExpanderError, match="evaluation_tokens"):
+        ScalingConfig(synthetic=True, evaluation_tokens=1)

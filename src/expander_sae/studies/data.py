@@ -15,7 +15,7 @@ from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.models import LanguageModel, load_language_model, name_of
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.checks import Count, Seed, StudyFolder, check_fields, distinct
+from expander_sae.checks import Count, Seed, Several, StudyFolder, check_fields, distinct
 from expander_sae.errors import ExpanderError
 from expander_sae.evaluation import Evaluation, evaluate, evaluate_activations
 from expander_sae.training import TrainConfig
@@ -39,7 +39,7 @@ class ActivationsConfig:
     """Tokens per training step."""
     seeds: tuple[Seed, ...] = (0,)
     """Everything is trained once with each."""
-    evaluation_tokens: Count = 20_000
+    evaluation_tokens: Several = 20_000
     """Held-out tokens to measure on, at most."""
     out: StudyFolder = Path("runs/comparison")
     """The folder for everything that is made; a second run goes on there."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expander_sae.activations.models import SMOLLM2
-from expander_sae.checks import Count, StudyFolder, check_fields
+from expander_sae.checks import Count, Several, StudyFolder, check_fields
 from expander_sae.errors import ExpanderError
 from expander_sae.training import TrainConfig, width_matched
 from expander_sae.training.config import check_width
@@ -37,7 +37,7 @@ class DemoConfig:
     """Tokens whose activations are kept."""
     train_tokens: Count = 200_000
     """Tokens to train on; more than were harvested means several passes."""
-    evaluation_tokens: Count = 6_000
+    evaluation_tokens: Several = 6_000
     """Tokens of held-out text on which the model's loss is measured."""
     degrees: tuple[Count, ...] = (7, 2)
     """Learned values per column of the expander dictionaries; features are shown of the first and of the dense one."""
