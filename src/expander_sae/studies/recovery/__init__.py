@@ -24,8 +24,8 @@ from expander_sae.supports.construction import SupportError
 
 CELLS, THEORY = "cells", "theory"
 """The folder of cells in that of the study, and the name of the cell of a dictionary's certificates."""
-MOST_SEEDS = 2**63 - 25
-"""A prime that numbers beyond 64 bits are taken by; smaller ones stay what they are."""
+SPREAD = 2_654_435_761
+"""An odd number by which seeds lie apart in the 32 bits of a seed that torch's generator looks at."""
 
 
 def run(config: RecoveryConfig, listener: Listener) -> Report:
@@ -157,7 +157,7 @@ def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificat
 
 def planted_codes(config: RecoveryConfig, n: int, k: int) -> Codes:
     """Random features and coefficients, the same for every dictionary and coder of this size."""
-    generator = torch.Generator().manual_seed(((config.seed << 40) + (n << 16) + k) % MOST_SEEDS)
+    generator = torch.Generator().manual_seed(((n << 16) + k + SPREAD * config.seed) % 2**32)
     held = config.tokens * (12.0 * n + 16 * k)
     check_memory(f"{config.tokens:,} tokens in a cell of {n:,} features", held, instead="give fewer tokens")
     indices = torch.rand(config.tokens, n, generator=generator).argsort(dim=1)[:, :k]
