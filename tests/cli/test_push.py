@@ -107,3 +107,10 @@ def test_without_a_token_it_asks_for_one(hub, run, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     hub.refuses = 401
     assert "run `hf auth login`" in ends_with(["push", str(run), "--to", "me/saes"], capsys)
+
+
+def test_half_a_character_is_no_name_of_a_repository(hub, run, capsys):
+    for asked in (["--to", "\udcff"], ["--to", "me/saes", "--license", "\udcff"]):
+        with pytest.raises(SystemExit, match="1"):
+            main(["push", str(run), *asked])
+        assert "no character" in capsys.readouterr().err

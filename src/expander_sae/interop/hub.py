@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from expander_sae.autoencoder import Description, SparseAutoencoder, describe
+from expander_sae.checks import a_text
 from expander_sae.errors import ExpanderError, require
 from expander_sae.features import FeatureDatabase
 from expander_sae.files import replace_file, write_json
@@ -57,6 +58,8 @@ def push_to_hub(
     require("huggingface_hub")
     from huggingface_hub import HfApi
 
+    for name, text in {"The repository": repository, "The license": license or ""}.items():
+        a_text(name, text)
     named = {_folder_of(saes): saes} if isinstance(saes, SparseAutoencoder) else dict(saes)
     if not named:
         raise ExpanderError("There is nothing to upload; give at least one autoencoder.")
