@@ -72,16 +72,12 @@ class SparseAutoencoder(nn.Module):
     @property
     def learned_values(self) -> int:
         """How many learned numbers there are: dictionary, encoder if it has its own, and biases."""
-        blocks = [self.dictionary] if self.untied_encoder is None else [self.dictionary, self.untied_encoder]
-        in_dictionary = {id(parameter) for parameter in self.dictionary.parameters()}
-        encoding = [] if self.untied_encoder is None else list(self.untied_encoder.parameters())
-        shared = sum(parameter.numel() for parameter in encoding if id(parameter) in in_dictionary)
+        values = self.dictionary.learned_values
+        if self.untied_encoder is not None:
+            shared = set(self.dictionary.parameters()) & set(self.untied_encoder.parameters())
+            values += self.untied_encoder.learned_values - sum(parameter.numel() for parameter in shared)
         biases = [self.pre_bias, self.latent_bias, self.thresholds]
-        return (
-            sum(block.learned_values for block in blocks)
-            - shared
-            + sum(bias.numel() for bias in biases if bias is not None)
-        )
+        return values + sum(bias.numel() for bias in biases if bias is not None)
 
     @property
     def m(self) -> int:

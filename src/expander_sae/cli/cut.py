@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 import tyro
 
-from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import AutoencoderFolder, Count
+from expander_sae.cli.inputs import store_for, usual_tokens
 from expander_sae.console import terminal
-from expander_sae.errors import ExpanderError
 from expander_sae.training import cut, energies
 
 BATCH = 2048
@@ -37,11 +36,8 @@ class Cut:
 
     def run(self) -> None:
         """Cut, write, and say how many values are left."""
-        sae, store = SparseAutoencoder.load(self.path), Store.open(self.store)
-        if store.width != sae.m:
-            raise ExpanderError(f"{self.store} has activations of width {store.width}, not {sae.m}.")
-        x = store[: min(self.tokens, store.tokens)].activations.float()
-        usual = x[torch.linalg.vector_norm(x, dim=1) <= store.massive_above]
+        sae = SparseAutoencoder.load(self.path)
+        usual = usual_tokens(store_for(self.store, sae), self.tokens)
         smaller = cut(sae, self.d, energies(sae, list(torch.split(usual, BATCH))))
         smaller.save(self.out)
         console = terminal()

@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
 
-from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.checks import AutoencoderFolder, Count, Seed, Share
+from expander_sae.cli.inputs import store_for, usual_tokens
 from expander_sae.console import terminal, waiting
-from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory
-from expander_sae.training import grow
+from expander_sae.training import check_growable, grow
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,14 @@ class Grow:
 
     def run(self) -> None:
         """Grow, write, and say what there is."""
-        sae, store = SparseAutoencoder.load(self.path), Store.open(self.store)
-        if store.width != sae.m:
-            raise ExpanderError(f"{self.store} has activations of width {store.width}, not {sae.m}.")
+        sae = SparseAutoencoder.load(self.path)
+        check_growable(sae, self.n, self.d)
+        store = store_for(self.store, sae)
         tokens = min(self.tokens, store.tokens)
         check_memory("Clustering", 16.0 * tokens * sae.m, instead="give fewer tokens")
         console = terminal()
         with waiting(f"making {self.n - sae.n:,} clusters of {tokens:,} tokens", console.is_terminal):
-            x = store[:tokens].activations.float()
-            usual = x[torch.linalg.vector_norm(x, dim=1) <= store.massive_above]
-            grown = grow(sae, usual, self.n, self.d, self.fires, self.seed)
+            grown = grow(sae, usual_tokens(store, tokens), self.n, self.d, self.fires, self.seed)
         grown.save(self.out)
         console.print(
             f"{grown.n:,} features, {sae.n:,} of them atoms: {grown.learned_values:,} values, where dense columns of "

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from expander_sae.activations.models import LanguageModel
+from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder, TopK
 from expander_sae.coders.named import coder_named
@@ -36,6 +41,20 @@ def language_model_of(
         name = name_of(origin)
     with waiting(f"loading {name}"):
         return load_language_model(name, device=device)
+
+
+def store_for(folder: Path, sae: SparseAutoencoder) -> Store:
+    """The store in a folder, if its activations are as wide as the autoencoder."""
+    store = Store.open(folder)
+    if store.width != sae.m:
+        raise ExpanderError(f"{folder} has activations of width {store.width}, not {sae.m}.")
+    return store
+
+
+def usual_tokens(store: Store, count: int) -> Float[Tensor, "tokens m"]:
+    """The first activations of a store, at most so many, without the massive ones."""
+    x = store[: min(count, store.tokens)].activations.float()
+    return x[torch.linalg.vector_norm(x, dim=1) <= store.massive_above]
 
 
 def coder_asked_for(name: str | None, signed: bool, look: float | None = None) -> Coder | None:

@@ -2,7 +2,7 @@
 
 from expander_sae.dictionaries.base import Dictionary
 from expander_sae.dictionaries.codes import Codes
-from expander_sae.dictionaries.composed import ComposedDictionary
+from expander_sae.dictionaries.composed import ComposedDictionary, columns_in
 from expander_sae.dictionaries.dense import DenseDictionary
 from expander_sae.dictionaries.expander import ExpanderDictionary
 from expander_sae.dictionaries.shard import Shard, shards_of
@@ -16,5 +16,6 @@ __all__ = [
     "ExpanderDictionary",
     "Shard",
     "Union",
+    "columns_in",
     "shards_of",
 ]

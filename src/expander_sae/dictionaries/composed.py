@@ -123,6 +123,11 @@ class ComposedDictionary(Dictionary):
         return self._kept_gram[1]
 
 
+def columns_in(dictionary: Dictionary) -> Dictionary:
+    """What holds the values of the columns themselves: the mixtures of a composed dictionary, any other one itself."""
+    return dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary
+
+
 @dataclass(frozen=True)
 class _UnitMixtures(ScaledColumns):
     """The columns at unit norm for a pursuit that keeps correlations up to date in the space of the atoms.

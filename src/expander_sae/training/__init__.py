@@ -7,7 +7,7 @@ from expander_sae.training.config import TrainConfig, width_matched
 from expander_sae.training.cutting import compressing, cut, energies
 from expander_sae.training.dead_features import FiringRecord
 from expander_sae.training.engine import Learner, Probe, learn
-from expander_sae.training.growing import grow
+from expander_sae.training.growing import check_growable, grow
 from expander_sae.training.learner import Trainee
 from expander_sae.training.losses import batch_statistics, fvu
 from expander_sae.training.metrics import Mean, Numbers, read_metrics
@@ -31,6 +31,7 @@ __all__ = [
     "TrainConfig",
     "Trainee",
     "batch_statistics",
+    "check_growable",
     "compressing",
     "cut",
     "energies",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from expander_sae.activations.store import Store
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import OneShotCoder
-from expander_sae.dictionaries import ComposedDictionary, ExpanderDictionary
+from expander_sae.dictionaries import ComposedDictionary, ExpanderDictionary, columns_in
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
 from expander_sae.training.config import TrainConfig, least_degree
@@ -66,7 +66,7 @@ def cut(sae: SparseAutoencoder, d: int, energy: Float[Tensor, " n"]) -> SparseAu
     coordinates would have to be trained again, so there it is refused; a mixture still correlates with its tokens.
     """
     before = sae.dictionary
-    columns = before.mixtures if isinstance(before, ComposedDictionary) else before
+    columns = columns_in(before)
     if not isinstance(columns, ExpanderDictionary) or not sae.tied:
         raise ExpanderError("Only an expander dictionary, or mixtures, that are their own encoder can be cut.")
     if columns is before and isinstance(sae.coder, OneShotCoder):

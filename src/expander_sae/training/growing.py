@@ -45,23 +45,24 @@ def grow(
     A mixture fires on this share of its cluster's tokens, as long as atoms are what it competes with. What it adds to a
     reconstruction is a first guess; training from it with the encoder held (`TrainConfig.hold_encoder`) finds it.
     """
-    _check(sae, x, n, d)
-    generator, k = torch.Generator().manual_seed(seed), getattr(sae.coder, "k", 0)
+    dictionary, coder = check_growable(sae, n, d)
+    _check_tokens(sae, x, n, d)
+    generator = torch.Generator().manual_seed(seed)
     centred = torch.addcmul(-sae.pre_bias, x.to(sae.pre_bias), sae.scale)
-    atoms = DenseDictionary(sae.m, sae.n, sae.dictionary.to_dense().T.to(centred))
+    atoms = DenseDictionary(sae.m, sae.n, dictionary.values.to(centred))
     bias = torch.zeros(sae.n, device=x.device) if sae.latent_bias is None else sae.latent_bias.detach().clone()
     cluster = clusters_of(nn.functional.normalize(centred, dim=1), n - sae.n, generator)
     grouped = _Groups(cluster, n - sae.n)
     rows, encoding = _in_atoms(atoms, nn.functional.normalize(grouped.means(centred), dim=1), d)
-    own, last, left = _beside_atoms(atoms, bias, centred, grouped, _written_out(atoms, rows, encoding), k)
+    own, last, left = _beside_atoms(atoms, bias, centred, grouped, _written_out(atoms, rows, encoding), coder.k)
     own_bias = grouped.quantiles(last - own, fires).clamp_max(0)
     code = grouped.means(nn.functional.relu(own + own_bias[cluster])[:, None])
     adds = _least_squares(atoms, rows, left) * torch.where(code > 0, SHARED / code, 0.0)
     return _assembled(sae, atoms, (rows, encoding, adds), torch.cat([bias, own_bias]))
 
 
-def _check(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], n: int, d: int) -> None:
-    """Refuse what cannot be grown, or not from so few tokens."""
+def check_growable(sae: SparseAutoencoder, n: int, d: int) -> tuple[DenseDictionary, TopK]:
+    """Refuse what cannot be grown so; gives back what is grown, and its coder."""
     if not isinstance(sae.dictionary, DenseDictionary) or not sae.tied or not isinstance(sae.coder, TopK):
         raise ExpanderError("Only a dense dictionary that is its own encoder, with the coder topk, can be grown.")
     if sae.coder.signed:
@@ -70,6 +71,11 @@ def _check(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], n: int, d: int)
         raise ExpanderError(f"The dictionary has {sae.n} features; grow it to more of them, not to {n}.")
     if not 1 < d <= sae.n:
         raise ExpanderError(f"A mixture has from 2 to {sae.n} atoms, as many as there are, not {d}.")
+    return sae.dictionary, sae.coder
+
+
+def _check_tokens(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], n: int, d: int) -> None:
+    """Refuse too few tokens, or more than there is room for."""
     if len(x) < 2 * (n - sae.n):
         raise ExpanderError(
             f"{n - sae.n} clusters need at least {2 * (n - sae.n)} tokens that are not massive, not {len(x)}; give a "
@@ -228,7 +234,7 @@ def _assembled(
     support = Support.from_rows(torch.cat([alone, rows]).to(torch.int32).cpu(), atoms.n)
     dictionary = ComposedDictionary(atoms, ExpanderDictionary(support, torch.cat([one, adds])))
     grown = SparseAutoencoder(
-        dictionary, copy.copy(sae.coder), tied=False, latent_bias=True, provenance=copy.deepcopy(sae.provenance)
+        dictionary, sae.coder, tied=False, latent_bias=True, provenance=copy.deepcopy(sae.provenance)
     )
     assert isinstance(grown.untied_encoder, ComposedDictionary)
     grown.untied_encoder.mixtures.values.copy_(torch.cat([one, encoding]))

@@ -15,9 +15,8 @@ from expander_sae.coders import BatchTopK
 from expander_sae.dictionaries import (
     Codes,
     ComposedDictionary,
-    DenseDictionary,
-    Dictionary,
     ExpanderDictionary,
+    columns_in,
     shards_of,
 )
 from expander_sae.distribution import Group, current_group
@@ -245,8 +244,9 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= self.descent.state_dict()
         state |= {} if self.moves is None else self.moves.state_dict()
-        if self.config.start is not None and not isinstance(self.sae.dictionary, DenseDictionary):
-            state["rows"] = _columns(self.sae.dictionary).rows
+        columns = columns_in(self.sae.dictionary)
+        if self.config.start is not None and isinstance(columns, ExpanderDictionary):
+            state["rows"] = columns.rows
         names = [name for name, _ in self.sae.named_parameters()]
         return state | {f"average/{name}": tensor for name, tensor in zip(names, self.average, strict=False)}
 
@@ -257,7 +257,9 @@ class Trainee:
         self.tokens, first, of_columns = tokens, self.shards.rank * self.sae.n, self._of_columns()
         if self.moves is not None:
             self.moves.load_rows(state.rows("rows", first, self.sae.n))
-        elif "rows" in state and not torch.equal(state["rows"], _columns(self.sae.dictionary).rows.cpu()):
+        elif "rows" in state and not torch.equal(
+            state["rows"], columns_in(self.sae.dictionary).get_buffer("rows").cpu()
+        ):
             raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
         for name, tensor in self.state_dict().items():
             tensor.copy_(state.rows(name, first, len(tensor)) if name in of_columns else state[name])
@@ -267,13 +269,6 @@ class Trainee:
         of_columns = {name for name, _ in self.sae.named_parameters() if name != WHOLE}
         kinds = {"parameters", "average", *MOMENTS} - {STEPS}
         return {"silent_for", "rows", "moves/energy", *(f"{kind}/{name}" for kind in kinds for name in of_columns)}
-
-
-def _columns(dictionary: Dictionary) -> ExpanderDictionary:
-    """The part of a dictionary that has rows."""
-    columns = dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary
-    assert isinstance(columns, ExpanderDictionary)
-    return columns
 
 
 def _slower(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[nn.Parameter, float]:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.coders import Coder, OneShotCoder, TopK
-from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, Dictionary, ExpanderDictionary, Shard
+from expander_sae.dictionaries import (
+    ComposedDictionary,
+    DenseDictionary,
+    Dictionary,
+    ExpanderDictionary,
+    Shard,
+    columns_in,
+)
 from expander_sae.dictionaries.expander import random_signs
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
@@ -154,8 +161,7 @@ def _shrink_columns(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"]) 
     guess = sae.dictionary.synthesize(sae.coder(sae.encoder, centred.to(sae.pre_bias.dtype), None))
     square = (guess * centred).sum() / guess.square().sum()
     for dictionary in {sae.dictionary, sae.encoder}:
-        columns = dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary
-        columns.get_parameter("values").mul_(square.clamp_min(0).sqrt())
+        columns_in(dictionary).get_parameter("values").mul_(square.clamp_min(0).sqrt())
 
 
 def _dictionary(config: TrainConfig, sample: Sample, before: SparseAutoencoder | None, shards: Group) -> Dictionary:
@@ -236,7 +242,7 @@ def _check_sizes(config: TrainConfig, dictionary: Dictionary, width: int) -> Non
     """Refuse a start of other sizes; of mixtures, which have d values at most on average, one of longer columns."""
     dense, wanted = isinstance(dictionary, DenseDictionary), config.entries_at(width)
     composed = isinstance(dictionary, ComposedDictionary)
-    values = (dictionary.mixtures if isinstance(dictionary, ComposedDictionary) else dictionary).learned_values
+    values = columns_in(dictionary).learned_values
     fits = values == wanted or (composed and values <= wanted)
     if (dictionary.m, dictionary.n) != (width, config.n) or not fits or dense != (config.d is None):
         per_column = "dense" if dense else f"d={values / dictionary.n:g}"
