@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expander_sae.philox import Stream, bounded, compiled_word, permutation, permute, philox4x32, word_pair
+from expander_sae.philox import (
+    Stream,
+    bounded,
+    compiled_word,
+    generator_seed,
+    permutation,
+    permute,
+    philox4x32,
+    word_pair,
+)
 
 ONES = 0xFFFFFFFF
 # The known answers published with the generator: counter, key, output.
@@ -80,3 +90,20 @@ def test_keyed_permutation_is_a_bijection_at_single_points(size, seed):
     assert sorted(images.tolist()) == list(range(size))
     alone = permute(np.array([size // 2], dtype=np.uint64), size, seed, Stream.LINES)
     assert alone[0] == images[size // 2]
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**31),
+    st.sampled_from([0, 1, 7, 2**20, 2**32]),
+)
+def test_torch_draws_otherwise_with_every_seed_and_at_every_place(seed, other, place, further):
+    def drawn(seed, place):
+        return torch.rand(4, generator=torch.Generator().manual_seed(generator_seed(seed, place))).tolist()
+
+    assert generator_seed(0, place) == place
+    assert (drawn(seed, place) == drawn(other, place)) == (seed == other)
+    assert (drawn(seed, place) == drawn(seed, (place + further) % 2**32)) == (further % 2**32 == 0)
+    assert drawn(seed + 2**33, place) != drawn(seed, place)

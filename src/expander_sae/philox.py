@@ -1,5 +1,7 @@
 """Philox4x32-10, the only source of a support's randomness: integer arithmetic, the same on every platform.
 
+Beside it stands how one seed of a user becomes many of torch's generator, which training draws from.
+
 A random word is a pure function of (seed, stream, index, draw), so that feature `index` is drawn without the others.
 The arithmetic below runs unchanged on NumPy arrays and, compiled, on single words inside Numba loops.
 """
@@ -22,6 +24,8 @@ _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _ROUNDS = 10
 _NETWORK_ROUNDS = 8
+_APART = 2_654_435_761
+"""An odd number by which seeds of a user lie apart in the 32 bits that torch's generator looks at."""
 LARGEST_DOMAIN = 2**62
 """Most values that `permute` can take."""
 
@@ -129,3 +133,13 @@ def _network(values: Words, half: np.uint64, seed: int, stream: Stream) -> Words
     for block in range(_NETWORK_ROUNDS):
         left, right = right, left ^ (word_pair(seed, stream, right, block)[0] & mask)
     return (left << half) | right
+
+
+def generator_seed(seed: int, place: int) -> int:
+    """A seed for the `torch.Generator` that draws at one place: a step, an epoch, a cell of a study.
+
+    That generator looks at the low 32 bits of a seed alone, so both are mixed into them: to shift the user's seed above
+    the place would lose it. Seeds beyond 32 bits are folded; seed 0 leaves the place as it is.
+    """
+    folded = (seed ^ (seed >> 32)) % 2**32
+    return (place + _APART * folded) % 2**32

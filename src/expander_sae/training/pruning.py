@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.distribution import Group
+from expander_sae.philox import generator_seed
 from expander_sae.training.alphabets import alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
@@ -116,7 +117,7 @@ class ColumnPruning:
         """Give features tokens of high loss for columns, of the usual norm, bias and energy."""
         main, alphabet = self.dictionary, self.alphabet
         ordinary = alphabet.ordinary(anew)
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        generator = torch.Generator().manual_seed(generator_seed(self.config.seed, step))
         residual, tokens = (self.group.gathered(each.flatten(0, 1)) for each in (self.residual, self.tokens))
         drawn = high_loss_numbers(residual, len(anew), generator)
         columns = columns_of_tokens(alphabet, tokens, drawn, degree, generator, alphabet.usual_norm())

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
+from expander_sae.philox import generator_seed
 from expander_sae.supports import NO_ROW
 from expander_sae.training.alphabets import Alphabet, Coordinates, alphabets_of
 from expander_sae.training.config import TrainConfig
@@ -115,7 +116,7 @@ class ColumnMoves:
         counts = [each for (each,) in shards.numbers([count])]
         if sum(counts) == 0:
             return
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        generator = torch.Generator().manual_seed(generator_seed(self.config.seed, step))
         tokens, alphabet = self.group.gathered(residual), self.alphabets[0]
         # Those of all shards are drawn together, so that the columns are the same in however many they lie.
         drawn, norm = high_loss_numbers(tokens, sum(counts), generator), alphabet.usual_norm()

@@ -14,6 +14,7 @@ from expander_sae.activations.live import LiveActivations
 from expander_sae.activations.store import Batches, Store
 from expander_sae.distribution import Group, current_group
 from expander_sae.errors import ExpanderError
+from expander_sae.philox import generator_seed
 from expander_sae.training.config import TrainConfig
 
 
@@ -51,7 +52,7 @@ class TensorBatches:
         self._epoch, self._position, self._order = 0, 0, self._order_of(0)
 
     def _order_of(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self._seed << 20) + epoch)
+        generator = torch.Generator().manual_seed(generator_seed(self._seed, epoch))
         return torch.randperm(len(self._x), generator=generator)
 
     def __iter__(self) -> Self:

@@ -14,6 +14,7 @@ from expander_sae.coders.base import largest
 from expander_sae.dictionaries import Codes, DenseDictionary, Dictionary, ExpanderDictionary
 from expander_sae.files import write_checked
 from expander_sae.means import check_memory
+from expander_sae.philox import generator_seed
 from expander_sae.reporting.report import Report
 from expander_sae.studies.recovery.config import DENSE, ITERATIONS, LARGEST, SMALLEST, STEPS_OF_MP, RecoveryConfig
 from expander_sae.studies.recovery.report import RecoveryResult, Strip, report_of
@@ -24,8 +25,6 @@ from expander_sae.supports.construction import SupportError
 
 CELLS, THEORY = "cells", "theory"
 """The folder of cells in that of the study, and the name of the cell of a dictionary's certificates."""
-SPREAD = 2_654_435_761
-"""An odd number by which seeds lie apart in the 32 bits of a seed that torch's generator looks at."""
 
 
 def run(config: RecoveryConfig, listener: Listener) -> Report:
@@ -157,7 +156,7 @@ def coder_of(config: RecoveryConfig, name: str, k: int, certificates: Certificat
 
 def planted_codes(config: RecoveryConfig, n: int, k: int) -> Codes:
     """Random features and coefficients, the same for every dictionary and coder of this size."""
-    generator = torch.Generator().manual_seed(((n << 16) + k + SPREAD * config.seed) % 2**32)
+    generator = torch.Generator().manual_seed(generator_seed(config.seed, (n << 16) + k))
     held = config.tokens * (12.0 * n + 16 * k)
     check_memory(f"{config.tokens:,} tokens in a cell of {n:,} features", held, instead="give fewer tokens")
     indices = torch.rand(config.tokens, n, generator=generator).argsort(dim=1)[:, :k]
