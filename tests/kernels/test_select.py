@@ -187,6 +187,23 @@ def test_operator_is_registered_correctly():
     torch.library.opcheck(torch.ops.expander_sae.select.default, arguments)
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from([float("nan"), float("inf"), -float("inf")]),
+    st.integers(0, 299),
+    st.integers(0, 20),
+    st.booleans(),
+    st.sampled_from([torch.float16, torch.float32, torch.float64]),
+)
+def test_tokens_that_are_not_finite_are_refused_after_a_look_and_without(bad, token, coordinate, with_bias, dtype):
+    """The kernel looks for them where it reads tokens, in coordinates that no column has, too: the last one here."""
+    x, values, rows, bias = problem(8, 300, 20, 400, 3)
+    x = torch.nn.functional.pad(x, (0, 1)).to(dtype)
+    x[token, coordinate] = bad
+    with pytest.raises(ExpanderError, match=rf"x must be finite, but 1 of its 300 rows .* the first is row {token}\."):
+        select(x, values, rows, 3, bias if with_bias else None)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_is_refused_by_name_and_row(bad):
     x, values, rows, bias = problem(8, 10, 20, 30, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -36,8 +37,12 @@ def check_inputs(
     rows: Int[Tensor, "n d"],
     k: int,
     bias: Float[Tensor, " n"] | None = None,
+    tokens_too: bool = True,
 ) -> bool:
-    """Refuse shapes, devices and numbers that no kernel works with; gives back whether columns differ in length."""
+    """Refuse shapes, devices and numbers that no kernel works with; gives back whether columns differ in length.
+
+    Without `tokens_too` the kernel has to see for itself whether x is finite, where it reads it.
+    """
     if x.ndim != 2 or not x.is_floating_point():
         raise ExpanderError(f"x must be a floating-point tensor [batch, m], not {x.dtype} {list(x.shape)}.")
     if values.ndim != 2 or values.shape != rows.shape:
@@ -55,18 +60,13 @@ def check_inputs(
         raise ExpanderError(f"k must be between 1 and the number of features, {features}, not {k}.")
     if bias is not None and tuple(bias.shape) != (features,):
         raise ExpanderError(f"bias must have one entry for each of the {features} features, not {list(bias.shape)}.")
-    return _check_numbers(x, values, rows, bias)
+    numbers = {"x": x if tokens_too else None, "values": values, "bias": bias}
+    return _check_numbers({name: each for name, each in numbers.items() if each is not None}, rows, x.shape[1])
 
 
-def _check_numbers(
-    x: Float[Tensor, "batch m"],
-    values: Float[Tensor, "n d"],
-    rows: Int[Tensor, "n d"],
-    bias: Float[Tensor, " n"] | None,
-) -> bool:
+def _check_numbers(named: Mapping[str, Tensor], rows: Int[Tensor, "n d"], width: int) -> bool:
     """Refuse numbers that are not finite and rows that x has not; gives back whether columns differ in length."""
-    named = {name: tensor for name, tensor in (("x", x), ("values", values), ("bias", bias)) if tensor is not None}
-    if x.device.type == "cpu" or rows.numel() == 0:
+    if rows.device.type == "cpu" or rows.numel() == 0:
         surely_finite = False
         lowest, highest = extremes(rows) if rows.numel() else (0, -1)
     else:  # all that is asked of the device, in one answer: every answer is waited for
@@ -74,9 +74,9 @@ def _check_numbers(
         *found, low, high = torch.stack([each.double() for each in (*sums, *torch.aminmax(rows))]).tolist()
         surely_finite, lowest, highest = all(map(math.isfinite, found)), int(low), int(high)
     # Compiled code would read past the end of x.
-    if lowest < NO_ROW or highest >= x.shape[1]:
+    if lowest < NO_ROW or highest >= width:
         raise ExpanderError(
-            f"rows must lie between 0 and {x.shape[1] - 1}, not {lowest} to {highest}; is x as wide as the dictionary?"
+            f"rows must lie between 0 and {width - 1}, not {lowest} to {highest}; is x as wide as the dictionary?"
         )
     if lowest == NO_ROW:
         _check_padding(rows)

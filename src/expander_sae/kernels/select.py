@@ -27,12 +27,12 @@ from expander_sae.kernels.products import select_gradients
 def _select(
     x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor | None, signed: bool, implementation: str
 ) -> tuple[Tensor, Tensor]:
-    uneven = check_inputs(x, values, rows, k, bias)
+    version = choose(implementation, x.device)
+    uneven = check_inputs(x, values, rows, k, bias, tokens_too=version != "cpu")
     dtype = working_dtype(x, values, bias)
     result = result_dtype(x, values, bias)
     bias = torch.zeros(values.shape[0], dtype=dtype, device=x.device) if bias is None else bias.to(dtype).contiguous()
     x, values, rows = x.contiguous(), values.contiguous(), rows.contiguous()
-    version = choose(implementation, x.device)
     # Imported where they are used: Numba and Triton take a while. Sums have the precision of the bias in all of them.
     if version == "gpu":
         from expander_sae.kernels.gpu.select import select as select_on_gpu

@@ -132,11 +132,13 @@ def _scale(numbers: Floats, scale: float, whole: Integers) -> None:
 
 @compiled
 def fill_coarsely(x: Floats, coarse: Coarse, rows: Integers, tile: Integers) -> bool:
-    """Put up to 64 tokens in 16 bits into a tile, by way of rows [64, m or more]; returns whether they fit there."""
+    """Put up to 64 tokens in 16 bits into a tile, by way of rows [64, m or more]; returns whether they fit there,
+    which what is not finite does not."""
     width = x.shape[1]
     for token in range(x.shape[0]):
-        scale = LARGEST / max(_largest_of(x[token]), coarse.constant)
-        if not _LEAST_SCALE < scale < _MOST_SCALE:
+        largest = _largest_of(x[token])
+        scale = LARGEST / max(largest, coarse.constant)
+        if not (np.isfinite(largest) and _LEAST_SCALE < scale < _MOST_SCALE):
             return False
         _scale(x[token], scale, rows[token, :width])
         if tile.shape[0] > width:

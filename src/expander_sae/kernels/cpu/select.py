@@ -30,8 +30,9 @@ from expander_sae.kernels.cpu.columns import (
     inlined,
 )
 from expander_sae.kernels.cpu.ranking import WIDTH, count_above, keep_best, list_length, sort_best
-from expander_sae.kernels.cpu.tiles import LANES, aligned, fill_tile
+from expander_sae.kernels.cpu.tiles import LANES, aligned, all_finite, fill_tile
 from expander_sae.kernels.cpu.vectors import correlate_tile, extreme_of, lanes_above, lowest_bit, raise_maxima
+from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.threads import kept, over_tiles
 
 PROBE_GROUPS = 32
@@ -269,9 +270,10 @@ def _write_best(
 def _select_tile(
     x: Floats, columns: Columns, bias: Floats, signed: bool, tile: Tile, values: Floats, indices: Integers
 ) -> bool:
-    """Fill values and indices [tokens, k] for up to 64 tokens x; returns whether each has k features to choose."""
+    """Fill values and indices [tokens, k] for up to 64 tokens x; returns whether each is finite and has k features to
+    choose."""
     fill_tile(x, 0, x.shape[0], tile.tokens)
-    if not _find_candidates(columns, bias, values.shape[1], signed, x.shape[0], tile):
+    if not all_finite(x) or not _find_candidates(columns, bias, values.shape[1], signed, x.shape[0], tile):
         return False
     _write_best(x, columns, bias, signed, tile, values, indices)
     return True
@@ -281,7 +283,8 @@ def _select_tile(
 def _select_tokens(
     x: Floats, columns: Columns, bias: Floats, signed: bool, out: tuple[Floats, Integers], tile: Tile
 ) -> bool:
-    """Fill the values and indices [batch, k] of `out`; returns whether every token has k features to choose."""
+    """Fill the values and indices [batch, k] of `out`; returns whether every token is finite and has k features to
+    choose."""
     for first in range(0, x.shape[0], LANES):
         last = min(first + LANES, x.shape[0])
         if not _select_tile(x[first:last], columns, bias, signed, tile, out[0][first:last], out[1][first:last]):
@@ -318,7 +321,10 @@ def _select_after_a_look(
 
 
 def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
-    """(values [batch, k], indices [batch, k]) like `reference.select`; shorter columns end with rows of -1."""
+    """(values [batch, k], indices [batch, k]) like `reference.select`; shorter columns end with rows of -1.
+
+    Whether tokens are finite is seen where they are read, by all threads: a pass of its own would cost an eighth more.
+    """
     tokens, shifts = x.to(bias.dtype).numpy(), bias.numpy()
     columns = columns_of(values.to(bias.dtype).numpy(), rows.numpy())
     out = np.empty((len(tokens), k), tokens.dtype), np.empty((len(tokens), k), np.int64)
@@ -335,6 +341,7 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
             look = kept(_make_coarse_tile, width + (coarse.constant > 0), capacity, k, coarse.margin)
             found = _select_after_a_look(*problem, coarse, look, kept(make_rows, width))
         if not found:
+            check_finite("x", x)  # of all tokens, wherever this thread began
             raise ExpanderError(f"Sums of x and values leave the range of {bias.dtype}; scale them down.")
 
     over_tiles(work, len(tokens), LANES)

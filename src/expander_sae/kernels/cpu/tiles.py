@@ -38,3 +38,13 @@ def fill_tile(x: Places, start: int, stop: int, tile: Places) -> None:
             tile[coordinate, token] = x[start + token, coordinate]
     if tokens < lanes:
         tile[:, tokens:] = 0
+
+
+@compiled
+def all_finite(x: Floats) -> bool:
+    """Whether no entry of x [batch, m] is NaN or infinite: the difference of such a number from itself is none."""
+    wrong = False
+    for token in range(x.shape[0]):
+        for coordinate in range(x.shape[1]):
+            wrong |= x[token, coordinate] - x[token, coordinate] != 0
+    return not wrong
