@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae import kernels
@@ -65,11 +67,15 @@ class ExpanderDictionary(Dictionary):
             raise ExpanderError(f"values must be [{self.n}, {self.d}] for this support, not {list(values.shape)}.")
         self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
         self._row_lists: RowLists | None = None
-        self._grouped: GroupedColumns | None = None
+        self.grouped: GroupedColumns | None = None
         # The file and the support know the rows; a state dict need not repeat them.
         self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
         if not support.is_even:
             self.values.data.masked_fill_(self.rows < 0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has too; groups it makes of its own tokens."""
+        return {**self.__dict__, "grouped": None}
 
     @property
     def support(self) -> Support:
@@ -94,8 +100,8 @@ class ExpanderDictionary(Dictionary):
             self.rows = self.rows.clone()  # they are its own too
         self.rows.index_copy_(0, features, rows.to(self.rows))
         self._support = self._row_lists = None
-        if self._grouped is not None:
-            self._grouped = GroupedColumns(self._grouped.groups, self.rows)
+        if self.grouped is not None:
+            self.grouped = GroupedColumns(self.grouped.groups, self.rows)
         if values is not None:
             self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)
 
@@ -129,7 +135,7 @@ class ExpanderDictionary(Dictionary):
                 f"not {len(flat)}; code more at first, or call `make_groups` with some."
             )
         spread = flat.float().square().mean(dim=0).sqrt()
-        self._grouped = GroupedColumns(group_columns(self.values, self.rows, bias, spread), self.rows)
+        self.grouped = GroupedColumns(group_columns(self.values, self.rows, bias, spread), self.rows)
 
     def glance(
         self,
@@ -138,16 +144,19 @@ class ExpanderDictionary(Dictionary):
         look: float,
         bias: Float[Tensor, " n"] | None = None,
         signed: bool = False,
+        allowed: Bool[Tensor, " n"] | None = None,
     ) -> Codes:
-        if self._grouped is None:
+        if self.grouped is None:
             self.make_groups(x, bias)
-        assert self._grouped is not None
-        indices = self._grouped.select(flatten(x, self.m), self.values, bias, k, look, signed)
+        assert self.grouped is not None
+        indices = self.grouped.select(flatten(x, self.m), self.values, bias, k, look, signed, allowed)
         indices = indices.reshape(*x.shape[:-1], k)
+        missing = None if allowed is None else indices == self.n
+        indices = indices if missing is None else indices.masked_fill(missing, 0)
         values = self.correlate_at(x, indices)
         if bias is not None:
             values = values + nn.functional.embedding(indices, bias[:, None])[..., 0]
-        return Codes(values, indices, self.n)
+        return Codes(values if missing is None else values.masked_fill(missing, 0), indices, self.n)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         flat, k = flatten(x, self.m), indices.shape[-1]

@@ -96,10 +96,12 @@ def losses_of(
     dead_ones = shards_of(sae.dictionary).total(len(dead))
     if config.auxk_weight and dead_ones > 0:
         around_mean = squares - group.add_up(left.sum(dim=0)).square().sum() / batch.tokens
-        auxk = auxk_loss(sae, left, dead, min(config.revived_together(sae.m), dead_ones), around_mean)
+        together = min(config.revived_together(sae.m), dead_ones)
+        look = config.look if config.look is not None and len(dead) > config.look * sae.n else None
+        auxk = auxk_loss(sae, left, dead, together, around_mean, look)
     total = minimised + config.auxk_weight * auxk
     if config.multi_topk:
-        wider = sae.with_coder(TopK(MULTI * config.k, config.signed))
+        wider = sae.with_coder(TopK(MULTI * config.k, config.signed, config.look))
         total = total + MULTI_WEIGHT * fvu(wider.residual(x)[1], variation)
     return Losses(total, squares, variation, auxk.detach(), codes.detach(), left, fired.detach())
 
@@ -146,9 +148,18 @@ def auxk_loss(
     dead: Int[Tensor, " dead"],
     k: int,
     total: Float[Tensor, ""],
+    look: float | None = None,
 ) -> Float[Tensor, ""]:
-    """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient."""
+    """Share of the residual's variation `total` that k dead features per token leave over; only they get a gradient.
+
+    Where the dead are more than the share `look` of all, tokens look at as many of the features in groups.
+    """
     residual = residual.detach()
+    if look is not None:
+        allowed = torch.zeros(sae.n, dtype=torch.bool, device=dead.device).index_fill(0, dead, True)
+        codes = sae.encoder.glance(residual, k, look, allowed=allowed)
+        without = Codes(-codes.values.relu(), codes.indices, codes.n)
+        return fvu(sae.dictionary.synthesize(without, residual), total)
     if isinstance(sae.dictionary, Shard) and isinstance(sae.encoder, Shard):
         codes = sae.encoder.among(dead, residual, k)
         without = Codes(-codes.values.relu(), codes.indices, codes.n)

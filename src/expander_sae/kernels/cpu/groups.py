@@ -71,6 +71,30 @@ def make_workplace(x: Floats) -> Workplace:
     return Workplace(np.zeros((LANES, x.shape[1]), x.dtype), aligned((x.shape[1], LANES), x.dtype), *lanes)
 
 
+# Features are read in their own order: those of a group ascend, so that each group is written from its first column to
+# its last, in lines that stay in the cache. Read in the order of the groups, nearly every column would be waited for.
+
+
+@compiled
+def lay_out(values: Floats, places: Integers, start: int, stop: int, columns: Columns) -> bool:
+    """Write the values [n, d] of the features start to stop at their places; gives back whether all are finite."""
+    finite = True
+    for feature in range(start, stop):
+        first = columns.starts[places[feature]]
+        for slot in range(columns.starts[places[feature] + 1] - first):
+            value = values[feature, slot]
+            finite &= value - value == 0
+            columns.values[first + slot] = value
+    return finite
+
+
+@compiled
+def put(numbers: Floats | Flags, places: Integers, laid_out: Floats | Flags) -> None:
+    """Write a number of every feature [n] at its place."""
+    for feature in range(places.size):
+        laid_out[places[feature]] = numbers[feature]
+
+
 @compiled
 def visits_of(ranked: Integers, edges: Integers, most: int) -> Visits:
     """Every token looks at group 0, and at those ranked for it, best first, as long as their features are at most

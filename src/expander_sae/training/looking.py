@@ -1,0 +1,70 @@
+"""Training among very many features: tokens look at a share of them, in groups that are made anew as columns change.
+
+Columns move a little at every step and some begin anew, while a group says how its columns were when it was made. What
+that costs is recall, never exactness, so groups may be old for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.distribution import Group
+from expander_sae.errors import ExpanderError
+from expander_sae.kernels.groups import GroupedColumns, Groups
+from expander_sae.training.checkpoints import SavedTensors
+
+GROUPS_EVERY = 50
+"""Steps after which groups are made anew."""
+BEGUN = 0.05
+"""Share of the features that may have begun anew before groups are made anew earlier."""
+
+
+class Looking:
+    """Keeps the features of an encoder in groups while it learns."""
+
+    def __init__(self, sae: SparseAutoencoder, group: Group) -> None:
+        if group.world > 1 or sae.pre_bias.device.type != "cpu":
+            raise ExpanderError(
+                "Groups of features to look at are made for the tokens of one process, on a CPU; train in one process "
+                "with --device cpu, or leave look off."
+            )
+        assert isinstance(sae.encoder, ExpanderDictionary)
+        self.sae, self.encoder = sae, sae.encoder
+        self.begun = torch.zeros((), dtype=torch.int64)
+
+    @contextmanager
+    def at(self, step: int, x: Float[Tensor, "tokens m"]) -> Iterator[None]:
+        """Inside, a step looks at these tokens: groups are made anew if it is time, and values stay as they are."""
+        if step % GROUPS_EVERY == 0 or int(self.begun) > BEGUN * self.sae.n:
+            self.encoder.grouped = None  # two layouts at once would take twice the memory
+            with torch.no_grad():
+                self.encoder.make_groups(x * self.sae.scale - self.sae.pre_bias, self.sae.latent_bias)
+            self.begun.zero_()
+        with self._columns.held():
+            yield
+
+    def began_anew(self, count: int) -> None:
+        """Take in that so many columns are others than they were."""
+        self.begun += count
+
+    @property
+    def _columns(self) -> GroupedColumns:
+        assert self.encoder.grouped is not None
+        return self.encoder.grouped
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The groups in force, and how many columns began anew since they were made; there must have been a step."""
+        groups = self._columns.groups._asdict()
+        return {"looking/begun": self.begun, **{f"looking/{name}": tensor for name, tensor in groups.items()}}
+
+    def load_groups(self, state: SavedTensors) -> None:
+        """Look in the groups of a checkpoint."""
+        groups = Groups(*(state[f"looking/{name}"] for name in Groups._fields))
+        self.encoder.grouped = GroupedColumns(groups, self.encoder.rows)
