@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from expander_sae import kernels
 from expander_sae.dictionaries.base import Dictionary, flatten
 from expander_sae.dictionaries.codes import Codes
+from expander_sae.dictionaries.gradients import GradientsInPlace
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
@@ -37,6 +38,20 @@ def random_signs(
         if first < last:
             signs[first - part.start : last - part.start] = drawn[first - start : last - start]
     return signs.mul_(2).sub_(1)
+
+
+class Used(NamedTuple):
+    """Columns, and which of them tokens use."""
+
+    values: Float[Tensor, "f d"]
+    rows: Int[Tensor, "f d"]
+    indices: Int[Tensor, "batch k"]
+
+
+def _different(indices: Int[Tensor, "*shape"]) -> tuple[Int[Tensor, " f"], Int[Tensor, "*shape"]]:
+    """The different numbers among these, ascending, and where among them each is."""
+    different: tuple[Tensor, Tensor] = indices.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return different
 
 
 class ExpanderDictionary(Dictionary):
@@ -68,6 +83,7 @@ class ExpanderDictionary(Dictionary):
         self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
         self._row_lists: RowLists | None = None
         self.grouped: GroupedColumns | None = None
+        self.gradients: GradientsInPlace | None = None
         # The file and the support know the rows; a state dict need not repeat them.
         self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
         if not support.is_even:
@@ -75,7 +91,7 @@ class ExpanderDictionary(Dictionary):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has too; groups it makes of its own tokens."""
-        return {**self.__dict__, "grouped": None}
+        return {**self.__dict__, "grouped": None, "gradients": None}
 
     @property
     def support(self) -> Support:
@@ -154,21 +170,38 @@ class ExpanderDictionary(Dictionary):
         missing = None if allowed is None else indices == self.n
         indices = indices if missing is None else indices.masked_fill(missing, 0)
         values = self.correlate_at(x, indices)
-        if bias is not None:
+        if isinstance(bias, nn.Parameter) and self.gradients is not None:
+            features, places = _different(indices)
+            values = values + self.gradients.rows(bias, features)[places]
+        elif bias is not None:
             values = values + nn.functional.embedding(indices, bias[:, None])[..., 0]
         return Codes(values if missing is None else values.masked_fill(missing, 0), indices, self.n)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-        flat, k = flatten(x, self.m), indices.shape[-1]
-        return kernels.correlate_at(flat, indices.reshape(-1, k), self.values, self.rows).reshape(indices.shape)
+        flat, used = flatten(x, self.m), self._used(indices)
+        return kernels.correlate_at(flat, used.indices, used.values, used.rows).reshape(indices.shape)
 
     def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
-        weights, k = codes.values, codes.indices.shape[-1]
+        weights, used = codes.values, self._used(codes.indices)
         base = weights.new_zeros(*weights.shape[:-1], self.m) if onto is None else onto
         total = kernels.combine(
-            weights.reshape(-1, k), codes.indices.reshape(-1, k), self.values, self.rows, base.reshape(-1, self.m)
+            weights.reshape(used.indices.shape), used.indices, used.values, used.rows, base.reshape(-1, self.m)
         )
         return total.reshape(*weights.shape[:-1], self.m)
+
+    def some(self, features: Int[Tensor, " f"]) -> Float[Tensor, "f d"]:
+        """The values of some columns, all different."""
+        if self.gradients is not None:
+            return self.gradients.rows(self.values, features)
+        return nn.functional.embedding(features, self.values)
+
+    def _used(self, indices: Int[Tensor, "*batch k"]) -> Used:
+        """The columns that codes use, all if gradients are of all, and where among them."""
+        flat = indices.reshape(-1, indices.shape[-1])
+        if self.gradients is None:
+            return Used(self.values, self.rows, flat)
+        features, places = _different(flat)
+        return Used(self.some(features), self.rows[features], places)
 
     def normalise_columns(self) -> None:
         with torch.no_grad():

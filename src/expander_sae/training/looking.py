@@ -15,6 +15,7 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import ExpanderDictionary
+from expander_sae.dictionaries.gradients import GradientsInPlace
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.groups import GroupedColumns, Groups
@@ -35,20 +36,32 @@ class Looking:
                 "Groups of features to look at are made for the tokens of one process, on a CPU; train in one process "
                 "with --device cpu, or leave look off."
             )
-        assert isinstance(sae.encoder, ExpanderDictionary)
-        self.sae, self.encoder = sae, sae.encoder
-        self.begun = torch.zeros((), dtype=torch.int64)
+        self.sae, self.begun, self.gradients = sae, torch.zeros((), dtype=torch.int64), GradientsInPlace()
+        self.dictionaries = [each for each in (sae.encoder, sae.dictionary) if isinstance(each, ExpanderDictionary)]
+        self.encoder = self.dictionaries[0]
+        bias = [] if sae.latent_bias is None else [sae.latent_bias]
+        self._learned = [*dict.fromkeys(each.values for each in self.dictionaries), *bias]
 
     @contextmanager
     def at(self, step: int, x: Float[Tensor, "tokens m"]) -> Iterator[None]:
-        """Inside, a step looks at these tokens: groups are made anew if it is time, and values stay as they are."""
+        """Inside, a step looks at these tokens: groups are made anew if it is time, and values stay as they are.
+
+        What is learned of them there is added to the gradients in place, which begin at zero.
+        """
         if step % GROUPS_EVERY == 0 or int(self.begun) > BEGUN * self.sae.n:
             self.encoder.grouped = None  # two layouts at once would take twice the memory
             with torch.no_grad():
                 self.encoder.make_groups(x * self.sae.scale - self.sae.pre_bias, self.sae.latent_bias)
             self.begun.zero_()
-        with self._columns.held():
-            yield
+        self.gradients.begin(*self._learned)
+        for dictionary in self.dictionaries:
+            dictionary.gradients = self.gradients
+        try:
+            with self._columns.held():
+                yield
+        finally:
+            for dictionary in self.dictionaries:
+                dictionary.gradients = None
 
     def began_anew(self, count: int) -> None:
         """Take in that so many columns are others than they were."""

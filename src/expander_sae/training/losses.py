@@ -174,9 +174,9 @@ def _largest(
     """The largest correlations among some features, and where in their list."""
     if isinstance(encoder, ComposedDictionary):
         x, encoder = encoder.atoms.correlate(x), encoder.mixtures
-    values = nn.functional.embedding(features, encoder.get_parameter("values"))
     if isinstance(encoder, ExpanderDictionary):
-        return kernels.select(x, values, encoder.rows[features], k)
+        return kernels.select(x, encoder.some(features), encoder.rows[features], k)
+    values = nn.functional.embedding(features, encoder.get_parameter("values"))
     best = (x @ values.T).topk(k)
     return best.values, best.indices
 
@@ -192,9 +192,9 @@ def _without(
     if isinstance(dictionary, ComposedDictionary):
         atoms, nothing = dictionary.atoms, residual.new_zeros(len(residual), dictionary.atoms.n)
         return residual + _without(nothing, dictionary.mixtures, features, codes, chosen) @ atoms.values
-    values = nn.functional.embedding(features, dictionary.get_parameter("values"))
     if isinstance(dictionary, ExpanderDictionary):
-        return kernels.combine(-codes, chosen, values, dictionary.rows[features], residual)
+        return kernels.combine(-codes, chosen, dictionary.some(features), dictionary.rows[features], residual)
+    values = nn.functional.embedding(features, dictionary.get_parameter("values"))
     return residual - nn.functional.embedding_bag(chosen, values, per_sample_weights=codes, mode="sum")
 
 
