@@ -117,7 +117,7 @@ class ExpanderDictionary(Dictionary):
         self.rows.index_copy_(0, features, rows.to(self.rows))
         self._support = self._row_lists = None
         if self.grouped is not None:
-            self.grouped = GroupedColumns(self.grouped.groups, self.rows)
+            self.grouped.moved(self.rows)
         if values is not None:
             self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)
 

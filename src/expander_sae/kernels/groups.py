@@ -114,20 +114,40 @@ class _Scaled:
 
     def of(self, features: Int[Tensor, " f"]) -> Float[Tensor, "f d"]:
         """The scaled values of some columns, zero where there is no row."""
-        rows = self.rows[features]
-        return (self.values[features] * self.spread[rows.clamp_min(0)]).masked_fill_(rows < 0, 0)
+        from expander_sae.kernels.cpu.groups import scale
+
+        scaled = torch.empty(len(features), self.values.shape[1])
+        scale(self.values.numpy(), self.rows.numpy(), self.spread.numpy(), features.numpy(), scaled.numpy())
+        return scaled
+
+    def nearest(self, features: Int[Tensor, " f"], centres: Float[Tensor, "groups m"]) -> Int[Tensor, " f"]:
+        """Which of the centres has the largest inner product with each of some columns."""
+        from expander_sae.kernels.cpu.columns import columns_of
+        from expander_sae.kernels.cpu.groups import CENTRES, Best, nearest
+        from expander_sae.kernels.cpu.tiles import aligned, fill_tile
+
+        columns = columns_of(self.of(features).numpy(), self.rows[features].numpy())
+        bias = np.zeros(len(features), np.float32)
+        lanes, count = np.ascontiguousarray(centres.numpy()), len(centres)
+        tiles = [aligned((centres.shape[1], CENTRES), np.float32) for _ in range(0, count, CENTRES)]
+        for number, tile in enumerate(tiles):
+            fill_tile(lanes, CENTRES * number, min(CENTRES * (number + 1), count), tile)
+        best = Best(np.full((len(features), 1), -np.inf, np.float32), np.zeros((len(features), 1), np.int64))
+
+        def work(start: int, stop: int) -> None:
+            place = aligned((CENTRES,), np.float32), aligned((CENTRES,), np.float32)
+            for number, tile in enumerate(tiles):
+                first = CENTRES * number
+                found = Best(best.ranking[start:stop], best.features[start:stop])
+                nearest(columns, bias, tile, min(CENTRES, count - first), first, start, found, *place)
+
+        over_tiles(work, len(features), PIECE)
+        return torch.from_numpy(best.features[:, 0])
 
     def labels(self, features: Int[Tensor, " f"], groups: int, generator: torch.Generator) -> Int[Tensor, " f"]:
         """A group for each of some columns: that of the nearest centre, by k-means on the directions of a sample."""
         from expander_sae.kernels.cpu.columns import columns_of  # Numba takes a while to import
-        from expander_sae.kernels.cpu.groups import add_columns, nearest
-
-        def label(some: Int[Tensor, " f"], centres: Float[Tensor, "groups m"]) -> Int[Tensor, " f"]:
-            found = np.empty(len(some), np.int64)
-            columns = columns_of(self.of(some).numpy(), self.rows[some].numpy())
-            across = np.ascontiguousarray(centres.numpy().T)
-            over_tiles(lambda start, stop: nearest(columns, across, start, found[start:stop]), len(some), PIECE)
-            return torch.from_numpy(found)
+        from expander_sae.kernels.cpu.groups import add_columns
 
         sample = features[torch.randperm(len(features), generator=generator)[: COLUMNS_PER_CENTRE * groups]]
         scaled = self.of(sample)
@@ -141,8 +161,8 @@ class _Scaled:
             add_columns(columns, chosen.numpy(), weight.numpy(), sums.numpy())
             norms = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
             centres = torch.where(norms > 0, sums / norms, centres)
-            chosen = label(sample, centres)
-        return torch.cat([label(part, centres) for part in torch.split(features, CHUNK)])
+            chosen = self.nearest(sample, centres)
+        return torch.cat([self.nearest(part, centres) for part in torch.split(features, CHUNK)])
 
     def means(
         self, order: Int[Tensor, " f"], edges: Int[Tensor, " groups+1"], bias: Float[Tensor, " n"]
@@ -176,6 +196,10 @@ class GroupedColumns:
         self._columns: Columns | None = None
         self._of: Tensor | None = None
         self._held = self._current = False
+
+    def moved(self, rows: Int[Tensor, "n d"]) -> None:
+        """Columns are at these coordinates from now on, in the groups that they were in."""
+        self._rows, self._columns = rows, None
 
     @contextmanager
     def held(self) -> Iterator[None]:
