@@ -234,6 +234,12 @@ class Trainee:
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
 
+    def forget_gradients(self) -> None:
+        """Free what only further steps would need: of many features there are many gradients."""
+        self.descent.adam.zero_grad()
+        if self.looking is not None:
+            self.looking.forget()
+
     @torch.no_grad()
     def finished(self) -> SparseAutoencoder:
         """A copy of the autoencoder as it is to be kept: with averaged weights and a fixed threshold, if there are."""

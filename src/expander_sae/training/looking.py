@@ -22,7 +22,9 @@ from expander_sae.kernels.groups import GroupedColumns, Groups
 from expander_sae.training.checkpoints import SavedTensors
 
 GROUPS_EVERY = 50
-"""Steps after which groups are made anew."""
+"""Steps after which groups are made anew, which takes about as long as five to ten of them. At a twentieth of 2^20
+features on uniform rows, whose norms and biases change most, groups 50 steps old found 90 % of the features in step 50 and
+new ones 90 %, groups 100 steps old 65 % in step 100 and new ones 81 %."""
 BEGUN = 0.05
 """Share of the features that may have begun anew before groups are made anew earlier."""
 
@@ -71,6 +73,10 @@ class Looking:
     def _columns(self) -> GroupedColumns:
         assert self.encoder.grouped is not None
         return self.encoder.grouped
+
+    def forget(self) -> None:
+        """Free what only further steps would need."""
+        self.encoder.grouped, self.gradients = None, GradientsInPlace()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The groups in force, and how many columns began anew since they were made; there must have been a step."""

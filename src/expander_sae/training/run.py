@@ -175,7 +175,7 @@ def _sample(
 
 def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[str, Any]) -> Run:
     """A trained dictionary, also on disk."""
-    trainee.descent.adam.zero_grad()  # no step comes any more, and of many features there are many gradients
+    trainee.forget_gradients()  # no step comes any more
     sae, rows, folder = trainee.finished(), engine.journals[number].rows, engine.entries[number].folder
     sae.provenance = {
         "training": trainee.config.to_json(),
