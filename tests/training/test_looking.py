@@ -79,7 +79,7 @@ def test_dead_features_are_looked_for_in_groups() -> None:
         assert trainee.looking is not None
         with trainee.looking.at(0, x):
             loss = auxk_loss(sae, x - x.mean(dim=0), dead, 2, torch.tensor(1.0), look)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         gradient = sae.dictionary.get_parameter("values").grad
         assert gradient is not None
         assert set(gradient.any(dim=1).nonzero()[:, 0].tolist()) <= set(dead.tolist())
@@ -95,11 +95,11 @@ def test_gradients_in_place_are_those_that_autograd_makes() -> None:
     gradients = []
     for step in (0, 1):  # the second begins in the memory of the first
         with trainee.looking.at(step, x):
-            trainee.sae.residual(x)[1].square().sum().backward()
+            trainee.sae.residual(x)[1].square().sum().backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in trainee.sae.parameters()])
         trainee.sae.pre_bias.grad = None
     trainee.sae.zero_grad()
-    trainee.sae.residual(x)[1].square().sum().backward()
+    trainee.sae.residual(x)[1].square().sum().backward()  # type: ignore[no-untyped-call]
     for parameter, first, second in zip(trainee.sae.parameters(), *gradients, strict=True):
         assert first is not None
         torch.testing.assert_close(parameter.grad, second)
