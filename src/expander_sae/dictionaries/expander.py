@@ -161,6 +161,24 @@ class ExpanderDictionary(Dictionary):
         )
         return total.reshape(*weights.shape[:-1], self.m)
 
+    def explain(
+        self, x: Float[Tensor, "*batch m"], codes: Codes, encoder: ExpanderDictionary, bias: Float[Tensor, " n"] | None
+    ) -> tuple[Codes, Float[Tensor, "*batch m"]]:
+        """One-shot codes that `encoder` and `bias` gave for x, and what they leave of x; gradients flow to all four.
+
+        They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m].
+        """
+        k = codes.indices.shape[-1]
+        found, residual = kernels.explain(
+            flatten(x, self.m),
+            codes.values.reshape(-1, k),
+            codes.indices.reshape(-1, k),
+            kernels.SparseMatrix(encoder.values, encoder.rows),
+            kernels.SparseMatrix(self.values, self.rows),
+            bias,
+        )
+        return Codes(found.reshape(codes.values.shape), codes.indices, codes.n), residual.reshape(x.shape)
+
     def normalise_columns(self) -> None:
         with torch.no_grad():
             self.values.mul_(self.inverse_norms(self.dtype)[:, None])
