@@ -23,7 +23,7 @@ from expander_sae.autoencoder.config import (
 )
 from expander_sae.autoencoder.dictionaries import record_of
 from expander_sae.autoencoder.tensors import convert, read, write
-from expander_sae.coders import Candidates, Coder, JumpReLU, OneShotCoder
+from expander_sae.coders import BatchTopK, Candidates, Coder, JumpReLU, OneShotCoder, TopK
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
@@ -151,7 +151,11 @@ class SparseAutoencoder(nn.Module):
 
         Passes over [batch, m] fewer times than comparing x with `forward(x)`.
         """
-        centred = self._centre(x)
+        centred, dictionary, encoder = self._centre(x), self.dictionary, self.encoder
+        if isinstance(self.coder, TopK | BatchTopK) and type(dictionary) is type(encoder) is ExpanderDictionary:
+            with torch.no_grad():
+                codes = self._encode(centred)
+            return dictionary.explain(centred, codes, encoder, self.latent_bias)
         codes = self._encode(centred)
         return codes, self.dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,14 +38,6 @@ def random_signs(
         if first < last:
             signs[first - part.start : last - part.start] = drawn[first - start : last - start]
     return signs.mul_(2).sub_(1)
-
-
-class Used(NamedTuple):
-    """Columns, and which of them tokens use."""
-
-    values: Float[Tensor, "f d"]
-    rows: Int[Tensor, "f d"]
-    indices: Int[Tensor, "batch k"]
 
 
 def _different(indices: Int[Tensor, "*shape"]) -> tuple[Int[Tensor, " f"], Int[Tensor, "*shape"]]:
@@ -170,23 +162,19 @@ class ExpanderDictionary(Dictionary):
         missing = None if allowed is None else indices == self.n
         indices = indices if missing is None else indices.masked_fill(missing, 0)
         values = self.correlate_at(x, indices)
-        if isinstance(bias, nn.Parameter) and self.gradients is not None:
-            features, places = _different(indices)
-            values = values + self.gradients.rows(bias, features)[places]
-        elif bias is not None:
+        if bias is not None:
             values = values + nn.functional.embedding(indices, bias[:, None])[..., 0]
         return Codes(values if missing is None else values.masked_fill(missing, 0), indices, self.n)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-        flat, used = flatten(x, self.m), self._used(indices)
-        return kernels.correlate_at(flat, used.indices, used.values, used.rows).reshape(indices.shape)
+        used, places = self._used(indices.reshape(-1, indices.shape[-1]))
+        return kernels.correlate_at(flatten(x, self.m), places, *used).reshape(indices.shape)
 
     def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
-        weights, used = codes.values, self._used(codes.indices)
+        weights, k = codes.values, codes.indices.shape[-1]
         base = weights.new_zeros(*weights.shape[:-1], self.m) if onto is None else onto
-        total = kernels.combine(
-            weights.reshape(used.indices.shape), used.indices, used.values, used.rows, base.reshape(-1, self.m)
-        )
+        used, places = self._used(codes.indices.reshape(-1, k))
+        total = kernels.combine(weights.reshape(-1, k), places, *used, base.reshape(-1, self.m))
         return total.reshape(*weights.shape[:-1], self.m)
 
     def some(self, features: Int[Tensor, " f"]) -> Float[Tensor, "f d"]:
@@ -195,13 +183,32 @@ class ExpanderDictionary(Dictionary):
             return self.gradients.rows(self.values, features)
         return nn.functional.embedding(features, self.values)
 
-    def _used(self, indices: Int[Tensor, "*batch k"]) -> Used:
-        """The columns that codes use, all if gradients are of all, and where among them."""
-        flat = indices.reshape(-1, indices.shape[-1])
+    def _used(self, indices: Int[Tensor, "batch k"]) -> tuple[kernels.SparseMatrix, Int[Tensor, "batch k"]]:
+        """The columns that codes use, or all of them if gradients are of all, and where among them."""
         if self.gradients is None:
-            return Used(self.values, self.rows, flat)
-        features, places = _different(flat)
-        return Used(self.some(features), self.rows[features], places)
+            return kernels.SparseMatrix(self.values, self.rows), indices
+        features, places = _different(indices)
+        return kernels.SparseMatrix(self.some(features), self.rows[features]), places
+
+    def explain(
+        self, x: Float[Tensor, "*batch m"], codes: Codes, encoder: ExpanderDictionary, bias: nn.Parameter | None
+    ) -> tuple[Codes, Float[Tensor, "*batch m"]]:
+        """One-shot codes that `encoder` and `bias` gave for x, and what they leave of x; gradients flow to all four.
+
+        They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m].
+        """
+        shape, indices = codes.values.shape, codes.indices.reshape(-1, codes.indices.shape[-1])
+        reading, writing = (kernels.SparseMatrix(each.values, each.rows) for each in (encoder, self))
+        added: Tensor | None = bias
+        if self.gradients is not None:
+            features, indices = _different(indices)
+            writing = kernels.SparseMatrix(self.some(features), self.rows[features])
+            reading = kernels.SparseMatrix(encoder.some(features), encoder.rows[features])
+            added = None if bias is None else self.gradients.rows(bias, features)
+        found, residual = kernels.explain(
+            flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added
+        )
+        return Codes(found.reshape(shape), codes.indices, codes.n), residual.reshape(x.shape)
 
     def normalise_columns(self) -> None:
         with torch.no_grad():

@@ -28,7 +28,7 @@ def _combine(
     weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor | None, m: int, implementation: str
 ) -> Tensor:
     dtype = working_dtype(weights, values) if onto is None else onto.dtype
-    weights, values = _whole(weights, dtype), _whole(values, dtype)
+    weights, values = whole(weights, dtype), whole(values, dtype)
     base = weights.new_zeros(len(weights), m) if onto is None else onto.detach()
     if choose(implementation, weights.device, VERSIONS) == "cpu":
         from expander_sae.kernels.cpu.products import add_columns  # imported where it is used: Numba takes a while
@@ -56,7 +56,7 @@ def _correlate(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor, impleme
         from expander_sae.kernels.cpu.products import correlate_at
     else:
         from expander_sae.kernels.reference import correlate_at
-    return correlate_at(_whole(x, dtype), indices.contiguous(), _whole(values, dtype), rows.contiguous())
+    return correlate_at(whole(x, dtype), indices.contiguous(), whole(values, dtype), rows.contiguous())
 
 
 @_correlate.register_fake
@@ -71,7 +71,7 @@ def _accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor, imple
         from expander_sae.kernels.cpu.products import accumulate
     else:
         from expander_sae.kernels.reference import accumulate
-    return accumulate(_whole(weights, dtype), indices.contiguous(), _whole(x, dtype), rows.contiguous())
+    return accumulate(whole(weights, dtype), indices.contiguous(), whole(x, dtype), rows.contiguous())
 
 
 @_accumulate.register_fake
@@ -79,7 +79,7 @@ def _(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor, implementation:
     return x.new_empty(rows.shape, dtype=working_dtype(weights, x))
 
 
-def _whole(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def whole(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to(dtype).contiguous()
 
 
@@ -140,7 +140,7 @@ def combine(
     implementation: Implementation = "auto",
 ) -> Float[Tensor, "batch m"]:
     """`onto` plus every token's weighted sum of its columns; gradients flow to all but the indices and rows."""
-    _check_indices(indices, len(rows))
+    check_indices(indices, len(rows))
     base = onto.to(working_dtype(weights, values, onto))
     total = _combine(weights, indices, values, rows, base, base.shape[1], implementation)
     return total.to(result_dtype(weights, values, onto))
@@ -154,11 +154,11 @@ def correlate_at(
     implementation: Implementation = "auto",
 ) -> Float[Tensor, "batch k"]:
     """`W^T x` at some features of each token; gradients flow to x and the values."""
-    _check_indices(indices, len(rows))
+    check_indices(indices, len(rows))
     return _correlate(x, indices, values, rows, implementation).to(result_dtype(x, values))
 
 
-def _check_indices(indices: Int[Tensor, "batch k"], features: int) -> None:
+def check_indices(indices: Int[Tensor, "batch k"], features: int) -> None:
     """Refuse what compiled code would read past the end for; rows come from a support, which vouches for them."""
     if indices.numel() and not torch.compiler.is_compiling():
         lowest, highest = extremes(indices)

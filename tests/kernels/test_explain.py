@@ -1,0 +1,108 @@
+"""What one-shot codes leave, against the products that it is made of and their own gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from expander_sae import BatchTopK, ExpanderDictionary, ExpanderError, SparseAutoencoder, Support, TopK, kernels
+from expander_sae.dictionaries import Codes
+from tests.uneven import shortened
+
+
+def autoencoder(seed: int, coder: TopK | BatchTopK, tied: bool, bias: bool, uneven: bool) -> SparseAutoencoder:
+    """One in float64 whose every parameter is random, on 11 coordinates."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = Support.make("uniform", m=11, n=19, d=3, seed=seed).rows
+    support = Support.from_rows(shortened(rows, seed) if uneven else rows, 11)
+    dictionary = ExpanderDictionary(support, dtype=torch.float64, generator=generator)
+    sae = SparseAutoencoder(dictionary, coder, tied=tied, latent_bias=bias)
+    with torch.no_grad():
+        for each in sae.parameters():
+            each.copy_(torch.randn(each.shape, generator=generator, dtype=torch.float64))
+        for each in {sae.dictionary, sae.encoder}:
+            each.get_parameter("values").mul_(each.get_buffer("rows") >= 0)
+    return sae
+
+
+def by_parts(sae: SparseAutoencoder, x: Tensor) -> tuple[Codes, Tensor]:
+    """Codes and residual by the encoder's and the dictionary's own functions, each with its gradient."""
+    centred = x * sae.scale - sae.pre_bias
+    assert isinstance(sae.coder, TopK | BatchTopK)
+    codes = sae.coder(sae.encoder, centred, sae.latent_bias)
+    return codes, centred - sae.dictionary.synthesize(codes)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    tokens=st.sampled_from([0, 1, 5, 70]),
+    coder=st.sampled_from([TopK(3), TopK(3, signed=True), BatchTopK(3), BatchTopK(2, signed=True)]),
+    tied=st.booleans(),
+    bias=st.booleans(),
+    uneven=st.booleans(),
+)
+def test_codes_residual_and_gradients_are_those_of_its_parts(seed, tokens, coder, tied, bias, uneven):
+    sae = autoencoder(seed, coder, tied, bias, uneven)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(tokens, 11, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(11, generator=generator, dtype=torch.float64)
+    found = []
+    for residual in (sae.residual, lambda x: by_parts(sae, x)):
+        codes, left = residual(x)
+        loss = (left.square() @ weights).sum() + codes.values.pow(3).sum()
+        found.append((codes.values, left, *torch.autograd.grad(loss, [x, *sae.parameters()])))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "reference"])
+def test_every_implementation_has_the_same_gradients(implementation):
+    sae = autoencoder(3, TopK(4), tied=False, bias=True, uneven=True)
+    x = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    codes = sae.encode(x).detach()
+    support = sae.dictionary.get_buffer("rows")
+
+    def left(x, reading, writing, bias):
+        encoder, decoder = kernels.SparseMatrix(reading, support), kernels.SparseMatrix(writing, support)
+        seen = kernels.correlate_at(x, codes.indices, reading, support) + bias[codes.indices]
+        found = kernels.explain(x, seen.detach().relu(), codes.indices, encoder, decoder, bias, implementation)
+        return found[1], found[0] * (seen > 0)
+
+    values = sae.encoder.get_parameter("values"), sae.dictionary.get_parameter("values"), sae.latent_bias
+    assert torch.autograd.gradcheck(left, (x, *values))
+
+
+def test_gradients_are_the_same_bits_on_any_number_of_threads():
+    generator = torch.Generator().manual_seed(0)
+    support = Support.make("uniform", m=64, n=500, d=5)
+    sae = SparseAutoencoder(ExpanderDictionary(support, generator=generator), TopK(8), tied=False, latent_bias=True)
+    x = torch.randn(300, 64, generator=generator, requires_grad=True)
+    assert sae.latent_bias is not None
+    learned = [sae.dictionary.get_parameter("values"), sae.encoder.get_parameter("values"), sae.latent_bias, x]
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found.append(torch.autograd.grad(sae.residual(x)[1].square().sum(), learned))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_operator_is_registered_correctly():
+    sae = autoencoder(5, TopK(4), tied=False, bias=True, uneven=False)
+    x = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    codes, rows = sae.encode(x).detach(), sae.dictionary.get_buffer("rows")
+    reading, writing = sae.encoder.get_parameter("values"), sae.dictionary.get_parameter("values")
+    arguments = (x, codes.values, codes.indices, reading, rows, writing, rows, sae.latent_bias, "auto")
+    torch.library.opcheck(torch.ops.expander_sae.explain.default, arguments)
+
+
+def test_features_that_do_not_exist_are_refused():
+    columns = kernels.SparseMatrix(torch.ones(4, 2), torch.tensor([[0, 1]] * 4, dtype=torch.int32))
+    with pytest.raises(ExpanderError, match="Features must lie between 0 and 3, not 4 to 4"):
+        kernels.explain(torch.ones(1, 3), torch.ones(1, 1), torch.full((1, 1), 4), columns, columns)
