@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae import kernels
@@ -82,8 +82,9 @@ class ComposedDictionary(Dictionary):
         look: float,
         bias: Float[Tensor, " n"] | None = None,
         signed: bool = False,
+        allowed: Bool[Tensor, " n"] | None = None,
     ) -> Codes:
-        return self.mixtures.glance(self.atoms.correlate(x), k, look, bias, signed)
+        return self.mixtures.glance(self.atoms.correlate(x), k, look, bias, signed, allowed)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         return self.mixtures.correlate_at(self.atoms.correlate(x), indices)
