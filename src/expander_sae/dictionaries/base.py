@@ -158,6 +158,10 @@ class ScaledColumns(greedy.UnitColumns):
     scale: Float[Tensor, " n"]
     """One over every column's norm: codes times this are codes for the dictionary as it is."""
 
+    @property
+    def n(self) -> int:
+        return self.dictionary.n
+
     def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return self.dictionary.correlate(x) * self.scale
 
