@@ -24,6 +24,9 @@ print(sae.encode(x).values.shape)
 """
 """What must work in any environment: encode, save, load, train."""
 
+UNOPTIMISED = {"NUMBA_OPT": "0"}
+"""What kernels compute is tested elsewhere: here most of the time would go to LLVM, which only makes them faster."""
+
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """What a command prints, which must not fail, without the paths of this environment."""

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from tests.packaging.environments import CLONE, USE, new_environment, run
+from tests.packaging.environments import CLONE, UNOPTIMISED, USE, new_environment, run
 
 PACKAGE = CLONE / "src" / "expander_sae"
 MYPY = """
@@ -46,8 +46,7 @@ def test_the_sdist_has_what_a_distributor_needs(packages):
 
 @pytest.mark.slow
 def test_it_runs_outside_the_clone(environment, tmp_path):
-    # What kernels compute is tested elsewhere; here half of the time would go to LLVM, which makes them faster.
-    assert run(environment, "-c", USE, cwd=tmp_path, NUMBA_OPT="0").strip() == "torch.Size([10, 5])"
+    assert run(environment, "-c", USE, cwd=tmp_path, **UNOPTIMISED).strip() == "torch.Size([10, 5])"
     command = environment.with_name("expander")
     assert "Get a model and its activations" in run(command, "--help", cwd=tmp_path)
     assert "--repeats" in run(command, "bench", "--help", cwd=tmp_path)
