@@ -9,6 +9,9 @@ RUNS := runs/experiments
 
 # Tests and benchmarks share the cores as commands of expander do: docs/performance.md, "Threads and memory of a whole run".
 export OMP_WAIT_POLICY ?= passive
+# pip does not compile the whole of what it installs; Python compiles what it imports, and must then be allowed to keep it.
+export PYTHONDONTWRITEBYTECODE :=
+INSTALL := -m pip install --quiet --no-compile
 
 .PHONY: hostile demo experiments test peers docs lint format bench browser clean
 
@@ -25,7 +28,10 @@ experiments: $(READY)  ## every study on planted data, and runs/experiments/repo
 	$(BIN)/expander study page $(addprefix $(RUNS)/,frontier supports amortisation recovery coding scaling) --out $(RUNS)/report.html
 
 test: $(READY) browser peers  ## the whole test suite, on every core
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# As many processes as cores, so one thread each; tests of what threads share ask for more themselves.
+test peers: export OMP_NUM_THREADS := 1
 
 peers: $(PEERS)  ## what other libraries make of our folders, and we of theirs
 	$(PEERS_VENV)/bin/python -m pytest tests/peers
@@ -57,7 +63,7 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("expander-sae needs Python 3.11 or newer; name one with make PYTHON=...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
 # Tests look at the dashboard in a real browser, the command that CHROMIUM names; where it cannot be had they say so.
@@ -71,7 +77,7 @@ browser:
 # 4 and a torchvision that pulls in CUDA, and run without them. So these come without what they ask for.
 $(PEERS): pyproject.toml constraints.txt constraints-peers.txt
 	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-peers.txt -e '.[peers]' pytest hypothesis
-	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 sae-bench==0.6.0 \
+	$(PEERS_VENV)/bin/python $(INSTALL) -c constraints.txt -c constraints-peers.txt -e '.[peers]' pytest hypothesis
+	$(PEERS_VENV)/bin/python $(INSTALL) --no-deps dictionary-learning==0.1.0 sae-bench==0.6.0 \
 		sae-probes==0.4.2 xgboost==3.2.0 sae-dashboard==0.8.0 eindex-callum==0.1.2
 	touch $(PEERS)

@@ -19,6 +19,17 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+LONGEST = ("oldest", "gemma3", "notebook", "tutorials", "demo", "hostile")
+"""Files of about a minute or more: begun last, one would leave the other cores idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files and go on with those that have anything slow."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path.name, len(places)), item.path not in slow))
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The folder of the default language model; the first run on a machine fetches it with pip."""

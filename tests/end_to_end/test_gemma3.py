@@ -33,8 +33,8 @@ def test_gemma_behaves_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert nats is not None
     assert float(nats[1]) < 4  # 2.56; without BOS over 4
 
-    said = printed(capsys, "harvest", GEMMA, "--layer", 9, "--tokens", 2048, "--out", acts)
-    assert "2,048 tokens at layers.9" in said
+    said = printed(capsys, "harvest", GEMMA, "--layer", 9, "--tokens", 1024, "--out", acts)
+    assert "1,024 tokens at layers.9" in said
     assert "Warning" not in said
     store = Store.open(acts)
     bos = AutoTokenizer.from_pretrained(folder).bos_token_id

@@ -24,10 +24,14 @@ print(sae.encode(x).values.shape)
 """
 """What must work in any environment: encode, save, load, train."""
 
+UNOPTIMISED = {"NUMBA_OPT": "0"}
+"""What kernels compute is tested elsewhere: here most of the time would go to LLVM, which only makes them faster."""
+
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """What a command prints, which must not fail, without the paths of this environment."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    hidden = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")  # the last, as pip is not asked to compile
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     result = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environment | variables, capture_output=True, text=True
     )
@@ -50,5 +54,6 @@ def new_environment(folder: Path, *wanted: str | Path) -> Path:
     # A folder that is named so is searched, but the links inside it to clones are not followed.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:"]
-    run(*install, *wanted, cwd=folder.parent)
+    # Python compiles what it imports, a small part of what is there.
+    run(*install, "--no-compile", *wanted, cwd=folder.parent)
     return python

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.activations.prose import write_prose
-from tests.packaging.environments import CLONE, USE, new_environment, run
+from tests.packaging.environments import CLONE, UNOPTIMISED, USE, new_environment, run
 
 PROJECT = tomllib.loads((CLONE / "pyproject.toml").read_text())["project"]
 FOR_OTHERS = {"dev", "docs", "peers", "wandb", "gpu"}
@@ -72,10 +72,10 @@ def test_it_runs_with_the_oldest_versions(packages: tuple[Path, Path], tmp_path:
     code = f"from importlib.metadata import version; print(*map(version, {list(old)}))"
     assert run(python, "-c", code, cwd=tmp_path).split() == list(old.values())
 
-    assert run(python, "-c", USE, cwd=tmp_path).strip() == "torch.Size([10, 5])"
+    assert run(python, "-c", USE, cwd=tmp_path, **UNOPTIMISED).strip() == "torch.Size([10, 5])"
     run(python, "-c", IMPORTS, cwd=tmp_path)
     run(python, "-c", TINY_MODEL, cwd=tmp_path, PYTHONPATH=str(CLONE))
     write_prose(tmp_path)
     for command in COMMANDS.strip().splitlines():
-        run(python.with_name("expander"), *shlex.split(command), cwd=tmp_path)
+        run(python.with_name("expander"), *shlex.split(command), cwd=tmp_path, **UNOPTIMISED)
     assert (tmp_path / "run" / "dashboard" / "index.html").is_file()
