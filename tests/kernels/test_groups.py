@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from expander_sae import ExpanderError
 from expander_sae.kernels import select
-from expander_sae.kernels.groups import GroupedColumns, Groups, group_columns
+from expander_sae.kernels.groups import GroupedColumns, Groups, _Scaled, group_columns
 from tests.kernels.test_select import problem, sizes
 
 
@@ -127,3 +127,30 @@ def test_numbers_that_are_none_are_refused():
         broken = {"x": x, "values": values, "bias": bias, name: number.clone().fill_(torch.nan)}
         with pytest.raises(ExpanderError, match=f"{name} must be finite"):
             columns.select(broken["x"], broken["values"], broken["bias"], 4, 0.5)
+
+
+def test_held_columns_are_as_they_were_when_they_were_first_looked_at():
+    x, values, rows, bias = problem(3, 50, 24, 2000, 5)
+    columns = grouped(values, rows, bias, x)
+    for _ in range(2):
+        with columns.held():
+            before = columns.select(x, values, bias, 4, 1.0)
+            assert torch.equal(before, select(x, values, rows, 4, bias)[1])
+            values[before[:, 0]] = 0
+            assert torch.equal(columns.select(x, values, bias, 4, 1.0), before)
+        assert not torch.equal(columns.select(x, values, bias, 4, 1.0), before)
+    values[7, 0] = torch.inf
+    with columns.held(), pytest.raises(ExpanderError, match="values must be finite"):
+        columns.select(x, values, bias, 4, 1.0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), groups=st.integers(1, 150), uneven=st.booleans())
+def test_columns_are_put_to_the_nearest_centre(seed, groups, uneven):
+    x, values, rows, _ = problem(seed, 150, 24, 400, 5, uneven=uneven)
+    columns, centres = _Scaled(values, rows, torch.linspace(0.5, 2, 24)), x[:groups]
+    features = torch.arange(0, 400, 3)
+    found = columns.nearest(features, centres)
+    scores = select(centres * columns.spread, values, rows, 400)
+    of = torch.empty(groups, 400).scatter_(1, scores[1], scores[0])[:, features]
+    torch.testing.assert_close(of.gather(0, found[None])[0], of.max(dim=0).values)

@@ -12,8 +12,8 @@ from expander_sae.training import TensorBatches
 class Failing(TensorBatches):
     """Fails, or does something else, instead of giving the batch of a certain step of this process."""
 
-    def __init__(self, x: torch.Tensor, at: int, act: Callable[[], None]) -> None:
-        super().__init__(x, batch=64)
+    def __init__(self, x: torch.Tensor, at: int, act: Callable[[], None], batch: int = 64) -> None:
+        super().__init__(x, batch=batch)
         self.left, self.act = at, act
 
     def __next__(self) -> torch.Tensor:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae.dictionaries.codes import Codes
@@ -60,10 +60,13 @@ class Dictionary(nn.Module, ABC):
         look: float,
         bias: Float[Tensor, " n"] | None = None,
         signed: bool = False,
+        allowed: Bool[Tensor, " n"] | None = None,
     ) -> Codes:
         """What `select` would give if there were only the features that a token looks at, at most this share of them.
 
         Entries are exact, but features may be missing. Groups are made of the first tokens if `make_groups` has not.
+        Only features that are allowed are chosen, and where a token looks at fewer than k of them, the last entries
+        are zero.
         """
         raise ExpanderError(NO_GROUPS)
 
@@ -154,6 +157,10 @@ class ScaledColumns(greedy.UnitColumns):
     dictionary: Dictionary
     scale: Float[Tensor, " n"]
     """One over every column's norm: codes times this are codes for the dictionary as it is."""
+
+    @property
+    def n(self) -> int:
+        return self.dictionary.n
 
     def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return self.dictionary.correlate(x) * self.scale

@@ -6,9 +6,10 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from expander_sae import kernels
 from expander_sae.dictionaries.base import Dictionary, ScaledColumns
 from expander_sae.dictionaries.codes import Codes
 from expander_sae.dictionaries.dense import DenseDictionary
@@ -21,8 +22,11 @@ from expander_sae.kernels.inputs import check_finite, padded_with_zeros
 
 COLUMNS_AT_ONCE = 4096
 """Columns written out at a time where the norms of all are wanted."""
-CORRELATIONS_AT_ONCE = 1 << 24
-"""Correlations held at a time by a pursuit."""
+CORRELATIONS_AT_ONCE = 1 << 22
+"""Correlations with atoms that a pursuit holds at a time."""
+LOOKED_AT = 2
+"""Features that a pursuit asks for to find the best one that a token has not taken yet; if that is none of them, this
+many times more."""
 
 
 class ComposedDictionary(Dictionary):
@@ -78,8 +82,9 @@ class ComposedDictionary(Dictionary):
         look: float,
         bias: Float[Tensor, " n"] | None = None,
         signed: bool = False,
+        allowed: Bool[Tensor, " n"] | None = None,
     ) -> Codes:
-        return self.mixtures.glance(self.atoms.correlate(x), k, look, bias, signed)
+        return self.mixtures.glance(self.atoms.correlate(x), k, look, bias, signed, allowed)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         return self.mixtures.correlate_at(self.atoms.correlate(x), indices)
@@ -107,9 +112,10 @@ class ComposedDictionary(Dictionary):
 
     def _pursue(self, x: Float[Tensor, "batch m"], rules: Rules, orthogonal: bool) -> tuple[Tensor, Tensor]:
         check_finite("x", x)
-        unit = self.unit_columns(x.dtype)
-        columns = _UnitMixtures(self, unit.scale, self._gram_of_atoms(x.dtype))
-        chunks = torch.split(x, max(1, CORRELATIONS_AT_ONCE // self.n))
+        scale = self.inverse_norms(x.dtype)
+        unit = self.mixtures.values.detach().to(x.dtype) * scale[:, None]
+        columns = _UnitMixtures(self, scale, unit, self._gram_of_atoms(x.dtype))
+        chunks = torch.split(x, max(1, CORRELATIONS_AT_ONCE // self.atoms.n))
         found = [greedy.pursue(columns, chunk, rules, orthogonal) for chunk in chunks]
         values, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
         return values * columns.scale[indices], indices
@@ -130,39 +136,42 @@ def columns_in(dictionary: Dictionary) -> Dictionary:
 
 @dataclass(frozen=True)
 class _UnitMixtures(ScaledColumns):
-    """The columns at unit norm for a pursuit that keeps correlations up to date in the space of the atoms.
+    """The columns at unit norm for a pursuit that sees what is left of a token as the atoms see it.
 
-    With G = B^T B, taking features of mixtures s changes all correlations by S^T (G s): one vector of p entries from
-    the few rows of G that the mixtures touch, and a gather.
+    That is p numbers instead of n, made by one product with the atoms, and the best column is the best mixture of them:
+    a `select`, which never holds [batch, n].
     """
 
     dictionary: ComposedDictionary
+    unit: Float[Tensor, "n d"]
+    """The mixtures' values, scaled."""
     gram: Float[Tensor, "p p"]
+    """Inner products of the atoms with each other."""
 
-    def _seen_by_atoms(
-        self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]
-    ) -> Float[Tensor, "batch p"]:
-        """What the atoms see of a weighted sum of each token's columns."""
-        mixtures = self.dictionary.mixtures
-        rows, entries = mixtures.rows[indices], mixtures.values[indices].to(values.dtype)
-        entries, rows = padded_with_zeros(entries, rows)
-        weights = (values * self.scale[indices])[..., None] * entries
-        return nn.functional.embedding_bag(
-            rows.flatten(1).long(), self.gram, per_sample_weights=weights.flatten(1), mode="sum"
-        )
+    def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch p"]:
+        return self.dictionary.atoms.correlate(x)
+
+    def best(
+        self, view: Float[Tensor, "batch p"], closed: Int[Tensor, "batch c"], signed: bool
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        count = min(LOOKED_AT, self.n)
+        while True:
+            scores, found = kernels.select(view, self.unit, self.dictionary.mixtures.rows, count, None, signed)
+            open_ones = (found[:, :, None] != closed[:, None, :]).all(dim=2)
+            if count == self.n or bool(open_ones.any(dim=1).all()):
+                break
+            count = min(LOOKED_AT * count, self.n)
+        # They are in order, and a token's first open one is its best.
+        first = open_ones.int().argmax(dim=1, keepdim=True)
+        score = (scores.abs() if signed else scores).gather(1, first)
+        return torch.where(open_ones.gather(1, first), score, -torch.inf)[:, 0], found.gather(1, first)[:, 0]
+
+    def at(self, view: Float[Tensor, "batch p"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        return kernels.correlate_at(view, indices, self.unit, self.dictionary.mixtures.rows)
 
     def inner_products(
         self, feature: Int[Tensor, " batch"], indices: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        seen = self._seen_by_atoms(torch.ones_like(self.scale[feature])[:, None], feature[:, None])
-        return self.dictionary.mixtures.correlate_at(seen, indices) * self.scale[indices]
-
-    def update(
-        self,
-        correlations: Float[Tensor, "batch n"],
-        residual: Float[Tensor, "batch m"],
-        change: Float[Tensor, "batch k"],
-        indices: Int[Tensor, "batch k"],
-    ) -> Float[Tensor, "batch n"]:
-        seen = self._seen_by_atoms(change, indices)
-        return correlations - self.dictionary.mixtures.correlate(seen) * self.scale
+        entries, rows = padded_with_zeros(self.unit[feature], self.dictionary.mixtures.rows[feature])
+        seen = nn.functional.embedding_bag(rows.long(), self.gram, per_sample_weights=entries, mode="sum")
+        return self.at(seen, indices)

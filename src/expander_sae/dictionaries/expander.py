@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae import kernels
 from expander_sae.dictionaries.base import Dictionary, flatten
 from expander_sae.dictionaries.codes import Codes
+from expander_sae.dictionaries.gradients import GradientsInPlace
 from expander_sae.errors import ExpanderError
 from expander_sae.kernels.columns import SparseColumns
 from expander_sae.kernels.greedy import Rules
@@ -35,6 +38,12 @@ def random_signs(
         if first < last:
             signs[first - part.start : last - part.start] = drawn[first - start : last - start]
     return signs.mul_(2).sub_(1)
+
+
+def _different(indices: Int[Tensor, "*shape"]) -> tuple[Int[Tensor, " f"], Int[Tensor, "*shape"]]:
+    """The different numbers among these, ascending, and where among them each is."""
+    different: tuple[Tensor, Tensor] = indices.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return different
 
 
 class ExpanderDictionary(Dictionary):
@@ -65,11 +74,16 @@ class ExpanderDictionary(Dictionary):
             raise ExpanderError(f"values must be [{self.n}, {self.d}] for this support, not {list(values.shape)}.")
         self.values = nn.Parameter(values.detach().to(device=device, dtype=dtype or values.dtype).clone())
         self._row_lists: RowLists | None = None
-        self._grouped: GroupedColumns | None = None
+        self.grouped: GroupedColumns | None = None
+        self.gradients: GradientsInPlace | None = None
         # The file and the support know the rows; a state dict need not repeat them.
         self.register_buffer("rows", support.rows.to(self.values.device), persistent=False)
         if not support.is_even:
             self.values.data.masked_fill_(self.rows < 0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has too; groups it makes of its own tokens."""
+        return {**self.__dict__, "grouped": None, "gradients": None}
 
     @property
     def support(self) -> Support:
@@ -94,8 +108,8 @@ class ExpanderDictionary(Dictionary):
             self.rows = self.rows.clone()  # they are its own too
         self.rows.index_copy_(0, features, rows.to(self.rows))
         self._support = self._row_lists = None
-        if self._grouped is not None:
-            self._grouped = GroupedColumns(self._grouped.groups, self.rows)
+        if self.grouped is not None:
+            self.grouped.moved(self.rows)
         if values is not None:
             self.values[features] = values.to(self.values).masked_fill(rows < 0, 0)
 
@@ -129,7 +143,7 @@ class ExpanderDictionary(Dictionary):
                 f"not {len(flat)}; code more at first, or call `make_groups` with some."
             )
         spread = flat.float().square().mean(dim=0).sqrt()
-        self._grouped = GroupedColumns(group_columns(self.values, self.rows, bias, spread), self.rows)
+        self.grouped = GroupedColumns(group_columns(self.values, self.rows, bias, spread), self.rows)
 
     def glance(
         self,
@@ -138,46 +152,63 @@ class ExpanderDictionary(Dictionary):
         look: float,
         bias: Float[Tensor, " n"] | None = None,
         signed: bool = False,
+        allowed: Bool[Tensor, " n"] | None = None,
     ) -> Codes:
-        if self._grouped is None:
+        if self.grouped is None:
             self.make_groups(x, bias)
-        assert self._grouped is not None
-        indices = self._grouped.select(flatten(x, self.m), self.values, bias, k, look, signed)
+        assert self.grouped is not None
+        indices = self.grouped.select(flatten(x, self.m), self.values, bias, k, look, signed, allowed)
         indices = indices.reshape(*x.shape[:-1], k)
+        missing = None if allowed is None else indices == self.n
+        indices = indices if missing is None else indices.masked_fill(missing, 0)
         values = self.correlate_at(x, indices)
         if bias is not None:
             values = values + nn.functional.embedding(indices, bias[:, None])[..., 0]
-        return Codes(values, indices, self.n)
+        return Codes(values if missing is None else values.masked_fill(missing, 0), indices, self.n)
 
     def correlate_at(self, x: Float[Tensor, "*batch m"], indices: Int[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
-        flat, k = flatten(x, self.m), indices.shape[-1]
-        return kernels.correlate_at(flat, indices.reshape(-1, k), self.values, self.rows).reshape(indices.shape)
+        used, places = self._used(indices.reshape(-1, indices.shape[-1]))
+        return kernels.correlate_at(flatten(x, self.m), places, *used).reshape(indices.shape)
 
     def synthesize(self, codes: Codes, onto: Float[Tensor, "*batch m"] | None = None) -> Float[Tensor, "*batch m"]:
         weights, k = codes.values, codes.indices.shape[-1]
         base = weights.new_zeros(*weights.shape[:-1], self.m) if onto is None else onto
-        total = kernels.combine(
-            weights.reshape(-1, k), codes.indices.reshape(-1, k), self.values, self.rows, base.reshape(-1, self.m)
-        )
+        used, places = self._used(codes.indices.reshape(-1, k))
+        total = kernels.combine(weights.reshape(-1, k), places, *used, base.reshape(-1, self.m))
         return total.reshape(*weights.shape[:-1], self.m)
 
+    def some(self, features: Int[Tensor, " f"]) -> Float[Tensor, "f d"]:
+        """The values of some columns, all different."""
+        if self.gradients is not None:
+            return self.gradients.rows(self.values, features)
+        return nn.functional.embedding(features, self.values)
+
+    def _used(self, indices: Int[Tensor, "batch k"]) -> tuple[kernels.SparseMatrix, Int[Tensor, "batch k"]]:
+        """The columns that codes use, or all of them if gradients are of all, and where among them."""
+        if self.gradients is None:
+            return kernels.SparseMatrix(self.values, self.rows), indices
+        features, places = _different(indices)
+        return kernels.SparseMatrix(self.some(features), self.rows[features]), places
+
     def explain(
-        self, x: Float[Tensor, "*batch m"], codes: Codes, encoder: ExpanderDictionary, bias: Float[Tensor, " n"] | None
+        self, x: Float[Tensor, "*batch m"], codes: Codes, encoder: ExpanderDictionary, bias: nn.Parameter | None
     ) -> tuple[Codes, Float[Tensor, "*batch m"]]:
         """One-shot codes that `encoder` and `bias` gave for x, and what they leave of x; gradients flow to all four.
 
         They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m].
         """
-        k = codes.indices.shape[-1]
+        shape, indices = codes.values.shape, codes.indices.reshape(-1, codes.indices.shape[-1])
+        reading, writing = (kernels.SparseMatrix(each.values, each.rows) for each in (encoder, self))
+        added: Tensor | None = bias
+        if self.gradients is not None:
+            features, indices = _different(indices)
+            writing = kernels.SparseMatrix(self.some(features), self.rows[features])
+            reading = kernels.SparseMatrix(encoder.some(features), encoder.rows[features])
+            added = None if bias is None else self.gradients.rows(bias, features)
         found, residual = kernels.explain(
-            flatten(x, self.m),
-            codes.values.reshape(-1, k),
-            codes.indices.reshape(-1, k),
-            kernels.SparseMatrix(encoder.values, encoder.rows),
-            kernels.SparseMatrix(self.values, self.rows),
-            bias,
+            flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added
         )
-        return Codes(found.reshape(codes.values.shape), codes.indices, codes.n), residual.reshape(x.shape)
+        return Codes(found.reshape(shape), codes.indices, codes.n), residual.reshape(x.shape)
 
     def normalise_columns(self) -> None:
         with torch.no_grad():

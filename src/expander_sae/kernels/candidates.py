@@ -27,6 +27,10 @@ class CandidateColumns(UnitColumns):
     """Inner products of the candidates with the token."""
     synthesis: Synthesis
 
+    @property
+    def n(self) -> int:
+        return self.gram.shape[1]
+
     def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch c"]:
         """Of the tokens themselves; what is left of them goes through `update`."""
         return self.target

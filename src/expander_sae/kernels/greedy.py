@@ -18,11 +18,35 @@ from expander_sae.kernels.refit import refit
 
 
 class UnitColumns(ABC):
-    """A dictionary whose columns have norm one, as the greedy loops see it."""
+    """A dictionary whose columns have norm one, as the greedy loops see it.
+
+    The loops ask for the best column through a `view` of what is left of every token. That is its correlations with all
+    columns, unless a dictionary has something smaller to find it by.
+    """
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many columns there are."""
 
     @abstractmethod
-    def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
-        """x times every column."""
+    def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch view"]:
+        """The view of x: x times every column."""
+
+    def best(
+        self, view: Float[Tensor, "batch view"], closed: Int[Tensor, "batch c"], signed: bool
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """The largest correlation of every token (magnitude when `signed`) and its feature, but for the closed ones.
+
+        Closed features are a list, in which n stands for none; where all are closed, the correlation is -inf.
+        """
+        shut = torch.zeros(len(view), view.shape[1] + 1, dtype=torch.bool, device=view.device).scatter_(1, closed, True)
+        best = (view.abs() if signed else view).masked_fill(shut[:, :-1], -torch.inf).max(dim=1)
+        return best.values, best.indices
+
+    def at(self, view: Float[Tensor, "batch view"], indices: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        """The correlations with some columns of each token."""
+        return view.gather(1, indices)
 
     @abstractmethod
     def inner_products(
@@ -36,12 +60,12 @@ class UnitColumns(ABC):
 
     def update(
         self,
-        correlations: Float[Tensor, "batch n"],
+        view: Float[Tensor, "batch view"],
         residual: Float[Tensor, "batch m"],
         change: Float[Tensor, "batch k"],
         indices: Int[Tensor, "batch k"],
-    ) -> Float[Tensor, "batch n"]:
-        """The correlations after the codes of `indices` grew by `change` and left `residual`: all of them made anew."""
+    ) -> Float[Tensor, "batch view"]:
+        """The view after the codes of `indices` grew by `change` and left `residual`: made anew."""
         return self.correlate(residual)
 
 
@@ -79,17 +103,6 @@ def pursue(
     return (orthogonal_matching_pursuit if orthogonal else matching_pursuit)(columns, x, rules)
 
 
-def _best(
-    correlations: Float[Tensor, "batch n"], closed: Bool[Tensor, "batch n"] | None, signed: bool
-) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
-    """The largest correlation of every token (magnitude when `signed`) and its feature, closed ones left out."""
-    scores = correlations.abs() if signed else correlations
-    if closed is not None:
-        scores = scores.masked_fill(closed, -torch.inf)
-    best = scores.max(dim=1)
-    return best.values, best.indices
-
-
 def matching_pursuit(
     columns: UnitColumns, x: Float[Tensor, "batch m"], rules: Rules
 ) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
@@ -100,15 +113,16 @@ def matching_pursuit(
     codes = x.new_zeros(x.shape[0], rules.k)
     indices = torch.zeros(x.shape[0], rules.k, dtype=torch.int64, device=x.device)
     used = torch.zeros_like(indices, dtype=torch.bool)
-    residual, correlations = x, columns.correlate(x)
+    residual, view, none = x, columns.correlate(x), indices[:, :0]
     norms, floor = torch.linalg.vector_norm(x, dim=1), rules.floor(x)
     slots = torch.arange(rules.k, device=x.device)
     for _ in range(rules.k):
         # Choose the column that correlates best with what is left; without signs, cutting one back may be better.
-        best, feature = _best(correlations, None, rules.signed)
-        step = correlations.gather(1, feature[:, None])[:, 0]
+        best, feature = columns.best(view, none, rules.signed)
+        step = columns.at(view, feature[:, None])[:, 0]
         if not rules.signed:
-            feature, step, best = _or_cut_back(correlations, codes, indices, used, feature, step, best)
+            at = columns.at(view, indices)
+            feature, step, best = _or_cut_back(at, codes, indices, used, feature, step, best)
         moving = (best > floor) & (torch.linalg.vector_norm(residual, dim=1) > rules.tolerance * norms)
         if not moving.any():
             break
@@ -120,12 +134,12 @@ def matching_pursuit(
         change = chosen * step[:, None]
         indices, used, codes = torch.where(chosen, feature[:, None], indices), used | chosen, codes + change
         residual = residual - columns.synthesize(change, indices)
-        correlations = columns.update(correlations, residual, change, indices)
+        view = columns.update(view, residual, change, indices)
     return codes, indices
 
 
 def _or_cut_back(
-    correlations: Float[Tensor, "batch n"],
+    at: Float[Tensor, "batch k"],
     codes: Float[Tensor, "batch k"],
     indices: Int[Tensor, "batch k"],
     used: Bool[Tensor, "batch k"],
@@ -133,8 +147,10 @@ def _or_cut_back(
     step: Float[Tensor, " batch"],
     best: Float[Tensor, " batch"],
 ) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """The step that lowers the residual most: the best positive one, or taking back some of a column in use."""
-    at = correlations.gather(1, indices)
+    """The step that lowers the residual most: the best positive one, or taking back some of a column in use.
+
+    `at` are the correlations with the columns in use.
+    """
     back = torch.maximum(at, -codes)
     gains = torch.where(used & (at < 0), back * (2 * at - back), 0.0)
     gain, slot = gains.max(dim=1)
@@ -157,14 +173,14 @@ def orthogonal_matching_pursuit(
     codes = x.new_zeros(x.shape[0], rules.k)
     # What least squares on the slots needs: the columns' inner products with each other, and with the token.
     gram, target = x.new_zeros(x.shape[0], rules.k, rules.k), torch.zeros_like(codes)
-    residual, correlations = x, columns.correlate(x)
-    whole, refused = correlations.clone(), torch.zeros_like(correlations, dtype=torch.bool)
+    residual, view = x, columns.correlate(x)
+    whole, refused = view.clone(), indices[:, :0]
     norms, floor = torch.linalg.vector_norm(x, dim=1), rules.floor(x)
     slots = torch.arange(rules.k, device=x.device)
     for _ in range(PICKS_PER_FEATURE * rules.k):
         # Choose the column that correlates best with what is left, of those neither in use nor refused before.
-        in_use = torch.zeros_like(correlations).scatter_add(1, indices, used.to(x.dtype)) > 0
-        best, feature = _best(correlations, refused | in_use, rules.signed)
+        closed = torch.cat([refused, torch.where(used, indices, columns.n)], dim=1)
+        best, feature = columns.best(view, closed, rules.signed)
         # A token stops when only rounding is left of it, when it is explained well enough, or when its slots are full.
         moving = (best > floor) & (torch.linalg.vector_norm(residual, dim=1) > rules.tolerance * norms)
         moving &= used.sum(dim=1) < rules.k
@@ -176,18 +192,18 @@ def orthogonal_matching_pursuit(
         products = columns.inner_products(feature, indices)
         gram = torch.where(chosen[:, :, None], products[:, None, :], gram)
         gram = torch.where(chosen[:, None, :], products[:, :, None], gram)
-        target = torch.where(chosen, whole.gather(1, feature[:, None]), target)
+        target = torch.where(chosen, columns.at(whole, feature[:, None]), target)
         # Refit the codes of all columns; one that depends on those before it comes back refused.
         fit = refit(gram, target, codes, used, chosen, signed=rules.signed, dependent=DEPENDENT[x.element_size()])
         left = x - columns.synthesize(fit.codes, indices)
         # Refuse a fit that leaves more than before: several columns that nearly depend on others can, in rounded
         # arithmetic, be fitted to anything. The token keeps its old codes, and does not get this column again.
         worse = moving & (torch.linalg.vector_norm(left, dim=1) > torch.linalg.vector_norm(residual, dim=1) + floor)
-        no_more = refused.gather(1, feature[:, None]) | (fit.refused | worse)[:, None]
-        refused = refused.scatter(1, feature[:, None], no_more)
+        no_more = torch.where(fit.refused | worse, feature, columns.n)
+        refused = torch.cat([refused, no_more[:, None]], dim=1)
         fitted, kept = torch.where(worse[:, None], codes, fit.codes), torch.where(worse[:, None], used, fit.used)
         residual = torch.where(worse[:, None], residual, left)
-        correlations = columns.update(correlations, residual, fitted - codes, indices)
+        view = columns.update(view, residual, fitted - codes, indices)
         # Sort the slots in use to the front, in their order: a non-negative refit can drop a column in the middle.
         order = (~kept).int().sort(dim=1, stable=True).indices
         codes, used, indices, target = (tensor.gather(1, order) for tensor in (fitted, kept, indices, target))

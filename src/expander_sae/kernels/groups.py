@@ -8,11 +8,14 @@ their scores are, so entries count by the size that their coordinates have in to
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
@@ -21,7 +24,7 @@ from expander_sae.kernels.select import select
 from expander_sae.kernels.threads import over_tiles
 
 if TYPE_CHECKING:
-    from expander_sae.kernels.cpu.groups import LaidOut
+    from expander_sae.kernels.cpu.columns import Columns
 
 EVERYONES = 64
 """One feature in so many, those that can score highest, is looked at by every token."""
@@ -43,6 +46,8 @@ RANKED = 3
 """Groups that are ranked for a token, in multiples of its share of all, since many are smaller than others."""
 CHUNK = 1 << 18
 """Columns that are put in groups at a time."""
+LAID_OUT = 1 << 14
+"""Columns that a thread lays out at a time."""
 PIECE = 1024
 """Tokens that a thread takes at a time: several for most groups, which are read once for all of them."""
 
@@ -109,20 +114,40 @@ class _Scaled:
 
     def of(self, features: Int[Tensor, " f"]) -> Float[Tensor, "f d"]:
         """The scaled values of some columns, zero where there is no row."""
-        rows = self.rows[features]
-        return (self.values[features] * self.spread[rows.clamp_min(0)]).masked_fill_(rows < 0, 0)
+        from expander_sae.kernels.cpu.groups import scale
+
+        scaled = torch.empty(len(features), self.values.shape[1])
+        scale(self.values.numpy(), self.rows.numpy(), self.spread.numpy(), features.numpy(), scaled.numpy())
+        return scaled
+
+    def nearest(self, features: Int[Tensor, " f"], centres: Float[Tensor, "groups m"]) -> Int[Tensor, " f"]:
+        """Which of the centres has the largest inner product with each of some columns."""
+        from expander_sae.kernels.cpu.columns import columns_of
+        from expander_sae.kernels.cpu.groups import CENTRES, Best, nearest
+        from expander_sae.kernels.cpu.tiles import aligned, fill_tile
+
+        columns = columns_of(self.of(features).numpy(), self.rows[features].numpy())
+        bias = np.zeros(len(features), np.float32)
+        lanes, count = np.ascontiguousarray(centres.numpy()), len(centres)
+        tiles = [aligned((centres.shape[1], CENTRES), np.float32) for _ in range(0, count, CENTRES)]
+        for number, tile in enumerate(tiles):
+            fill_tile(lanes, CENTRES * number, min(CENTRES * (number + 1), count), tile)
+        best = Best(np.full((len(features), 1), -np.inf, np.float32), np.zeros((len(features), 1), np.int64))
+
+        def work(start: int, stop: int) -> None:
+            place = aligned((CENTRES,), np.float32), aligned((CENTRES,), np.float32)
+            for number, tile in enumerate(tiles):
+                first = CENTRES * number
+                found = Best(best.ranking[start:stop], best.features[start:stop])
+                nearest(columns, bias, tile, min(CENTRES, count - first), first, start, found, *place)
+
+        over_tiles(work, len(features), PIECE)
+        return torch.from_numpy(best.features[:, 0])
 
     def labels(self, features: Int[Tensor, " f"], groups: int, generator: torch.Generator) -> Int[Tensor, " f"]:
         """A group for each of some columns: that of the nearest centre, by k-means on the directions of a sample."""
         from expander_sae.kernels.cpu.columns import columns_of  # Numba takes a while to import
-        from expander_sae.kernels.cpu.groups import add_columns, nearest
-
-        def label(some: Int[Tensor, " f"], centres: Float[Tensor, "groups m"]) -> Int[Tensor, " f"]:
-            found = np.empty(len(some), np.int64)
-            columns = columns_of(self.of(some).numpy(), self.rows[some].numpy())
-            across = np.ascontiguousarray(centres.numpy().T)
-            over_tiles(lambda start, stop: nearest(columns, across, start, found[start:stop]), len(some), PIECE)
-            return torch.from_numpy(found)
+        from expander_sae.kernels.cpu.groups import add_columns
 
         sample = features[torch.randperm(len(features), generator=generator)[: COLUMNS_PER_CENTRE * groups]]
         scaled = self.of(sample)
@@ -136,8 +161,8 @@ class _Scaled:
             add_columns(columns, chosen.numpy(), weight.numpy(), sums.numpy())
             norms = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
             centres = torch.where(norms > 0, sums / norms, centres)
-            chosen = label(sample, centres)
-        return torch.cat([label(part, centres) for part in torch.split(features, CHUNK)])
+            chosen = self.nearest(sample, centres)
+        return torch.cat([self.nearest(part, centres) for part in torch.split(features, CHUNK)])
 
     def means(
         self, order: Int[Tensor, " f"], edges: Int[Tensor, " groups+1"], bias: Float[Tensor, " n"]
@@ -166,9 +191,24 @@ class GroupedColumns:
 
     def __init__(self, groups: Groups, rows: Int[Tensor, "n d"]) -> None:
         self.groups = groups
-        self._rows = rows.index_select(0, groups.order)
-        self._laid_out: LaidOut | None = None
-        self._of: tuple[Tensor, Tensor] | None = None
+        self._rows, self._places = rows, np.empty(len(rows), np.int32)
+        self._places[groups.order.numpy()] = np.arange(len(rows), dtype=np.int32)
+        self._columns: Columns | None = None
+        self._of: Tensor | None = None
+        self._held = self._current = False
+
+    def moved(self, rows: Int[Tensor, "n d"]) -> None:
+        """Columns are at these coordinates from now on, in the groups that they were in."""
+        self._rows, self._columns = rows, None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, values stay as they are: they are laid out once, and no copy is kept to see whether they changed."""
+        self._of, self._held, self._current = None, True, False
+        try:
+            yield
+        finally:
+            self._held = self._current = False
 
     @torch.no_grad()
     def select(
@@ -186,7 +226,7 @@ class GroupedColumns:
         These are at most the share `look` of all, or else the first group. Where fewer than k of them are allowed, the
         last are n.
         """
-        from expander_sae.kernels.cpu.groups import Best, make_workplace, visits_of
+        from expander_sae.kernels.cpu.groups import Best, LaidOut, make_workplace, visits_of
         from expander_sae.kernels.cpu.groups import look as look_at
 
         check_finite("x", x)
@@ -195,10 +235,17 @@ class GroupedColumns:
                 f"Where tokens look at a share of the features, k must be between 1 and the number of those that all "
                 f"look at, {self.groups.everyones}, not {k}."
             )
-        laid_out = self._laid_out_now(x, values, bias)
-        tokens, edges = x.to(working_dtype(x, values, bias)).contiguous().numpy(), laid_out.edges
-        if allowed is not None:
-            laid_out = laid_out._replace(allowed=np.take(allowed.numpy(), laid_out.features))
+        dtype, edges = working_dtype(x, values, bias), self.groups.edges.numpy()
+        if bias is not None:
+            check_finite("bias", bias)
+        laid_out = LaidOut(
+            self._columns_now(values.detach().to(dtype)),
+            np.zeros(len(values), _numpy(dtype)) if bias is None else self._put(bias.detach().to(dtype)),
+            self.groups.order.numpy(),
+            np.ones(len(values), np.bool_) if allowed is None else self._put(allowed),
+            edges,
+        )
+        tokens = x.to(dtype).contiguous().numpy()
         ranked, most = self._ranked(x, look).numpy(), int(look * len(values))
         best = Best(np.empty((len(x), k), tokens.dtype), np.empty((len(x), k), np.int64))
 
@@ -213,24 +260,33 @@ class GroupedColumns:
         over_tiles(work, len(x), PIECE)
         return torch.from_numpy(best.features)
 
-    def _laid_out_now(self, x: Tensor, values: Float[Tensor, "n d"], bias: Float[Tensor, " n"] | None) -> LaidOut:
-        """The columns as they are now, in the precision of sums."""
-        from expander_sae.kernels.cpu.columns import columns_of
-        from expander_sae.kernels.cpu.groups import LaidOut
+    def _columns_now(self, values: Float[Tensor, "n d"]) -> Columns:
+        """The columns as they are now, in the order of the groups and the precision of these values."""
+        from expander_sae.kernels.cpu.columns import Columns, entries_of
+        from expander_sae.kernels.cpu.groups import lay_out
 
-        dtype = working_dtype(x, values, bias)
-        values = values.to(dtype)
-        bias = torch.zeros(len(values), dtype=dtype) if bias is None else bias.to(dtype)
-        if self._of is None or self._laid_out is None or not _same(self._of, (values, bias)):
-            # Copies are compared because versions do not count what changes a parameter through its data.
+        columns = self._columns
+        if columns is None or columns.values.dtype != _numpy(values.dtype):
+            rows, starts = entries_of(self._rows.index_select(0, self.groups.order).numpy())
+            columns = self._columns = Columns(np.empty(rows.size, _numpy(values.dtype)), rows, starts)
+        elif self._current if self._held else _same(self._of, values):
+            return columns
+        of, places, finite = values.contiguous().numpy(), self._places, list[bool]()
+        over_tiles(lambda start, stop: finite.append(lay_out(of, places, start, stop, columns)), len(of), LAID_OUT)
+        if not all(finite):
+            self._of, self._current = None, False
             check_finite("values", values)
-            check_finite("bias", bias)
-            order = self.groups.order
-            columns = columns_of(values.index_select(0, order).numpy(), self._rows.numpy())
-            everything = np.ones(len(order), np.bool_)
-            self._of = values.clone(), bias.clone()
-            self._laid_out = LaidOut(columns, bias[order].numpy(), order.numpy(), everything, self.groups.edges.numpy())
-        return self._laid_out
+        # Copies are compared because versions do not count what changes a parameter through its data.
+        self._of, self._current = None if self._held else values.clone(), self._held
+        return columns
+
+    def _put(self, numbers: Float[Tensor, " n"] | Bool[Tensor, " n"]) -> NDArray[Any]:
+        """A number of every feature, in the order of the groups."""
+        from expander_sae.kernels.cpu.groups import put
+
+        laid_out = np.empty_like(numbers.numpy())
+        put(numbers.contiguous().numpy(), self._places, laid_out)
+        return laid_out
 
     def _ranked(self, x: Float[Tensor, "batch m"], look: float) -> Int[Tensor, "batch r"]:
         """The groups that tokens score highest with, the first not counted."""
@@ -241,6 +297,10 @@ class GroupedColumns:
         return select(x.float(), groups.values, groups.rows, count, groups.lead)[1]
 
 
-def _same(those: tuple[Tensor, Tensor], these: tuple[Tensor, Tensor]) -> bool:
+def _numpy(dtype: torch.dtype) -> type[np.floating[Any]]:
+    return np.float64 if dtype == torch.float64 else np.float32
+
+
+def _same(those: Tensor | None, these: Tensor) -> bool:
     """Whether all numbers are equal and of one precision."""
-    return all(one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(those, these, strict=True))
+    return those is not None and those.dtype == these.dtype and torch.equal(those, these)

@@ -69,6 +69,10 @@ class GatheredColumns(greedy.UnitColumns):
     rows: Int[Tensor, "n d"]
     m: int
 
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
     def correlate(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         return correlate(x, self.values, self.rows)
 

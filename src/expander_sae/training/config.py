@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from expander_sae.checks import Count, Decay, Positive, Seed, Share, Weight, check_fields
+from expander_sae.checks import Count, Decay, Positive, Seed, Share, SomeShare, Weight, check_fields
 from expander_sae.coders import OMP, BatchTopK, Candidates, Coder, MatchingPursuit, OneShotCoder, TopK
+from expander_sae.dictionaries.expander import TOKENS_FOR_GROUPS
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import constructions, named
 from expander_sae.training.schedule import check_schedule
@@ -64,6 +65,10 @@ class TrainConfig:
     coder: Literal["topk", "batch_topk", "mp", "omp"] | None = None
     """How codes are found, in training and afterwards; by default as the objective says (omp for fidelity), for a dense
     dictionary topk. To name one is to leave the readable objective."""
+    look: SomeShare | None = None
+    """Share of the features that a token looks at, in training and afterwards, those in the groups that it correlates
+    most with; by default all. A step among a million features and more takes a fraction of the time, and nearly all
+    codes are the same (coder topk, columns of coordinates, in one process on a CPU)."""
     signed: bool = False
     """Allow negative codes."""
     tied: bool = True
@@ -191,6 +196,16 @@ class TrainConfig:
             raise ExpanderError(f"multi_topk widens topk; with {self.coding} leave it off, or choose coder topk.")
         if self.multi_topk and 4 * self.k > self.n:
             raise ExpanderError(f"multi_topk takes 4 k = {4 * self.k} features per token, but there are {self.n}.")
+        if self.look is not None and (self.d is None or self.composed or self.coding != "topk"):
+            raise ExpanderError(
+                f"Under coder topk tokens can look at a share of an expander dictionary's columns of coordinates, not "
+                f"of {self.name}; leave look off, or give d and --coder topk without atoms."
+            )
+        if self.look is not None and self.batch < TOKENS_FOR_GROUPS:
+            raise ExpanderError(
+                f"Groups of features to look at are made for the tokens of a batch, at least {TOKENS_FOR_GROUPS}, not "
+                f"{self.batch}; give a larger batch, or leave look off."
+            )
         if self.precision not in ("float32", "float64", "bfloat16"):
             raise ExpanderError(f"precision must be float32, float64 or bfloat16, not {self.precision!r}.")
         if self.precision == "bfloat16" and self.d is not None:
@@ -340,6 +355,8 @@ class TrainConfig:
         if self.readable:
             usual = self.k + self.k // (4 if self.degree >= LONG_COLUMNS else 16)
             return Candidates(self.k, self.candidates or usual, self.signed)
+        if self.look is not None:
+            return TopK(self.k, self.signed, self.look)
         return CODERS[self.coding](k=self.k, signed=self.signed)  # type: ignore[call-arg]  # each of them takes both
 
     def to_json(self) -> dict[str, Any]:

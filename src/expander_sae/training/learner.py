@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,7 @@ from expander_sae.errors import ExpanderError
 from expander_sae.training.checkpoints import SavedTensors
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.dead_features import FiringRecord
+from expander_sae.training.looking import Looking
 from expander_sae.training.losses import Losses, batch_statistics, losses_of
 from expander_sae.training.metrics import Mean, Numbers
 from expander_sae.training.pruning import ColumnPruning
@@ -159,6 +161,7 @@ class Trainee:
         self.record = FiringRecord(sae.n, config.dead_tokens, sae.pre_bias.device, first)
         self.average = [parameter.detach().clone() for parameter in sae.parameters()] if config.average else []
         self.threshold = torch.zeros((), device=sae.pre_bias.device)
+        self.looking = None if config.look is None else Looking(sae, self.group)
         self.moves: ColumnMoves | ColumnPruning | None = None
         if config.learns_rows:
             if sample is None:
@@ -171,7 +174,9 @@ class Trainee:
         x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
         batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens, self._rate_factor())
         dead = self.record.dead.nonzero()[:, 0]
-        losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
+        step = self.tokens // self.config.batch
+        with nullcontext() if self.looking is None else self.looking.at(step, x):
+            losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = self._descend(rate)
         self._remember(losses.fired, batch.tokens)
@@ -224,8 +229,16 @@ class Trainee:
         dead: Int[Tensor, " dead"] = self.record.dead.nonzero()[:, 0]
         anew = self.moves.move(step, dead, self.descent.adam, averages)
         self.record.silent_for[anew] = 0
+        if self.looking is not None:
+            self.looking.began_anew(len(anew))
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
+
+    def forget_gradients(self) -> None:
+        """Free what only further steps would need: of many features there are many gradients."""
+        self.descent.adam.zero_grad()
+        if self.looking is not None:
+            self.looking.forget()
 
     @torch.no_grad()
     def finished(self) -> SparseAutoencoder:
@@ -244,6 +257,7 @@ class Trainee:
         state = {"silent_for": self.record.silent_for, "threshold": self.threshold, "scale": self.sae.scale}
         state |= self.descent.state_dict()
         state |= {} if self.moves is None else self.moves.state_dict()
+        state |= {} if self.looking is None else self.looking.state_dict()
         columns = columns_in(self.sae.dictionary)
         if self.config.start is not None and isinstance(columns, ExpanderDictionary):
             state["rows"] = columns.rows
@@ -261,6 +275,8 @@ class Trainee:
             state["rows"], columns_in(self.sae.dictionary).get_buffer("rows").cpu()
         ):
             raise ExpanderError(f"{self.config.start} has other rows than when this run began; start anew from it.")
+        if self.looking is not None:
+            self.looking.load_groups(state)
         for name, tensor in self.state_dict().items():
             tensor.copy_(state.rows(name, first, len(tensor)) if name in of_columns else state[name])
 

@@ -147,7 +147,7 @@ def _check_means(configs: list[TrainConfig], m: int | None, device: torch.device
     batch = 8.0 * configs[0].batch * m
     needed = batch + sum(_bytes_in_training(config, m) for config in configs) / shards
     check_memory("Training", needed, str(device), "give a smaller n, d or batch")
-    work = float(configs[0].tokens) * sum(config.entries_at(m) for config in configs) / shards
+    work = float(configs[0].tokens) * sum(config.entries_at(m) * (config.look or 1) for config in configs) / shards
     check_time(f"Training on {configs[0].tokens:,} tokens", work, str(device), "give fewer tokens or a smaller n or d")
 
 
@@ -175,7 +175,7 @@ def _sample(
 
 def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[str, Any]) -> Run:
     """A trained dictionary, also on disk."""
-    trainee.descent.adam.zero_grad()  # no step comes any more, and of many features there are many gradients
+    trainee.forget_gradients()  # no step comes any more
     sae, rows, folder = trainee.finished(), engine.journals[number].rows, engine.entries[number].folder
     sae.provenance = {
         "training": trainee.config.to_json(),

@@ -17,11 +17,12 @@ def check_shards(config: TrainConfig, shards: int) -> None:
         return
     if config.n % shards:
         raise ExpanderError(f"{config.n} features cannot lie in {shards} shards of one size; choose a multiple of it.")
-    begun = config.start is not None or config.columns_from is not None
-    if config.d is None or config.composed or begun or config.coding != "topk":
+    elsewhere = any(each is not None for each in (config.start, config.columns_from, config.look))
+    if config.d is None or config.composed or elsewhere or config.coding != "topk":
         raise ExpanderError(
-            f"Feature shards are for an expander dictionary of coordinates under coder topk, from no other start, not "
-            f"for {config.name}; give d and --coder topk, and leave atoms, start and columns_from off."
+            f"Feature shards are for an expander dictionary of coordinates under coder topk, from no other start, all "
+            f"looked at, not for {config.name}; give d and --coder topk, and leave atoms, start, columns_from and look "
+            "off."
         )
 
 

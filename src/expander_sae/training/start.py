@@ -92,7 +92,7 @@ def new_autoencoder(
     with torch.no_grad():
         if alike and not config.unit_columns:
             x = sample.tokens[: config.batch] / sample.scale + sample.mean.float()
-            one_shot = sae.with_coder(TopK(config.k, config.signed)) if config.readable else sae
+            one_shot = sae.with_coder(TopK(config.k, config.signed)) if config.readable or config.look else sae
             _shrink_columns(one_shot, x * sae.scale - sae.pre_bias)
     group.share(sae.parameters())
     for each in (group, shards):

@@ -18,6 +18,8 @@ from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest
 
 LANES = 16
 """Tokens per tile: few, since few of a batch look at one group."""
+CENTRES = 64
+"""Centres per tile: as many as are compared at once, since every column is compared with all."""
 
 
 class LaidOut(NamedTuple):
@@ -69,6 +71,30 @@ def make_workplace(x: Floats) -> Workplace:
     """A workplace for tokens like these."""
     lanes = aligned((LANES,), x.dtype), aligned((LANES,), x.dtype)
     return Workplace(np.zeros((LANES, x.shape[1]), x.dtype), aligned((x.shape[1], LANES), x.dtype), *lanes)
+
+
+# Features are read in their own order: those of a group ascend, so that each group is written from its first column to
+# its last, in lines that stay in the cache. Read in the order of the groups, nearly every column would be waited for.
+
+
+@compiled
+def lay_out(values: Floats, places: Integers, start: int, stop: int, columns: Columns) -> bool:
+    """Write the values [n, d] of the features start to stop at their places; gives back whether all are finite."""
+    finite = True
+    for feature in range(start, stop):
+        first = columns.starts[places[feature]]
+        for slot in range(columns.starts[places[feature] + 1] - first):
+            value = values[feature, slot]
+            finite &= value - value == 0
+            columns.values[first + slot] = value
+    return finite
+
+
+@compiled
+def put(numbers: Floats | Flags, places: Integers, laid_out: Floats | Flags) -> None:
+    """Write a number of every feature [n] at its place."""
+    for feature in range(places.size):
+        laid_out[places[feature]] = numbers[feature]
 
 
 @compiled
@@ -161,16 +187,42 @@ def look(x: Floats, laid_out: LaidOut, visits: Visits, signed: bool, best: Best,
 
 
 @compiled
-def nearest(columns: Columns, centres: Floats, first: int, chosen: Integers) -> None:
-    """chosen[j] = which of the centres [m, centres] has the largest inner product with column first + j."""
-    sums = np.empty(centres.shape[1], centres.dtype)
-    for feature in range(chosen.size):
-        sums[:] = 0
-        for entry in range(columns.starts[first + feature], columns.starts[first + feature + 1]):
-            value, centre = columns.values[entry], centres[columns.rows[entry]]
-            for place in range(sums.size):
-                sums[place] += value * centre[place]
-        chosen[feature] = np.argmax(sums)
+def scale(values: Floats, rows: Integers, spread: Floats, features: Integers, scaled: Floats) -> None:
+    """scaled[j] = the values of features[j], each times the size of its coordinate; zero where there is no row."""
+    for place in range(features.size):
+        feature = features[place]
+        for slot in range(values.shape[1]):
+            row = rows[feature, slot]
+            scaled[place, slot] = values[feature, slot] * spread[row] if row >= 0 else 0
+
+
+@compiled
+def nearest(
+    columns: Columns,
+    bias: Floats,
+    tile: Floats,
+    centres: int,
+    first: int,
+    start: int,
+    best: Best,
+    scores: Floats,
+    thresholds: Floats,
+) -> None:
+    """Compare columns with the centres, from number `first` on, that lie in the lanes of the tile [m, 64].
+
+    best.features[j] is which of all so far has the largest inner product with column start + j. `scores` and
+    `thresholds` are room for the lanes.
+    """
+    there = ~uint64(0) if centres == CENTRES else (uint64(1) << uint64(centres)) - uint64(1)
+    for feature in range(best.features.shape[0]):
+        correlate_tile(CENTRES, tile, columns.values, columns.rows, columns.starts, bias, start + feature, scores)
+        thresholds[:] = best.ranking[feature, 0]
+        mask = lanes_above(CENTRES, scores, thresholds, False) & there
+        while mask != 0:
+            lane = lowest_bit(mask)
+            mask &= mask - uint64(1)
+            if scores[lane] > best.ranking[feature, 0]:
+                best.ranking[feature, 0], best.features[feature, 0] = scores[lane], first + lane
 
 
 @compiled
