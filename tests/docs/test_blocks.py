@@ -119,6 +119,7 @@ SMALLER = [
     (r"tokens=(50_000|8192)\b", "tokens=1000"),
     (r"batch=1024\b", "batch=128, window=1024"),
     (r"--text python\b", "--text python --window 1024"),
+    (r"--coder topk --look 0\.05", "--coder topk --look 0.05 --batch 256"),  # the fewest that groups are made for
     (r"\bNAME\b", "learned-d4-n64-candidates4"),
     (r"learned-d7-n4608-candidates16", "learned-d4-n64-candidates4"),
 ]  # fmt: skip
