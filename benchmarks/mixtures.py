@@ -2,8 +2,8 @@
 
 `python -m benchmarks.mixtures HELD_OUT AUTOENCODER ...` codes 4,096 ordinary tokens of a store with each autoencoder,
 on one thread: by one product (topk), refitted among likely features (candidates), and by orthogonal matching pursuit.
-Prints the table of docs/choosing.md and writes benchmarks/results/mixtures.json. Where there are enough mixtures to fit
-it, also says how FVU goes with n, p and d.
+Prints the table of docs/choosing.md and writes benchmarks/results/mixtures.json. Where there are enough mixtures that
+began as tokens (`--atoms-from`), also says how FVU goes with n, p and d.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def row_of(name: str, x: Float[Tensor, "tokens m"]) -> dict[str, Any]:
     sae = SparseAutoencoder.load(name)
     dictionary = sae.dictionary
     row: dict[str, Any] = {"name": Path(name).name, "n": sae.n, "values": dictionary.learned_values}
+    row["coder"] = type(sae.coder).__name__
     if isinstance(dictionary, ComposedDictionary):
-        row |= {"p": dictionary.atoms.n, "d": dictionary.mixtures.d}
+        row |= {"p": dictionary.atoms.n, "d": dictionary.mixtures.learned_values / sae.n}
     row |= measured(sae, x)
     times = ", ".join(f"{row[f'{coder} ms']:.2f}" for coder in CODERS)
     fvus = " | ".join(f"{row[coder]:.3f}" for coder in CODERS)
@@ -64,8 +65,11 @@ def row_of(name: str, x: Float[Tensor, "tokens m"]) -> dict[str, Any]:
 
 
 def exponents(rows: list[dict[str, Any]], coder: str) -> dict[str, float] | None:
-    """The powers of n, p and d that FVU goes with, by least squares of logarithms; none for too few mixtures."""
-    mixtures = [row for row in rows if "p" in row]
+    """The powers of n, p and d that FVU goes with, by least squares of logarithms; none for too few mixtures.
+
+    Only mixtures that were trained alike are put together: those of the readable objective.
+    """
+    mixtures = [row for row in rows if "p" in row and row["coder"] == Candidates.__name__]
     sizes = np.log([[row[name] for name in ("n", "p", "d")] for row in mixtures])
     design = np.column_stack([sizes, np.ones(len(mixtures))]) if mixtures else np.empty((0, 4))
     if len(mixtures) < 6 or np.linalg.matrix_rank(design) < 4:
