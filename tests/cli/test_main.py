@@ -120,6 +120,25 @@ def test_ctrl_c_is_one_sentence_also_while_everything_is_loaded(module):
     assert done.returncode == INTERRUPTED
 
 
+INTERRUPTED_IN_A_CLASS = """
+import expander_sae.cli.main as command
+class Slow:
+    def __set_name__(self, owner, name):
+        raise KeyboardInterrupt
+def run(name, arguments):
+    class Made:  # which Python 3.11 tells of as a RuntimeError
+        field = Slow()
+command.run = run
+command.main(["info", "nowhere"])
+"""
+
+
+def test_ctrl_c_is_one_sentence_also_while_a_class_is_made():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IN_A_CLASS], capture_output=True, text=True)
+    assert done.stderr == "expander: Interrupted.\n"
+    assert done.returncode == INTERRUPTED
+
+
 def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     autoencoder("recipe", provenance={"model": "[/x]"}).save("[/x]")

@@ -31,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             release()
             sys.stdout.flush()  # here, where a closed pipe is understood
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
-        _end(INTERRUPTED, "Interrupted.")
+        _end_interrupted()
     except BrokenPipeError:
         _drop_output()
         sys.exit(PIPE_CLOSED)
@@ -44,10 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _drop_output()  # which may be what cannot be written
         _end(FAILED, f"{error.strerror}: {error.filename}." if error.filename else f"{error}.")
     except (MemoryError, RuntimeError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # so Python 3.11 tells of one while a class is made
+            _end_interrupted()
         if not is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200]
         _end(FAILED, f"There is not enough memory for this{f' ({reason})' if reason else ''}; ask for less of it.")
+
+
+def _end_interrupted() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
+    _end(INTERRUPTED, "Interrupted.")
 
 
 def _open_closed_streams() -> None:
