@@ -67,5 +67,5 @@ def against_peers(sizes: Sizes, repeats: int) -> list[Result]:
     )
     return [
         Result(f"training step, {sizes}", name, times["ours"], times[name], "s", Goal(goal), sizes.step(False, 1))
-        for name, goal in (("eai-sparsify", 25), ("sae-lens TopK", 60))
+        for name, goal in (("eai-sparsify", 50), ("sae-lens TopK", 100))
     ]
