@@ -52,7 +52,8 @@ def read_state(folder: Path) -> str:
     """What training would go on with."""
     saved = read_checkpoint(folder)
     tensors = [{name: tensor.numpy().tobytes() for name, tensor in sorted(each.items())} for each in saved.tensors]
-    return _digest(tensors, saved.configs, saved.step, saved.tokens, saved.cursor, saved.width)
+    said = json.dumps([saved.configs, saved.cursor], sort_keys=True)  # entries in another order say the same
+    return _digest(tensors, said, saved.step, saved.tokens, saved.width)
 
 
 def read_database(folder: Path) -> str:
