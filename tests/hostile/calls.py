@@ -33,8 +33,6 @@ DEVICES = ("cuda", "cuda:99", "cpu:99", "meta", "mps", "tpu")
 PLACES = (".", "..", "loop", "loop/x", "text.jsonl", "text.jsonl/x", "store", "run",
           "study", "model", "store/inside", "run/inside", "run/config.json", "nowhere", "nowhere/x.json")  # fmt: skip
 """Nothing outside of the folder in which calls are made: they are made by root, too, who may replace a device."""
-OUTPUTS = ("run/inside/", "store/inside/")
-"""What earlier calls may have written into folders that they did not read, and a later one may write again."""
 CODERS = ("omp:3", "omp:0", "omp:-1", "omp:99999999999999999999", "fista:inf", "fista:nan", "fista:0.1", "topk:x",
           "basis_pursuit", "voting:2", "niht:2", "cd:1e30")  # fmt: skip
 
@@ -173,27 +171,27 @@ def try_calls(world: World, place: Path, table: Table, chance: random.Random, tr
             print(f"{number + 1:,} calls", file=sys.stderr, flush=True)
         if number % 50 == 49 or ended.kind == "done":
             now = world.fingerprint()
-            spoiled_files = [
-                name for name, digest in before.items() if now.get(name) != digest and not name.startswith(OUTPUTS)
-            ]
-            if _replaces_run(arguments):
-                spoiled_files = [name for name in spoiled_files if not name.startswith("run/")]
-            elif _writes_beside(arguments):
-                spoiled_files = [name for name in spoiled_files if not name.startswith("run/features/")]
+            changed = [name for name, digest in before.items() if now.get(name) != digest]
+            writable = _told_to_write(arguments, world)
+            spoiled_files = [name for name in changed if writable is None or not name.startswith(writable)]
             before = now
             table.add("what calls read", "difference" if spoiled_files else "done", f"{arguments}: {spoiled_files}")
 
 
-def _replaces_run(arguments: list[str]) -> bool:
-    """Whether the call writes another autoencoder over `run`, which it was told and which it does not read."""
-    said = " ".join(arguments).replace("--out=", "--out ") + " "
-    return arguments[0] in ("cut", "grow", "import") and "--out run " in said
+def _told_to_write(arguments: list[str], world: World) -> str | None:
+    """The folder of the world that a call may write: the one it was told, unless it reads of the same thing.
 
-
-def _writes_beside(arguments: list[str]) -> bool:
-    """Whether the call is one of `features` that was not told where to write, and so does it in the autoencoder's."""
-    said = " ".join(arguments).replace("--out=", "--out ")
-    return arguments[0] == "features" and ("--out " not in said or "--out None" in said)
+    A call of `features` that is told none writes beside the autoencoder's own files.
+    """
+    said = [part for argument in arguments for part in argument.split("=", 1)]
+    places = [place + 1 for place, part in enumerate(said[:-1]) if part == "--out"]
+    out = said[places[-1]] if places else "None"
+    if out == "None":
+        return "run/features/" if arguments[:1] == ["features"] else None
+    thing = out.split("/")[0]
+    others = [part for place, part in enumerate(said) if place not in places]
+    reads = any(part.split("/")[0] == thing or f"{part}/".startswith(f"{world.path(thing)}/") for part in others)
+    return None if reads else f"{out}/"
 
 
 def _judged(arguments: list[str], ended: Ended) -> tuple[str, str, str]:
