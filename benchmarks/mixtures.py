@@ -83,8 +83,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path, help="activations that none of them was trained on")
     parser.add_argument("autoencoders", nargs="+")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"how many of them, in thousands and 24 ({BATCH})")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"how many of them, a multiple of {BATCH}")
     arguments = parser.parse_args()
+    if arguments.tokens < BATCH or arguments.tokens % BATCH:
+        parser.error(f"--tokens must be a multiple of {BATCH}, not {arguments.tokens}")
     torch.set_num_threads(1)
     x = held_out(arguments.store, arguments.tokens)
     print("| dictionary | n | values | topk | candidates | omp | ms a token |\n|---|---|---|---|---|---|---|")

@@ -157,7 +157,7 @@ class SparseAutoencoder(nn.Module):
                 codes = self._encode(centred)
             return dictionary.explain(centred, codes, encoder, self.latent_bias)
         codes = self._encode(centred)
-        return codes, self.dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
+        return codes, dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
 
     def with_coder(self, coder: Coder) -> SparseAutoencoder:
         """The same weights, not copied, under another coder."""

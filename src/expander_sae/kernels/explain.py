@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.kernels.inputs import Implementation, choose, result_dtype, working_dtype
-from expander_sae.kernels.products import VERSIONS, check_indices, whole
+from expander_sae.kernels.products import VERSIONS, bias_gradient, check_indices, whole
 from expander_sae.kernels.reference import accumulate, combine, correlate_at
 
 
@@ -97,10 +97,7 @@ def _gradient(ctx: Any, of_codes: Tensor | None, of_residual: Tensor | None) -> 
     of_codes = torch.zeros_like(codes) if of_codes is None else of_codes
     of_residual = torch.zeros_like(x) if of_residual is None else of_residual
     passed_on, of_x, of_encoder, of_decoder = _pull_back(*tensors, of_codes, of_residual, ctx.implementation)
-    of_bias = None
-    if ctx.bias is not None:
-        shape, dtype = ctx.bias
-        of_bias = passed_on.new_zeros(shape).index_add_(0, indices.reshape(-1), passed_on.reshape(-1)).to(dtype)
+    of_bias = None if ctx.bias is None else bias_gradient(passed_on, indices, ctx.bias)
     return of_x, None, None, of_encoder.to(encoder.dtype), None, of_decoder.to(decoder.dtype), None, of_bias, None
 
 

@@ -131,6 +131,14 @@ def select_gradients(
     return grad_x, grad_values
 
 
+def bias_gradient(
+    grad: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], bias: tuple[torch.Size, torch.dtype]
+) -> Tensor:
+    """What the gradient of correlations at chosen features says of a bias of this shape and dtype."""
+    shape, dtype = bias
+    return grad.new_zeros(shape).index_add_(0, indices.reshape(-1), grad.reshape(-1)).to(dtype)
+
+
 def combine(
     weights: Float[Tensor, "batch k"],
     indices: Int[Tensor, "batch k"],

@@ -20,7 +20,7 @@ from expander_sae.kernels.inputs import (
     with_lengths,
     working_dtype,
 )
-from expander_sae.kernels.products import select_gradients
+from expander_sae.kernels.products import bias_gradient, select_gradients
 
 
 @torch.library.custom_op("expander_sae::select", mutates_args=())
@@ -69,8 +69,7 @@ def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     grad_x, grad_values = select_gradients(grad, x, indices, values, rows, wanted[0], wanted[1])
     grad_bias = None
     if ctx.bias is not None and wanted[4]:
-        shape, dtype = ctx.bias
-        grad_bias = grad.new_zeros(shape).index_add_(0, indices.reshape(-1), grad.reshape(-1)).to(dtype)
+        grad_bias = bias_gradient(grad, indices, ctx.bias)
     return grad_x, grad_values, None, None, grad_bias, None, None
 
 
