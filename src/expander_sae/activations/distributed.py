@@ -17,6 +17,7 @@ from expander_sae.activations.hookpoints import Hookpoint, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts import Batch
 from expander_sae.distribution import Group, Message
+from expander_sae.errors import ExpanderError
 
 Activations = dict[Hookpoint, Float[Tensor, "tokens m"]]
 """The activations of the tokens of one batch, piece after piece, without the padding."""
@@ -27,6 +28,16 @@ def activations_of(language_model: LanguageModel, hookpoints: Iterable[Hookpoint
     found = read_activations(language_model.model, list(hookpoints), batch.ids.to(language_model.device))
     mask = batch.mask.to(language_model.device)
     return {hookpoint: activations[mask] for hookpoint, activations in found.items()}
+
+
+def check_one_precision(language_model: LanguageModel, group: Group) -> None:
+    """Refuse processes that would compute the activations of one text in different arithmetic."""
+    found = dict.fromkeys(group.words(language_model.precision))
+    if len(found) > 1:
+        raise ExpanderError(
+            f"The processes of this run have the model in {', others in '.join(found)}; load it in the same dtype in "
+            "all of them."
+        )
 
 
 def activations_in_order(

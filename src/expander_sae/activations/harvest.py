@@ -13,7 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.activations.distributed import Activations, activations_in_order, activations_of
+from expander_sae.activations.distributed import (
+    Activations,
+    activations_in_order,
+    activations_of,
+    check_one_precision,
+)
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import (
@@ -119,12 +124,14 @@ def harvest(
     """The activations of `tokens` tokens at every matching hookpoint, by its name.
 
     They are kept in float16, or where the first of them come near what that can hold in bfloat16, unless `dtype` says.
+    The model computes in the precision that it was loaded in, which stores tell.
 
     Running it again goes on after the last complete shard. If the text ends first the stores hold what there was. Under
     torchrun the processes share the model's work and the first one writes; the stores are those of one process.
     """
     text = settled_text(language_model, text or TextConfig())
     group = current_group()
+    check_one_precision(language_model, group)
     plan = plan_harvest(language_model, hookpoints, tokens, Path(out), dtype)
     held_in = dict[Hookpoint, torch.dtype]()
     if group.writes:
@@ -184,6 +191,7 @@ def origin_at(language_model: LanguageModel, hookpoint: Hookpoint, text: TextCon
     return {
         "model": language_model.name,
         "revision": language_model.revision,
+        "precision": language_model.precision,
         "hookpoint": str(hookpoint),
         **asdict(with_bos_known(language_model, text)),
     }
