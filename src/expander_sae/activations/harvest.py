@@ -42,6 +42,8 @@ from expander_sae.means import check_memory, check_time
 TEXT_AHEAD = 8
 """Batches of text that are ready before the model gets to them. Text is cut up, the model works and the store is
 written each in a thread of its own, so that a quick model does not wait."""
+BYTES_AHEAD = 1 << 28
+"""Of activations that wait to be written, so that the model need not wait while a shard is."""
 FINER = "float16"
 """What activations are stored in where they fit: it has eight times the precision of bfloat16."""
 HEADROOM = 8.0
@@ -160,7 +162,8 @@ def harvest(
         stack.callback(text_ahead.close)
         found = _on_cpu(activations_in_order(language_model, plan.width, text_ahead, group, first))
         if group.world == 1:  # processes talk to each other from one thread alone
-            found = Prefetched(found, 1)
+            bytes_at_most = 4 * text.tokens_per_batch * sum(plan.width.values())
+            found = Prefetched(found, max(1, BYTES_AHEAD // bytes_at_most))
             stack.callback(found.close)
         _fill(writers, start, tokens, found, report)
     group.wait()

@@ -38,6 +38,10 @@ COORDINATES_AT_ONCE = 32
 """Coordinates that a program turns into a tile: a cache line of float32 for every token."""
 
 
+UNROLLED = tl.constexpr(4)
+"""Entries of columns that are read before the first is added, where the compiler does not know how many there are."""
+
+
 @triton.jit
 def correlate_block(
     x: tl.tensor,
@@ -53,7 +57,7 @@ def correlate_block(
     have zeros behind their last entry, which leave a sum as it is.
     """
     total = tl.zeros((values.shape[0], TOKENS), dtype=DTYPE)
-    for _ in range(degree):
+    for _ in tl.range(degree, loop_unroll_factor=UNROLLED):
         row = tl.load(rows) * TOKENS
         value = tl.load(values).to(DTYPE)
         picked = tl.load(x + row[:, None] + tl.arange(0, TOKENS)[None, :]).to(DTYPE)

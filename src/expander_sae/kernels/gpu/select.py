@@ -241,6 +241,16 @@ class Columns(NamedTuple):
     lengths: Int[Tensor, " n"] | None
     """Entries of every column, where some have fewer than d."""
 
+    def by_length(self) -> tuple[Columns, Int[Tensor, " n"] | None]:
+        """The same columns from the shortest to the longest, and which each of them was, if lengths differ.
+
+        A group is read as far as its longest column, so it costs least among its like.
+        """
+        if self.lengths is None:
+            return self, None
+        number = self.lengths.argsort(stable=True)
+        return Columns(self.values[number], self.rows[number], self.lengths[number]), number
+
     def order(self, group_size: int) -> Int[Tensor, " groups"] | None:
         """Groups by the length of their longest column, if lengths differ."""
         if self.lengths is None:
