@@ -109,7 +109,7 @@ class ColumnMoves:
         self.energy.lerp_(wanted.energy, 1.0 if step < self.config.move_every else 1 - ENERGY_MEMORY)
         # With no energy a column that just began would lose its entries at once.
         self.energy[dead] = self.energy.kthvalue(1 + int(NEW_ENERGY * (main.n - 1))).values
-        kept = afforded(wanted, self.energy, width, self.config.entries, self.config.least, dead)
+        kept = afforded(wanted, self.energy, width, self.config.entries, self.config.lengths.least, dead)
         yield Change(torch.arange(main.n, device=dead.device), dead, wanted, kept)
 
     def _new_columns(
