@@ -31,7 +31,8 @@ from expander_sae.activations.models import load_language_model
 from expander_sae.activations.texts import documents
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.cases import DenseTopK, Sizes, random_dictionary
-from expander_sae.benchmarking.measure import describe_machine, interleaved
+from expander_sae.benchmarking.measure import describe_machine
+from expander_sae.benchmarking.measure import interleaved as by_the_clock
 from expander_sae.benchmarking.results import Goal, Result, as_json, as_markdown, as_table
 from expander_sae.coders import TopK
 from expander_sae.console import terminal
@@ -290,7 +291,7 @@ def harvesting(model: str) -> list[Result]:
         prose = islice(documents("python"), DOCUMENTS)
         path.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in prose))
         work = Harvesting(language_model, TextConfig(text=str(path), part="all"), None, Path(folder))
-        times = interleaved({"ours": work.ours, "theirs": work.theirs}, 1)
+        times = by_the_clock({"ours": work.ours, "theirs": work.theirs}, 1)
     return [work.result(times["ours"], times["theirs"])]
 
 
