@@ -131,6 +131,14 @@ def _scale(numbers: Floats, scale: float, whole: Integers) -> None:
 
 
 @compiled
+def scale_of(token: Floats) -> float:
+    """What makes whole numbers of a token, the largest of which is `LARGEST`; 0 if there is no such number."""
+    largest = _largest_of(token)
+    scale = LARGEST / largest if 0 < largest < np.inf else 0.0
+    return scale if _LEAST_SCALE < scale < _MOST_SCALE else 0.0
+
+
+@compiled
 def fill_coarsely(x: Floats, coarse: Coarse, rows: Integers, tile: Integers) -> bool:
     """Put up to 64 tokens in 16 bits into a tile, by way of rows [64, m or more]; returns whether they fit there,
     which what is not finite does not."""

@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     residual: Floats
     """[m] what the codes leave of the token, then zeros"""
     stamp: Floats
-    """[m], zero between steps"""
+    """[m], zero between steps, so that tokens share it"""
     closed: Flags
     """[n] bool: features in use or refused"""
     picked: Integers
@@ -75,7 +75,7 @@ def make_scratch(tokens: int, m: int, n: int, k: int, dtype: DTypeLike) -> Scrat
     """Scratch memory for some tokens of width m, n features and k of them in use; `scratch_of` takes one out."""
     return Scratch(
         residual=np.zeros((tokens, row_length(m)), dtype),
-        stamp=np.zeros((tokens, m), dtype),
+        stamp=np.zeros((1, m), dtype),
         closed=np.zeros((tokens, n), np.bool_),
         picked=np.zeros((tokens, PICKS_PER_FEATURE * k), np.int64),
         chosen=np.zeros((tokens, k), np.int64),
@@ -93,7 +93,7 @@ def scratch_of(batch: Scratch, token: int) -> Scratch:
     """One token's share of the scratch memory made for several."""
     return Scratch(
         batch.residual[token],
-        batch.stamp[token],
+        batch.stamp[0],
         batch.closed[token],
         batch.picked[token],
         batch.chosen[token],
