@@ -8,9 +8,10 @@ one by no more than a bound that is known before. Whatever could be among the be
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, compiled, inlined
 from expander_sae.kernels.cpu.tiles import LANES, fill_tile
@@ -34,7 +35,7 @@ class Coarse(NamedTuple):
 
     columns: Columns
     """Their values are 16-bit numbers. If there are biases, each column has one more entry in a constant coordinate."""
-    offsets: Integers
+    offsets: NDArray[Any]
     """[n] what a sum loses on average because every product is rounded down"""
     scale: float
     """What values were multiplied with."""

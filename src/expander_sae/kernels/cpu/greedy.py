@@ -61,7 +61,7 @@ class Scratch(NamedTuple):
     target: Floats
     """[k] inner products of the token with the columns in use"""
     gram: Floats
-    """[k, k] of the columns in use"""
+    """[k, k] of the columns in use; only what is not above its diagonal"""
     factor: Floats
     """[k, k] its Cholesky factor"""
 
@@ -148,11 +148,8 @@ def solve_upper(factor: Floats, size: int, vector: Floats) -> None:
 def remove_from_gram(gram: Floats, size: int, position: int) -> None:
     """Close the gap that a dropped column leaves."""
     for row in range(position, size - 1):
-        for column in range(size):
-            gram[row, column] = gram[row + 1, column]
-    for row in range(size - 1):
-        for column in range(position, size - 1):
-            gram[row, column] = gram[row, column + 1]
+        for column in range(row + 1):
+            gram[row, column] = gram[row + 1, column if column < position else column + 1]
 
 
 @inlined
@@ -196,9 +193,7 @@ def _add_column(columns: Columns, feature: int, x: Floats, scratch: Scratch, cou
     for entry in range(columns.starts[feature], columns.starts[feature + 1]):
         scratch.stamp[columns.rows[entry]] = columns.values[entry]
     for position in range(count):
-        product = column_times(columns, scratch.chosen[position], scratch.stamp)
-        scratch.gram[count, position] = product
-        scratch.gram[position, count] = product
+        scratch.gram[count, position] = column_times(columns, scratch.chosen[position], scratch.stamp)
     scratch.gram[count, count] = column_times(columns, feature, scratch.stamp)
     for entry in range(columns.starts[feature], columns.starts[feature + 1]):
         scratch.stamp[columns.rows[entry]] = 0
