@@ -72,40 +72,25 @@ def _pull_back(
         writing = SparseMatrix(whole(decoder, x.dtype), decoder_rows.contiguous())
     of_codes, of_residual = of_codes.contiguous(), of_residual.contiguous()
     version = choose(implementation, x.device)
+    # Imported where they are used: Numba takes a while, Triton is not everywhere.
     if version == "cpu":
-        from expander_sae.kernels.cpu.explain import pull_back  # imported where it is used: Numba takes a while
+        from expander_sae.kernels.cpu.explain import pull_back
 
         return pull_back(x, codes, indices, reading, writing, of_codes, of_residual)
     if version == "gpu":
-        return _pull_back_on_gpu(x, codes, indices, reading, writing, of_codes, of_residual)
-    passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
-    of_x = combine(passed_on, indices, *reading, of_residual)
-    of_encoder = accumulate(passed_on, indices, x, reading.rows)
-    of_decoder = accumulate(-codes, indices, of_residual, writing.rows)
+        from expander_sae.kernels.gpu.products import pull_back as pull_back_on_gpu
+
+        passed_on, of_x, of_encoder, of_decoder = pull_back_on_gpu(
+            x, codes, indices, reading, writing, of_codes, of_residual
+        )
+    else:
+        passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
+        of_x = combine(passed_on, indices, *reading, of_residual)
+        of_encoder = accumulate(passed_on, indices, x, reading.rows)
+        of_decoder = accumulate(-codes, indices, of_residual, writing.rows)
     if writing is reading:
         return passed_on, of_x, of_encoder + of_decoder, of_decoder.new_empty(0)
     return passed_on, of_x, of_encoder, of_decoder
-
-
-def _pull_back_on_gpu(
-    x: Float[Tensor, "batch m"],
-    codes: Float[Tensor, "batch k"],
-    indices: Int[Tensor, "batch k"],
-    reading: SparseMatrix,
-    writing: SparseMatrix,
-    of_codes: Float[Tensor, "batch k"],
-    of_residual: Float[Tensor, "batch m"],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same from the products on GPUs; codes are sorted by features once for both gradients of columns."""
-    from expander_sae.kernels.gpu import products  # imported where it is used: Triton is not everywhere
-
-    seen = products.correlate_at(of_residual, indices, *writing)
-    passed_on = torch.where(codes != 0, of_codes - seen, 0)
-    of_x = of_residual.clone()
-    products.add_columns(passed_on, indices, *reading, of_x)
-    firings = products.Firings.of(indices, len(reading.rows))
-    of_encoder = products.accumulate(passed_on, firings, x, reading.rows)
-    return passed_on, of_x, of_encoder, products.accumulate(-codes, firings, of_residual, writing.rows)
 
 
 @_pull_back.register_fake
