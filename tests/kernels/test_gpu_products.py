@@ -106,15 +106,19 @@ def test_refuses_tensors_that_triton_cannot_reach(monkeypatch):
         kernels.correlate_at(x, indices, values, rows, implementation="gpu")
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("uneven", [False, True])
-def test_what_codes_leave_has_the_gradients_of_plain_torch(uneven):
+def test_what_codes_leave_has_the_gradients_of_plain_torch(uneven, tied):
     x, codes, indices, values, rows = problem(4, uneven=uneven)
     others, bias = values.flip(0), torch.zeros(len(values), dtype=x.dtype, device=DEVICE)
     codes, found = codes.relu(), []
     for implementation in ("gpu", "reference"):
         leaves = [tensor.clone().requires_grad_() for tensor in (x, values, others, bias)]
         encoder, decoder = kernels.SparseMatrix(leaves[1], rows), kernels.SparseMatrix(leaves[2], rows)
-        same, left = kernels.explain(leaves[0], codes, indices, encoder, decoder, leaves[3], implementation)
+        if tied:
+            decoder = None
+            del leaves[2]
+        same, left = kernels.explain(leaves[0], codes, indices, encoder, decoder, leaves[-1], implementation)
         found.append((left, *torch.autograd.grad(left.square().sum() + same.pow(3).sum(), leaves)))
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain)

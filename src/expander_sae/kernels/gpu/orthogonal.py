@@ -77,7 +77,7 @@ def _best_open(
         real = tl.minimum(each, features - 1)
         entry = real.to(tl.int64) * DEGREE
         degree = longest(lengths, real, DEGREE, UNEVEN)
-        found = correlate_block(residual, values + entry, rows + entry, degree, 1, maxima.dtype.element_ty)
+        found = correlate_block(residual, values + entry, rows + entry, degree, UNEVEN, 1, maxima.dtype.element_ty)
         score = tl.sum(found, axis=1)  # of one
         score = tl.abs(score) if SIGNED else score
         closed = tl.sum((taken[:, None] == each[None, :]).to(tl.int32), axis=0)

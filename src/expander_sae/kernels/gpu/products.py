@@ -148,3 +148,24 @@ def accumulate(
             num_warps=max(1, min(8, FIRINGS_AT_ONCE * entries // ENTRIES_AT_ONCE)), **UNFUSED,
         )  # fmt: skip
     return out
+
+
+def pull_back(
+    x: Float[Tensor, "batch m"],
+    codes: Float[Tensor, "batch k"],
+    indices: Int[Tensor, "batch k"],
+    reading: tuple[Float[Tensor, "n d"], Int[Tensor, "n d"]],
+    writing: tuple[Float[Tensor, "n d"], Int[Tensor, "n d"]],
+    of_codes: Float[Tensor, "batch k"],
+    of_residual: Float[Tensor, "batch m"],
+) -> tuple[Float[Tensor, "batch k"], Float[Tensor, "batch m"], Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """What codes pass on, and the gradients by x, by the columns that read and by those that write (see `explain`).
+
+    Codes are sorted by features once for both gradients of columns.
+    """
+    passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
+    of_x = of_residual.clone()
+    add_columns(passed_on, indices, *reading, of_x)
+    firings = Firings.of(indices, len(reading[1]))
+    of_encoder = accumulate(passed_on, firings, x, reading[1])
+    return passed_on, of_x, of_encoder, accumulate(-codes, firings, of_residual, writing[1])

@@ -90,7 +90,7 @@ def maxima_of_groups(
             feature = tl.minimum(group * group_size + member, features - 1)
             entry = feature.to(tl.int64) * DEGREE
             degree = longest(lengths, feature, DEGREE, UNEVEN)
-            score = correlate_block(x, values + entry, rows + entry, degree, TOKENS, maxima.dtype.element_ty)
+            score = correlate_block(x, values + entry, rows + entry, degree, UNEVEN, TOKENS, maxima.dtype.element_ty)
             if BIASED:
                 score += tl.load(bias + feature)[:, None]
             best = tl.maximum(best, tl.abs(score) if SIGNED else score)
@@ -127,7 +127,7 @@ def _scores_of_members(
     feature = tl.minimum(feature, features - 1)
     entry = feature.to(tl.int64) * DEGREE
     degree = longest(lengths, feature, DEGREE, UNEVEN)
-    score = correlate_block(x + token * width, values + entry, rows + entry, degree, 1, bias.dtype.element_ty)
+    score = correlate_block(x + token * width, values + entry, rows + entry, degree, UNEVEN, 1, bias.dtype.element_ty)
     score += tl.load(bias + feature)[:, None]
     # Places behind the last feature must not win. They are the last ones of a token, so they also lose every tie.
     score = tl.where(real[:, None], score, 0.0 if SIGNED else float("-inf"))
