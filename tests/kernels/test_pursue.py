@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from expander_sae import ExpanderError, Support
 from expander_sae.kernels import Rules, pursue
 from expander_sae.kernels.cpu import local as cpu_local
+from expander_sae.kernels.cpu import lockstep as cpu_lockstep
 from expander_sae.kernels.cpu import pursue as cpu_pursue
 from expander_sae.kernels.cpu.columns import columns_of
 from expander_sae.kernels.cpu.greedy import Scratch, limits_of, make_scratch
+from tests.kernels.test_coarse import KINDS, drawn
 from tests.uneven import uneven_support
 
 FORMS = ["plain", "local", "lockstep"]
@@ -85,6 +87,30 @@ def test_equals_the_textbook_loop(seed, batch, m, n, d, k, signed, form, toleran
     if support.degrees.min() > 1:
         assert torch.equal(ours[1] * (ours[0] != 0), textbook[1] * (textbook[0] != 0))
         torch.testing.assert_close(ours[0], textbook[0], rtol=1e-7, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    batch=st.sampled_from([1, 64, 90]),
+    m=st.integers(6, 60),
+    n=st.integers(1, 300),
+    d=st.integers(1, 6),
+    signed=st.booleans(),
+    uneven=st.booleans(),
+    kinds=st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
+)
+def test_a_look_in_16_bits_changes_no_bit(seed, batch, m, n, d, signed, uneven, kinds):
+    """Of tokens and columns that it can hold and of those that it cannot, with few and with many alike columns."""
+    _, _, support = problem(seed, 1, m, n, d, uneven=uneven)
+    generator = torch.Generator().manual_seed(seed)
+    x, values = drawn(kinds[0], generator, batch, m), drawn(kinds[1], generator, n, d)
+    rules = Rules(min(12, n), signed)
+    ours = run_form("lockstep", x, values, support, rules)
+    with mock.patch.object(cpu_lockstep, "in_16_bits", return_value=None):
+        exact = run_form("lockstep", x, values, support, rules)
+    assert torch.equal(ours[1], exact[1])
+    assert torch.equal(ours[0].view(torch.int32), exact[0].view(torch.int32))
 
 
 def greedy_state(x, values, support, k, *, signed, orthogonal):

@@ -136,7 +136,7 @@ def test_frequent_columns_grow_and_the_budget_stays() -> None:
     assert isinstance(dictionary, xs.ExpanderDictionary)
     degrees = dictionary.support.degrees
     assert dictionary.learned_values == run.config.entries
-    assert run.config.least <= degrees.min() < degrees.max() <= run.config.longest(x.shape[1])
+    assert run.config.lengths.least <= degrees.min() < degrees.max() <= run.config.lengths.longest(x.shape[1])
     assert not dictionary.values[dictionary.rows < 0].any()
     even = train(x, learned(tokens=64 * 60, move_until=1.0, stretch=1), progress=False)
     assert isinstance(even.sae.dictionary, xs.ExpanderDictionary)

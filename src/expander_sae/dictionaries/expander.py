@@ -198,12 +198,13 @@ class ExpanderDictionary(Dictionary):
         They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m].
         """
         shape, indices = codes.values.shape, codes.indices.reshape(-1, codes.indices.shape[-1])
-        reading, writing = (kernels.SparseMatrix(each.values, each.rows) for each in (encoder, self))
         added: Tensor | None = bias
+        reading = kernels.SparseMatrix(encoder.values, encoder.rows)
+        writing = None if encoder is self else kernels.SparseMatrix(self.values, self.rows)
         if self.gradients is not None:
             features, indices = _different(indices)
-            writing = kernels.SparseMatrix(self.some(features), self.rows[features])
             reading = kernels.SparseMatrix(encoder.some(features), encoder.rows[features])
+            writing = None if encoder is self else kernels.SparseMatrix(self.some(features), self.rows[features])
             added = None if bias is None else self.gradients.rows(bias, features)
         found, residual = kernels.explain(
             flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added

@@ -6,6 +6,7 @@ plus a bias or zero, the residual is `x - sum of c_j W_j`. For its gradient g, e
 
     by x:  g + sum of s_j E_j        by W_j:  -c_j g        by E_j:  s_j x        by the bias:  s_j
 
+Where the columns that read also write there is no W, and the gradient by E_j is the sum of both.
 Left to autograd these are three gathers, two scatters and a sum, most of which write a matrix [tokens, m] or read one,
 and a step of training at m=2048, n=16384 takes a seventh longer.
 """
@@ -19,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.kernels.inputs import Implementation, choose, result_dtype, working_dtype
-from expander_sae.kernels.products import VERSIONS, bias_gradient, check_indices, whole
+from expander_sae.kernels.products import bias_gradient, check_indices, whole
 from expander_sae.kernels.reference import accumulate, combine, correlate_at
 
 
@@ -37,12 +38,13 @@ def _explain(
     indices: Tensor,
     encoder: Tensor,
     encoder_rows: Tensor,
-    decoder: Tensor,
-    decoder_rows: Tensor,
+    decoder: Tensor | None,
+    decoder_rows: Tensor | None,
     bias: Tensor | None,
     implementation: str,
 ) -> tuple[Tensor, Tensor]:
-    residual = torch.ops.expander_sae.combine(-codes, indices, decoder, decoder_rows, x, x.shape[1], implementation)
+    writing = (encoder, encoder_rows) if decoder is None else (decoder, decoder_rows)
+    residual = torch.ops.expander_sae.combine(-codes, indices, *writing, x, x.shape[1], implementation)
     return codes.clone(), residual
 
 
@@ -58,32 +60,45 @@ def _pull_back(
     indices: Tensor,
     encoder: Tensor,
     encoder_rows: Tensor,
-    decoder: Tensor,
-    decoder_rows: Tensor,
+    decoder: Tensor | None,
+    decoder_rows: Tensor | None,
     of_codes: Tensor,
     of_residual: Tensor,
     implementation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What codes pass on, and the gradients by x, by the columns that read and by those that write."""
-    reading = SparseMatrix(whole(encoder, x.dtype), encoder_rows.contiguous())
-    writing = SparseMatrix(whole(decoder, x.dtype), decoder_rows.contiguous())
+    """What codes pass on, and the gradients by x, by the columns that read and by those that write, if they differ."""
+    reading = writing = SparseMatrix(whole(encoder, x.dtype), encoder_rows.contiguous())
+    if decoder is not None and decoder_rows is not None:
+        writing = SparseMatrix(whole(decoder, x.dtype), decoder_rows.contiguous())
     of_codes, of_residual = of_codes.contiguous(), of_residual.contiguous()
-    if choose(implementation, x.device, VERSIONS) == "cpu":
-        from expander_sae.kernels.cpu.explain import pull_back  # imported where it is used: Numba takes a while
+    version = choose(implementation, x.device)
+    # Imported where they are used: Numba takes a while, Triton is not everywhere.
+    if version == "cpu":
+        from expander_sae.kernels.cpu.explain import pull_back
 
         return pull_back(x, codes, indices, reading, writing, of_codes, of_residual)
-    passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
-    of_x = combine(passed_on, indices, *reading, of_residual)
-    of_encoder = accumulate(passed_on, indices, x, reading.rows)
-    return passed_on, of_x, of_encoder, accumulate(-codes, indices, of_residual, writing.rows)
+    if version == "gpu":
+        from expander_sae.kernels.gpu.products import pull_back as pull_back_on_gpu
+
+        passed_on, of_x, of_encoder, of_decoder = pull_back_on_gpu(
+            x, codes, indices, reading, writing, of_codes, of_residual
+        )
+    else:
+        passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
+        of_x = combine(passed_on, indices, *reading, of_residual)
+        of_encoder = accumulate(passed_on, indices, x, reading.rows)
+        of_decoder = accumulate(-codes, indices, of_residual, writing.rows)
+    if writing is reading:
+        return passed_on, of_x, of_encoder + of_decoder, of_decoder.new_empty(0)
+    return passed_on, of_x, of_encoder, of_decoder
 
 
 @_pull_back.register_fake
 def _(
-    x: Tensor, codes: Tensor, indices: Tensor, encoder: Tensor, encoder_rows: Tensor, decoder: Tensor, *_: Any
+    x: Tensor, codes: Tensor, indices: Tensor, encoder: Tensor, encoder_rows: Tensor, decoder: Tensor | None, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    of_encoder, of_decoder = (torch.empty_like(each, dtype=x.dtype) for each in (encoder, decoder))
-    return torch.empty_like(codes), torch.empty_like(x), of_encoder, of_decoder
+    of_decoder = x.new_empty(0) if decoder is None else torch.empty_like(decoder, dtype=x.dtype)
+    return torch.empty_like(codes), torch.empty_like(x), torch.empty_like(encoder, dtype=x.dtype), of_decoder
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -98,7 +113,8 @@ def _gradient(ctx: Any, of_codes: Tensor | None, of_residual: Tensor | None) -> 
     of_residual = torch.zeros_like(x) if of_residual is None else of_residual
     passed_on, of_x, of_encoder, of_decoder = _pull_back(*tensors, of_codes, of_residual, ctx.implementation)
     of_bias = None if ctx.bias is None else bias_gradient(passed_on, indices, ctx.bias)
-    return of_x, None, None, of_encoder.to(encoder.dtype), None, of_decoder.to(decoder.dtype), None, of_bias, None
+    by_decoder = None if decoder is None else of_decoder.to(decoder.dtype)
+    return of_x, None, None, of_encoder.to(encoder.dtype), None, by_decoder, None, of_bias, None
 
 
 _explain.register_autograd(_gradient, setup_context=_keep)
@@ -109,18 +125,20 @@ def explain(
     codes: Float[Tensor, "batch k"],
     indices: Int[Tensor, "batch k"],
     encoder: SparseMatrix,
-    decoder: SparseMatrix,
+    decoder: SparseMatrix | None,
     bias: Float[Tensor, " n"] | None = None,
     implementation: Implementation = "auto",
 ) -> tuple[Float[Tensor, "batch k"], Float[Tensor, "batch m"]]:
     """One-shot codes and what they leave of x, both to be differentiated by x, the columns and the bias.
 
     `codes` are the numbers that were found: zero, or what the encoder's columns at `indices` see of x plus the bias.
-    They are taken as they are; one of zero has no gradient.
+    They are taken as they are; one of zero has no gradient. Without a decoder the encoder's columns also write.
     """
-    check_indices(indices, len(decoder.rows))
-    dtype, result = working_dtype(x, codes, decoder.values), result_dtype(x, codes, decoder.values)
+    writing = encoder if decoder is None else decoder
+    check_indices(indices, len(writing.rows))
+    dtype, result = working_dtype(x, codes, writing.values), result_dtype(x, codes, writing.values)
+    other = (None, None) if decoder is None else decoder
     found, residual = _explain(
-        x.to(dtype).contiguous(), whole(codes, dtype), indices.contiguous(), *encoder, *decoder, bias, implementation
+        x.to(dtype).contiguous(), whole(codes, dtype), indices.contiguous(), *encoder, *other, bias, implementation
     )
     return found.to(codes.dtype), residual.to(result)

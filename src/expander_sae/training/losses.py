@@ -7,6 +7,7 @@ one more summand in `losses_of`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,10 @@ from expander_sae.coders import TopK
 from expander_sae.coders.candidates import fitted
 from expander_sae.dictionaries import Codes, ComposedDictionary, Dictionary, ExpanderDictionary, Shard, shards_of
 from expander_sae.distribution import Group
-from expander_sae.training.config import TrainConfig
+from expander_sae.training.config import MULTI, TrainConfig
 
-MULTI = 4
-"""How many times more features multi_topk looks at."""
 MULTI_WEIGHT = 1 / 8
-"""What its loss counts."""
+"""What the loss under MULTI times as many features counts."""
 LARGER = 4
 """How many times larger residuals are than they are while groups of dead features are chosen, which are ranked for
 tokens: a million features, most of them dead, then scored 97 % of the best for 81 to 95 %. A power of two, so that
@@ -90,7 +89,8 @@ def losses_of(
         share = config.refit_share
         minimised = share * unexplained + (1 - share) * fvu(left_by_fired, variation)
     else:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        halved = config.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16) if halved else nullcontext():
             codes, residual = sae.residual(x)
         fired, minimised = codes, fvu(residual, variation)
         unexplained = minimised

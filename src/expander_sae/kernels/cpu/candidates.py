@@ -41,9 +41,7 @@ def _best_open(correlations: Floats, size: int, floor: float, signed: bool, scra
 def _take(candidate: int, gram: Floats, target: Floats, limits: Limits, scratch: Scratch, count: int) -> int:
     """Put a candidate to those in use and refit them all; returns how many are in use then."""
     for position in range(count):
-        product = gram[candidate, scratch.chosen[position]]
-        scratch.gram[count, position] = product
-        scratch.gram[position, count] = product
+        scratch.gram[count, position] = gram[candidate, scratch.chosen[position]]
     scratch.gram[count, count] = gram[candidate, candidate]
     scratch.chosen[count], scratch.codes[count], scratch.fitted[count] = candidate, 0, 0
     scratch.target[count] = target[candidate]

@@ -8,9 +8,10 @@ one by no more than a bound that is known before. Whatever could be among the be
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, compiled, inlined
 from expander_sae.kernels.cpu.tiles import LANES, fill_tile
@@ -34,7 +35,7 @@ class Coarse(NamedTuple):
 
     columns: Columns
     """Their values are 16-bit numbers. If there are biases, each column has one more entry in a constant coordinate."""
-    offsets: Integers
+    offsets: NDArray[Any]
     """[n] what a sum loses on average because every product is rounded down"""
     scale: float
     """What values were multiplied with."""
@@ -128,6 +129,14 @@ def _scale(numbers: Floats, scale: float, whole: Integers) -> None:
     factor = np.float32(scale)
     for place in range(numbers.size):
         whole[place] = np.int16(np.rint(numbers[place] * factor))
+
+
+@compiled
+def scale_of(token: Floats) -> float:
+    """What makes whole numbers of a token, the largest of which is `LARGEST`; 0 if there is no such number."""
+    largest = _largest_of(token)
+    scale = LARGEST / largest if 0 < largest < np.inf else 0.0
+    return scale if _LEAST_SCALE < scale < _MOST_SCALE else 0.0
 
 
 @compiled

@@ -79,6 +79,22 @@ def _by_features(
                     of_decoder[entry] -= code * gradient[decoder.rows[entry]]
 
 
+@compiled
+def _by_features_of_both(
+    batch: Batch, passed_on: Floats, columns: Columns, start: int, stop: int, of_columns: Floats
+) -> None:
+    """What columns that both read and write see of the tokens and of their gradients."""
+    for token in range(batch.codes.shape[0]):
+        x, gradient = batch.x[token], batch.of_residual[token]
+        for rank in range(batch.codes.shape[1]):
+            feature, code = batch.indices[token, rank], batch.codes[token, rank]
+            if start <= feature < stop and code != 0:
+                weight = passed_on[token, rank]
+                for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+                    row = columns.rows[entry]
+                    of_columns[entry] += weight * x[row] - code * gradient[row]
+
+
 def pull_back(
     x: Float[Tensor, "batch m"],
     codes: Float[Tensor, "batch k"],
@@ -91,15 +107,24 @@ def pull_back(
     """What codes pass on, and the gradients by x, by the columns that read and by those that write.
 
     Each thread owns a range of the features and looks at all codes, so that sums have one order whatever the threads.
+    Where the same columns read and write they have one gradient, which is the first.
     """
     batch = Batch(*(each.numpy() for each in (x, codes, indices, of_codes, of_residual)))
-    reading, writing = (columns_of(values.numpy(), rows.numpy()) for values, rows in (encoder, decoder))
+    both, n = encoder is decoder, max(len(encoder[1]), len(decoder[1]))
+    reading = writing = columns_of(encoder[0].numpy(), encoder[1].numpy())
+    if not both:
+        writing = columns_of(decoder[0].numpy(), decoder[1].numpy())
     passed_on, of_x = np.zeros_like(batch.codes), np.empty_like(batch.x)
     over_tiles(lambda start, stop: _by_tokens(batch, reading, writing, start, stop, passed_on, of_x), len(x), TILE)
-    grads = np.zeros_like(reading.values), np.zeros_like(writing.values)
-    n = max(len(encoder[1]), len(decoder[1]))
     share = max(1, -(-n // torch.get_num_threads()))
-    over_tiles(lambda start, stop: _by_features(batch, passed_on, reading, writing, start, stop, *grads), n, share)
-    of_encoder = padded(grads[0], encoder[1].shape[1], reading.starts)
-    of_decoder = padded(grads[1], decoder[1].shape[1], writing.starts)
-    return tuple(map(torch.from_numpy, (passed_on, of_x, of_encoder, of_decoder)))  # type: ignore[return-value]
+    of_reading, of_writing = np.zeros_like(reading.values), np.zeros_like(writing.values[: 0 if both else None])
+    if both:
+        over_tiles(
+            lambda start, stop: _by_features_of_both(batch, passed_on, reading, start, stop, of_reading), n, share
+        )
+    else:
+        grads = of_reading, of_writing
+        over_tiles(lambda start, stop: _by_features(batch, passed_on, reading, writing, start, stop, *grads), n, share)
+        of_writing = padded(of_writing, decoder[1].shape[1], writing.starts)
+    of_reading = padded(of_reading, encoder[1].shape[1], reading.starts)
+    return tuple(map(torch.from_numpy, (passed_on, of_x, of_reading, of_writing)))  # type: ignore[return-value]

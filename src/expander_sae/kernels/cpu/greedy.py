@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
     residual: Floats
     """[m] what the codes leave of the token, then zeros"""
     stamp: Floats
-    """[m], zero between steps"""
+    """[m], zero between steps, so that tokens share it"""
     closed: Flags
     """[n] bool: features in use or refused"""
     picked: Integers
@@ -61,7 +61,7 @@ class Scratch(NamedTuple):
     target: Floats
     """[k] inner products of the token with the columns in use"""
     gram: Floats
-    """[k, k] of the columns in use"""
+    """[k, k] of the columns in use; only what is not above its diagonal"""
     factor: Floats
     """[k, k] its Cholesky factor"""
 
@@ -75,7 +75,7 @@ def make_scratch(tokens: int, m: int, n: int, k: int, dtype: DTypeLike) -> Scrat
     """Scratch memory for some tokens of width m, n features and k of them in use; `scratch_of` takes one out."""
     return Scratch(
         residual=np.zeros((tokens, row_length(m)), dtype),
-        stamp=np.zeros((tokens, m), dtype),
+        stamp=np.zeros((1, m), dtype),
         closed=np.zeros((tokens, n), np.bool_),
         picked=np.zeros((tokens, PICKS_PER_FEATURE * k), np.int64),
         chosen=np.zeros((tokens, k), np.int64),
@@ -93,7 +93,7 @@ def scratch_of(batch: Scratch, token: int) -> Scratch:
     """One token's share of the scratch memory made for several."""
     return Scratch(
         batch.residual[token],
-        batch.stamp[token],
+        batch.stamp[0],
         batch.closed[token],
         batch.picked[token],
         batch.chosen[token],
@@ -148,11 +148,8 @@ def solve_upper(factor: Floats, size: int, vector: Floats) -> None:
 def remove_from_gram(gram: Floats, size: int, position: int) -> None:
     """Close the gap that a dropped column leaves."""
     for row in range(position, size - 1):
-        for column in range(size):
-            gram[row, column] = gram[row + 1, column]
-    for row in range(size - 1):
-        for column in range(position, size - 1):
-            gram[row, column] = gram[row, column + 1]
+        for column in range(row + 1):
+            gram[row, column] = gram[row + 1, column if column < position else column + 1]
 
 
 @inlined
@@ -196,9 +193,7 @@ def _add_column(columns: Columns, feature: int, x: Floats, scratch: Scratch, cou
     for entry in range(columns.starts[feature], columns.starts[feature + 1]):
         scratch.stamp[columns.rows[entry]] = columns.values[entry]
     for position in range(count):
-        product = column_times(columns, scratch.chosen[position], scratch.stamp)
-        scratch.gram[count, position] = product
-        scratch.gram[position, count] = product
+        scratch.gram[count, position] = column_times(columns, scratch.chosen[position], scratch.stamp)
     scratch.gram[count, count] = column_times(columns, feature, scratch.stamp)
     for entry in range(columns.starts[feature], columns.starts[feature + 1]):
         scratch.stamp[columns.rows[entry]] = 0
