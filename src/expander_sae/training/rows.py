@@ -90,6 +90,12 @@ class ColumnMoves:
         reset_bias(self.sae, begun, self.alphabets[0].ordinary(begun), optimizer)
         return begun
 
+    def crowded(self, dead: Bool[Tensor, " n"]) -> bool:
+        """Whether more columns are dead than begin anew at a move, so that most of them wait."""
+        coordinates = isinstance(self.alphabets[0], Coordinates)
+        most = len(self.residual) * self.config.batch
+        return coordinates and shards_of(self.dictionaries[0]).total(int(dead.sum())) > most
+
     def _to_begin(self, dead: Int[Tensor, " dead"]) -> Int[Tensor, " begun"]:
         """The dead columns that begin anew now: of coordinates a token makes one column, so no more than one a token.
 
