@@ -56,6 +56,8 @@ class Codes:
 
     def within(self, first: int, count: int) -> Codes:
         """The entries of features `first` to `first + count`, numbered from the first; zeros for all others."""
+        if first == 0 and count == self.n:
+            return self
         there = (self.indices >= first) & (self.indices < first + count)
         values = torch.where(there, self.values, self.values.new_zeros(()))
         return Codes(values, torch.where(there, self.indices - first, 0), count)

@@ -31,10 +31,9 @@ class FiringRecord:
         """Take in the codes of a batch of this many tokens."""
         codes = codes.within(self._first, len(self.silent_for))
         weights = codes.active.flatten().to(torch.float32)
-        # Of no code at all, bincount makes integers, which the processes could not add up.
-        fired = torch.bincount(codes.indices.flatten(), weights, minlength=codes.n).to(torch.float32)
+        fired = weights.new_zeros(codes.n).index_add_(0, codes.indices.flatten(), weights)
         self.silent_for += tokens
-        self.silent_for[group.add_up(fired) > 0] = 0
+        self.silent_for.masked_fill_(group.add_up(fired) > 0, 0)
 
     @property
     def dead(self) -> Bool[Tensor, " n"]:

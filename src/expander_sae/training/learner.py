@@ -86,8 +86,13 @@ class Descent:
         rate = factor * rate_at(self.schedule, self.peak, tokens)
         for options in self.adam.param_groups:
             options["lr"] = options["share"] * rate
-        self.adam.zero_grad()
+        self.forget()
         return rate
+
+    def forget(self) -> None:
+        """Free the gradients; the optimizer's own function takes as long as a pass over the batch."""
+        for parameter in self.module.parameters():
+            parameter.grad = None
 
     def step(self, group: Group) -> Float[Tensor, ""]:
         """Use the gradients of all processes together, shortened if they are too long; gives back their norm."""
@@ -236,7 +241,7 @@ class Trainee:
 
     def forget_gradients(self) -> None:
         """Free what only further steps would need: of many features there are many gradients."""
-        self.descent.adam.zero_grad()
+        self.descent.forget()
         if self.looking is not None:
             self.looking.forget()
 

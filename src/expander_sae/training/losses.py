@@ -7,6 +7,7 @@ one more summand in `losses_of`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +89,8 @@ def losses_of(
         share = config.refit_share
         minimised = share * unexplained + (1 - share) * fvu(left_by_fired, variation)
     else:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        halved = config.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16) if halved else nullcontext():
             codes, residual = sae.residual(x)
         fired, minimised = codes, fvu(residual, variation)
         unexplained = minimised
