@@ -1,11 +1,12 @@
-"""Any combination of options either trains or is refused in one sentence: none fails on the way."""
+"""Any combination of options either trains or is refused when it is made: none fails on the way."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from expander_sae import ExpanderError, TrainConfig
@@ -37,22 +38,26 @@ OPTIONS: dict[str, list[Any]] = {
 }
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(chosen=st.fixed_dictionaries({name: st.sampled_from(values) for name, values in OPTIONS.items()}))
-def test_a_combination_trains_or_is_refused(chosen: dict[str, Any]) -> None:
-    options = {name: value for name, value in chosen.items() if value is not DEFAULT}
+SIZES: dict[str, Any] = {"n": 64, "k": 4, "batch": 256, "tokens": 256 * 12, "move_every": 4, "log_every": 4}
+
+
+def config_of(options: dict[str, Any]) -> TrainConfig | None:
+    """The configuration with these options, if they go together."""
     try:
-        config = TrainConfig(n=64, k=4, batch=64, tokens=64 * 24, move_every=4, log_every=8, **options)
-    except ExpanderError as error:
-        assert str(error).endswith(".")
-        assume(False)
+        return TrainConfig(**SIZES, **{name: value for name, value in options.items() if value is not DEFAULT})
+    except ExpanderError:
+        return None
+
+
+CONFIGS = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in OPTIONS.items()}).map(config_of)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@given(config=CONFIGS.filter(lambda config: config is not None))
+def test_a_combination_that_is_not_refused_trains(config: TrainConfig) -> None:
     _, x = planted(1024)
-    try:
-        run = train(x, config, progress=False)
-    except ExpanderError as error:  # what only the data or the machine can tell
-        assert str(error).endswith(".")
-        return
-    assert all(row["fvu"] == row["fvu"] and row["fvu"] < 1e4 for row in run.metrics)
+    run = train(x, config, progress=False)
+    assert all(math.isfinite(row["fvu"]) for row in run.metrics)
     with torch.no_grad():
         codes, left = run.sae.residual(x.to(run.sae.dictionary.dtype))
     assert bool(torch.isfinite(codes.values).all() and torch.isfinite(left).all())
