@@ -35,10 +35,10 @@ from expander_sae.benchmarking.results import Goal, Result, as_json, as_markdown
 from expander_sae.coders import TopK
 from expander_sae.console import terminal
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels import Rules, combine, greedy, select
-from expander_sae.kernels.gpu.orthogonal import pursue as pursuit_on_gpu
-from expander_sae.kernels.gpu.select import Columns
-from expander_sae.kernels.reference import GatheredColumns
+from expander_sae.kernels import Rules, combine, pursue, select
+from expander_sae.kernels.candidates import CandidateColumns, gram_among, pursue_candidates
+from expander_sae.kernels.inputs import Implementation
+from expander_sae.supports import NO_ROW
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.learner import Trainee
 from expander_sae.training.sources import TensorBatches
@@ -56,6 +56,7 @@ DENSE_BYTES = 8 << 30
 """Scores of a dense encoder that are made at once."""
 DOCUMENTS = 1500
 """To harvest from: about 300,000 tokens."""
+IMPLEMENTATIONS: tuple[Implementation, Implementation] = ("gpu", "reference")
 COMPILED = ((7, 32, False), (3, 10, True), (16, 48, False))
 """Values of a column, features of a token, and signs, at which kernels are tried."""
 Work = Callable[[], object]
@@ -85,28 +86,54 @@ def compared(work: str, ours: Work, others: Mapping[str, Work], goal: float = 0.
 
 @torch.no_grad()
 def exactness() -> list[Result]:
-    """`select` and `pursue` against their definitions at 30 random shapes each: to the bit, and by what is left."""
-    chance, wrong, worst = random.Random(0), 0, 0.0
+    """`select` and two pursuits against their definitions at 30 random shapes: to the bit, and by what is left.
+
+    Every other dictionary has columns of different lengths.
+    """
+    chance, wrong, worst, worst_among = random.Random(0), 0, 0.0, 0.0
     for seed in range(30):
         m, n, tokens = chance.randint(600, 3000), chance.randint(4500, 20_000), chance.randint(1, 300)
         d, k, signed = chance.choice(COMPILED)  # a kernel of its own each
         dtype = chance.choice([torch.float32, torch.bfloat16])
-        rows = Support.make("uniform", m=m, n=n, d=d, seed=seed).rows.cuda()
+        rows = Support.make("uniform", m=m, n=n, d=d, seed=seed).rows
+        if seed % 2:
+            rows = rows.where(torch.arange(d) <= torch.randint(d, (n, 1)), NO_ROW)
+        rows = rows.cuda()
         x, values, bias = (torch.randn(*shape, device="cuda").to(dtype) for shape in ((tokens, m), (n, d), (n,)))
         ours = select(x, values, rows, k, bias, signed, implementation="gpu")
         defined = select(x, values, rows, k, bias, signed, implementation="reference")
         wrong += not (torch.equal(ours[0], defined[0]) and torch.equal(ours[1], defined[1]))
         few, rules = x[:32].float(), Rules(min(k, m // 2), signed)
-        unit = nn.functional.normalize(values.float(), dim=1)
-        gpu = _left(few, unit, rows, pursuit_on_gpu(few, Columns(unit, rows, None), rules))
-        textbook = greedy.pursue(GatheredColumns(unit, rows, m), few, rules, True)
+        unit = nn.functional.normalize(values.float().masked_fill(rows < 0, 0), dim=1)
         norms = torch.linalg.vector_norm(few, dim=1)
-        worst = max(worst, float(((gpu - _left(few, unit, rows, textbook)) / norms).abs().max()))
+        gpu, textbook = (
+            _left(few, unit, rows, pursue(few, unit, rows, None, rules, orthogonal=True, implementation=name))
+            for name in IMPLEMENTATIONS
+        )
+        worst = max(worst, float(((gpu - textbook) / norms).abs().max()))
+        gpu, textbook = (
+            _left(few, unit, rows, _pursue_among(few, unit, rows, rules, name)) for name in IMPLEMENTATIONS
+        )
+        worst_among = max(worst_among, float(((gpu - textbook) / norms).abs().max()))
     print(f"select: {30 - wrong} of 30 random shapes equal the definition to the last bit")
     print(f"pursue: at 30 random shapes, norms of what is left differ by {worst:.1e} of the token's at most")
-    if wrong or not worst < 1e-2:
+    print(f"among candidates: at 30 random shapes, by {worst_among:.1e}")
+    if wrong or not max(worst, worst_among) < 1e-2:
         raise ExpanderError("The kernels are not right on this device.")
     return []
+
+
+def _pursue_among(
+    x: Tensor, unit: Tensor, rows: Tensor, rules: Rules, implementation: Implementation
+) -> tuple[Tensor, Tensor]:
+    """Codes of the pursuit among each token's k + k / 4 best features."""
+    target, among = select(x, unit, rows, rules.k + rules.k // 4, None, rules.signed, implementation="reference")
+    gram = gram_among(unit, rows, among, x.shape[1], implementation)
+    columns = CandidateColumns(
+        gram, target, lambda codes, at: combine(codes, among.gather(1, at), unit, rows, torch.zeros_like(x))
+    )
+    codes, places = pursue_candidates(columns, x, rules, implementation)
+    return codes, among.gather(1, places)
 
 
 def _left(x: Tensor, unit: Tensor, rows: Tensor, codes: tuple[Tensor, Tensor]) -> Tensor:

@@ -69,6 +69,13 @@ class Group:
             return [list(own)]
         return self.gathered(torch.tensor([list(own)], device=self.carrier(torch.device("cuda")))).tolist()
 
+    def words(self, own: str) -> list[str]:
+        """The word of every process, none of which holds a line break, in their order."""
+        if self.world == 1:
+            return [own]
+        letters = torch.tensor(list(f"{own}\n".encode()), device=self.carrier(torch.device("cuda")))
+        return bytes(self.gathered(letters).tolist()).decode().split("\n")[:-1]
+
     def total(self, count: int) -> int:
         """The sum of the counts of all processes."""
         return sum(sum(own) for own in self.numbers([count]))

@@ -27,12 +27,12 @@ from torch import Tensor
 from expander_sae.errors import ExpanderError, StorageError
 from expander_sae.version import __version__
 
+Data = bytes | Iterable[bytes | memoryview]
+"""What a file is to hold; what does not fit into memory once more comes in pieces."""
 
-def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
-    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device.
 
-    What does not fit into memory once more comes in pieces.
-    """
+def replace_file(path: Path, data: Data) -> None:
+    """Put the file in its place in one step, once its content is safely on the disk; never in that of a device."""
     if path.exists() and not path.is_file():
         raise ExpanderError(f"{path} is no file, and is not replaced by one; give another name.")
     temporary = path.with_name(path.name + ".tmp")
@@ -261,7 +261,7 @@ class SealedFolder:
         """Whether the folder holds such content."""
         return (folder / self.seal).is_file()
 
-    def write(self, folder: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    def write(self, folder: Path, content: Mapping[str, Any], files: Mapping[str, Data]) -> None:
         """Write new files, and then the seal that names them."""
         for name, data in files.items():
             replace_file(folder / name, data)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from expander_sae.activations.harvest import harvest
 from expander_sae.activations.models import LanguageModel, load_language_model
@@ -25,12 +26,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_the_stores_are_those_of_one_process(language_model: LanguageModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_stores_are_those_of_one_process(tiny_model_folder: Path, precision: str, tmp_path: Path) -> None:
     text = write_prose(tmp_path)
+    language_model = load_language_model(tiny_model_folder, dtype=getattr(torch, precision), device="cpu")
     harvest(
         language_model, ["layers.[01]"], tokens=777, out=tmp_path / "one", text=text, tokens_per_shard=100
     )  # fmt: skip
     command = f"harvest {language_model.name} --out {tmp_path / 'many'} --hookpoint layers.[01] --tokens 777"
+    command += f" --precision {precision}"
     options = f"--tokens-per-shard 100 --text {text.text} --part all --context 32 --tokens-per-batch 128"
     done = torchrun("expander_sae", *command.split(), *options.split(), processes=3)
     assert done.returncode == 0, done.stderr

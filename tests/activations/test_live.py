@@ -166,6 +166,9 @@ def test_processes_share_the_batches_of_one(language_model: LanguageModel, text:
             found = [activations_of(language_model, [source._hookpoint], batch)[source._hookpoint] for batch in others]
             return torch.linalg.vector_norm(torch.cat(found), dim=1, dtype=torch.float64)
 
+        def words(self, own: str) -> list[str]:
+            return [own] * self.world
+
     shares = []
     for rank in range(world):
         source = live(language_model, text, group=Told(rank, world))

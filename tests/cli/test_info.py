@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+from expander_sae.activations.store import StoreWriter
 from expander_sae.autoencoder import describe
 from expander_sae.cli import info
 from expander_sae.cli.info import Info
@@ -68,3 +70,26 @@ def test_a_dense_dictionary_has_no_support(tmp_path, capsys):
     autoencoder("dense").save(tmp_path)
     Info(path=tmp_path).run()
     assert "support" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_store_of_activations(as_json, tmp_path, capsys):
+    """A harvest tells the arithmetic of its model, or is of float32; of what is no harvest nothing is made up."""
+    stores = {"bfloat16": {"model": "a/model", "precision": "bfloat16"}, "float32": {"model": "b"}, "": {"planted": 1}}
+    for precision, origin in stores.items():
+        folder = tmp_path / f"acts{precision}"
+        with StoreWriter(folder, width=2, dtype=torch.float16, origin=origin, tokens_per_shard=2) as writer:
+            fields = torch.tensor([5, 6, 7], dtype=torch.int32)
+            writer.append(torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 60.0]]), fields, fields, fields)
+            if precision:
+                writer.finish()
+        Info(path=folder, json=as_json).run()
+        printed = capsys.readouterr().out
+        assert ("precision" in printed) == bool(precision)
+        assert precision in printed
+        if as_json:
+            continue
+        assert ("3 of 3 documents" if precision else "2 of 2 documents") in printed
+        assert ("complete" if precision else "not finished") in printed
+        assert ("in 2 shards" if precision else "in 1 shard ") in printed
+        assert f"mean 3, median 3, {int(bool(precision))} massive tokens" in printed

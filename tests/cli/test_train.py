@@ -129,6 +129,7 @@ def test_straight_from_a_model(
         ([], "Give either the folder of a store to train on or --model NAME, one of the two."),
         (["acts", "--model", "smollm2"], "Give either the folder of a store"),
         (["acts", "--hookpoint", "layers.3"], "A store has its hookpoint and its text already"),
+        (["acts", "--model-precision", "bfloat16"], "A store has its hookpoint and its text already"),
         (["acts", "--context", "64"], "A store has its hookpoint and its text already"),
         (["acts", "--ce-every", "-1"], "ce_every must be at least 0, not -1."),
     ],
@@ -175,7 +176,7 @@ def test_the_probe_is_made_of_what_the_store_says(
     assert [row["tokens"] for row in read_metrics(out / "metrics.jsonl") if "ce" in row] == [256, 512, 640]
 
 
-@pytest.mark.parametrize("source", ["store", "model"])
+@pytest.mark.parametrize("source", ["store", "float32", "bfloat16"])
 def test_the_loss_of_the_language_model_is_in_the_metrics(
     source: str, tiny_model_folder: Path, text: TextConfig, tmp_path: Path
 ) -> None:
@@ -185,10 +186,13 @@ def test_the_loss_of_the_language_model_is_in_the_metrics(
         command = ["train", str(acts)]
     else:
         command = ["train", "--model", str(tiny_model_folder), "--text", text.text, *CUT]
+        command += ["--model-precision", source]
     main([*command, "--out", str(out), "--ce-every", "320", "--ce-tokens", "64", *SIZES])
     measured = [row for row in read_metrics(out / "metrics.jsonl") if "ce" in row]
     assert [row["tokens"] for row in measured] == [320, 640]
     assert all(row["ce"] > 0 for row in measured)
+    precision = SparseAutoencoder.load(out).provenance["activations"]["precision"]
+    assert precision == ("float32" if source == "store" else source)
 
 
 def test_a_store_of_unknown_origin_has_no_language_model(

@@ -15,6 +15,7 @@ from triton.compiler import ASTSource
 from expander_sae.kernels.gpu import candidates as gpu_candidates
 from expander_sae.kernels.gpu import correlate as gpu_correlate
 from expander_sae.kernels.gpu import orthogonal as gpu_orthogonal
+from expander_sae.kernels.gpu import products as gpu_products
 from expander_sae.kernels.gpu import pursue as gpu_pursue
 from expander_sae.kernels.gpu import select as gpu_select
 
@@ -53,6 +54,9 @@ def cases(stored: str, summed: str) -> list[tuple[object, dict[str, object], dic
             (gpu_pursue._touched_correlations, columns | local, plain | sums),
             (gpu_orthogonal._take_step, step | even, {"num_warps": SIZES[stored]} | sums),
             (gpu_orthogonal._take_step, step | uneven, {"num_warps": SIZES[stored]} | sums),
+            (gpu_products._correlate_at, columns | {"ENTRIES": 8, "SLOTS": 32}, plain | sums),
+            (gpu_products._add_columns, columns | {"ENTRIES": 8}, {"num_warps": 1} | sums),
+            (gpu_products._add_up, columns | {"ENTRIES": 8, "FIRINGS": 32}, {"num_warps": 1} | sums),
             (gpu_candidates._inner_products, columns | places | uneven, {"num_warps": 1} | sums),
             (gpu_candidates._pursue_among, signed | {"C": 32}, {"num_warps": 1} | sums),
         ]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import expander_sae as xs
 from expander_sae.dictionaries import ComposedDictionary, DenseDictionary
 from expander_sae.errors import ExpanderError
-from expander_sae.training import TensorBatches, TrainConfig, grow, train
+from expander_sae.training import TensorBatches, TrainConfig, grow, growing, train
 from expander_sae.training.growing import clusters_of
 from tests.training.failing import Failing, fail
 from tests.training.planted import same_tensors
@@ -79,6 +79,7 @@ def test_features_that_fire_more_take_more_of_the_codes() -> None:
     assert shares[0] < shares[1]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(0, 5), st.booleans())
 def test_every_token_is_in_one_cluster_and_no_cluster_number_is_beyond_the_last(
     count: int, seed: int, alike: bool
@@ -86,17 +87,73 @@ def test_every_token_is_in_one_cluster_and_no_cluster_number_is_beyond_the_last(
     generator = torch.Generator().manual_seed(seed)
     x = torch.nn.functional.normalize(torch.randn(2 * count, 5, generator=generator), dim=1)
     x = x[:1].expand_as(x) if alike else x
-    cluster = clusters_of(x, count, torch.Generator().manual_seed(seed))
+    cluster, coarse = clusters_of(x, count, torch.Generator().manual_seed(seed))
     again = clusters_of(x, count, torch.Generator().manual_seed(seed))
-    assert torch.equal(cluster, again)
-    assert 0 <= int(cluster.min()) <= int(cluster.max()) < count
+    assert torch.equal(cluster, again[0])
+    assert torch.equal(coarse, again[1])
+    assert 0 <= int(cluster.min()) <= int(cluster.max()) < count == len(coarse)
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=12), st.integers(12, 400))
+def test_coarse_clusters_are_divided_in_proportion_to_their_tokens(sizes: list[int], count: int) -> None:
+    assume(sum(sizes) > 0)
+    tokens = torch.tensor(sizes)
+    parts = growing._in_proportion(tokens, count)
+    assert int(parts.sum()) == count
+    assert torch.equal(parts > 0, tokens > 0)
+    assert (parts <= (tokens * count / tokens.sum() + 1).clamp_min(1)).all()
 
 
 def test_planted_kinds_are_the_clusters() -> None:
     x, kind = planted(tokens=960, noise=0.01)
-    cluster = clusters_of(torch.nn.functional.normalize(x, dim=1), 96, torch.Generator().manual_seed(0))
+    cluster, _ = clusters_of(torch.nn.functional.normalize(x, dim=1), 96, torch.Generator().manual_seed(0))
     for each in cluster.unique():
         assert len(kind[cluster == each].unique()) == 1
+
+
+def cosines(directions: torch.Tensor) -> torch.Tensor:
+    return (directions @ directions.T)[~torch.eye(len(directions), dtype=torch.bool)]
+
+
+def test_what_clusters_have_in_common_with_their_neighbours_is_half_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shared, own = torch.zeros(M), torch.randn(6, M, generator=generator)
+    shared[0] = 5
+    own -= own.mean(dim=0)
+    sizes, coarse = torch.tensor([4, 4, 4, 4, 4, 4, 0]), torch.tensor([0, 0, 0, 0, 0, 0, 1])
+    means = torch.cat([shared + own, torch.zeros(1, M)])
+    apart = growing._apart(means, sizes, coarse)
+    torch.testing.assert_close(apart[:6], torch.nn.functional.normalize(shared / 2 + own, dim=1))
+    assert not apart[6].any()
+    assert cosines(apart[:6]).mean() < cosines(torch.nn.functional.normalize(means[:6], dim=1)).mean() - 0.1
+
+
+def firings(sae: xs.SparseAutoencoder, x: torch.Tensor) -> torch.Tensor:
+    codes = sae.encode(x)
+    return torch.bincount(codes.indices[codes.values > 0], minlength=sae.n)[P:]
+
+
+def test_thresholds_are_lowered_until_mixtures_fire_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = planted()
+    monkeypatch.setattr(growing, "OFTEN", 0.0)
+    before = grow(dense(), x, N, D, fires=0.2)
+    monkeypatch.setattr(growing, "OFTEN", 0.03)
+    after = grow(dense(), x, N, D, fires=0.2)
+    least = 12
+    assert torch.equal(before.untied_encoder.mixtures.values, after.untied_encoder.mixtures.values)
+    bias = before.latent_bias[P:], after.latent_bias[P:]
+    assert (bias[0] <= bias[1]).all()
+    assert (bias[1] <= 0).all()
+    rare = firings(before, x) < least
+    assert rare.float().mean() > 0.3
+    assert (firings(after, x) >= least - 2).float().mean() > 0.9
+    assert torch.equal(before.latent_bias[:P], after.latent_bias[:P])
+
+
+def test_the_same_seed_grows_the_same_and_another_one_does_not(grown: xs.SparseAutoencoder) -> None:
+    x = planted()[0]
+    assert same_tensors(grown, grow(dense(), x, N, D))
+    assert not same_tensors(grown, grow(dense(), x, N, D, seed=1))
 
 
 def test_all_tokens_alike_grow_to_finite_numbers() -> None:

@@ -36,6 +36,7 @@ def test_planted_columns_are_found(settings: dict[str, Any]) -> None:
         {"d": None},
         {"coder": "mp"},
         {"coder": "batch_topk"},
+        {"coder": "batch_topk", "construction": "learned"},
         {"tied": False},
         {"multi_topk": True},
         {"unit_norm": True},

@@ -17,6 +17,7 @@ from expander_sae.activations.hookpoints import Hookpoint, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.texts import Batch
 from expander_sae.distribution import Group, Message
+from expander_sae.errors import ExpanderError
 
 Activations = dict[Hookpoint, Float[Tensor, "tokens m"]]
 """The activations of the tokens of one batch, piece after piece, without the padding."""
@@ -29,17 +30,42 @@ def activations_of(language_model: LanguageModel, hookpoints: Iterable[Hookpoint
     return {hookpoint: activations[mask] for hookpoint, activations in found.items()}
 
 
+def check_one_precision(language_model: LanguageModel, group: Group) -> None:
+    """Refuse processes that would compute the activations of one text in different arithmetic."""
+    found = dict.fromkeys(group.words(language_model.precision))
+    if len(found) > 1:
+        raise ExpanderError(
+            f"The processes of this run have the model in {', others in '.join(found)}; load it in the same dtype in "
+            "all of them."
+        )
+
+
 def activations_in_order(
-    language_model: LanguageModel, width: Mapping[Hookpoint, int], batches: Iterable[Batch], group: Group
+    language_model: LanguageModel,
+    width: Mapping[Hookpoint, int],
+    batches: Iterable[Batch],
+    group: Group,
+    first: Activations | None = None,
 ) -> Iterator[tuple[Batch, Activations]]:
-    """In the first process every batch with its activations, in order; in the others nothing, while they do theirs."""
+    """In the first process every batch with its activations, in order; in the others nothing, while they do theirs.
+
+    `first` are those of the first batch if the first process has them already.
+    """
     if group.world == 1:
-        return ((batch, activations_of(language_model, width, batch)) for batch in batches)
+        return _computed(language_model, width, batches, first)
     rounds = _rounds(iter(batches), group.world)
     if group.writes:
-        return _collected(language_model, width, rounds, group)
+        return _collected(language_model, width, rounds, group, first)
     _contribute(language_model, width, rounds, group)
     return iter(())
+
+
+def _computed(
+    language_model: LanguageModel, width: Mapping[Hookpoint, int], batches: Iterable[Batch], first: Activations | None
+) -> Iterator[tuple[Batch, Activations]]:
+    for batch in batches:
+        yield batch, activations_of(language_model, width, batch) if first is None else first
+        first = None
 
 
 def _rounds(batches: Iterator[Batch], world: int) -> Iterator[list[Batch]]:
@@ -49,7 +75,11 @@ def _rounds(batches: Iterator[Batch], world: int) -> Iterator[list[Batch]]:
 
 
 def _collected(
-    language_model: LanguageModel, width: Mapping[Hookpoint, int], rounds: Iterator[list[Batch]], group: Group
+    language_model: LanguageModel,
+    width: Mapping[Hookpoint, int],
+    rounds: Iterator[list[Batch]],
+    group: Group,
+    first: Activations | None,
 ) -> Iterator[tuple[Batch, Activations]]:
     place, dtype = group.carrier(language_model.device), _dtype(language_model)
     for together in rounds:
@@ -58,7 +88,8 @@ def _collected(
             group.receive(torch.empty(size, dtype=dtype, device=place), sender)
             for sender, size in enumerate(sizes[1:], start=1)
         ]
-        yield together[0], activations_of(language_model, width, together[0])
+        yield together[0], activations_of(language_model, width, together[0]) if first is None else first
+        first = None
         for batch, message in zip(together[1:], coming, strict=True):
             parts = torch.split(message.arrived(), [batch.tokens * m for m in width.values()])
             yield batch, {at: part.view(-1, m) for (at, m), part in zip(width.items(), parts, strict=True)}

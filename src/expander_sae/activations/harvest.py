@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from expander_sae.activations.distributed import Activations, activations_in_order, activations_of
+from expander_sae.activations.distributed import (
+    Activations,
+    activations_in_order,
+    activations_of,
+    check_one_precision,
+)
 from expander_sae.activations.hookpoints import Hookpoint, find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
 from expander_sae.activations.store import (
@@ -37,6 +42,8 @@ from expander_sae.means import check_memory, check_time
 TEXT_AHEAD = 8
 """Batches of text that are ready before the model gets to them. Text is cut up, the model works and the store is
 written each in a thread of its own, so that a quick model does not wait."""
+BYTES_AHEAD = 1 << 28
+"""Of activations that wait to be written, so that the model need not wait while a shard is."""
 FINER = "float16"
 """What activations are stored in where they fit: it has eight times the precision of bfloat16."""
 HEADROOM = 8.0
@@ -119,24 +126,29 @@ def harvest(
     """The activations of `tokens` tokens at every matching hookpoint, by its name.
 
     They are kept in float16, or where the first of them come near what that can hold in bfloat16, unless `dtype` says.
+    The model computes in the precision that it was loaded in, which stores tell.
 
     Running it again goes on after the last complete shard. If the text ends first the stores hold what there was. Under
     torchrun the processes share the model's work and the first one writes; the stores are those of one process.
     """
     text = settled_text(language_model, text or TextConfig())
     group = current_group()
+    check_one_precision(language_model, group)
     plan = plan_harvest(language_model, hookpoints, tokens, Path(out), dtype)
-    held_in = dict[Hookpoint, torch.dtype]()
-    if group.writes:
-        held_in = dict.fromkeys(plan.hookpoints, DTYPES[dtype]) if dtype else _dtypes(language_model, plan, text)
     batches = text_batches(language_model, text)
+    begun = _begun(plan, dtype) if group.writes else {}
+    first: Activations | None = None
+    if group.writes and len(begun) < len(plan.hookpoints):
+        batch = next(batches)
+        first, batches = activations_of(language_model, plan.hookpoints, batch), chain([batch], batches)
+        begun = {each: _dtype_for(rows) for each, rows in first.items()} | begun
     with ExitStack() as stack:
         writers = {
             hookpoint: stack.enter_context(
                 StoreWriter(
                     path,
                     width=plan.width[hookpoint],
-                    dtype=held_in[hookpoint],
+                    dtype=begun[hookpoint],
                     origin=origin_at(language_model, hookpoint, text),
                     tokens_per_shard=tokens_per_shard,
                     tokens=tokens,
@@ -148,9 +160,10 @@ def harvest(
         start = _common_start(writers, language_model.device, group)
         text_ahead = Prefetched(_with_tokens(islice(batches, start.batches, None), tokens - start.tokens), TEXT_AHEAD)
         stack.callback(text_ahead.close)
-        found = _on_cpu(activations_in_order(language_model, plan.width, text_ahead, group))
+        found = _on_cpu(activations_in_order(language_model, plan.width, text_ahead, group, first))
         if group.world == 1:  # processes talk to each other from one thread alone
-            found = Prefetched(found, 1)
+            bytes_at_most = 4 * text.tokens_per_batch * sum(plan.width.values())
+            found = Prefetched(found, max(1, BYTES_AHEAD // bytes_at_most))
             stack.callback(found.close)
         _fill(writers, start, tokens, found, report)
     group.wait()
@@ -167,16 +180,17 @@ def with_bos_known(language_model: LanguageModel, text: TextConfig) -> TextConfi
     return text if text.bos is not None else replace(text, bos=puts_bos(language_model.tokenizer))
 
 
-def _dtypes(language_model: LanguageModel, plan: HarvestPlan, text: TextConfig) -> dict[Hookpoint, torch.dtype]:
-    """What every store holds activations in: as it was begun, or as the first activations of the text need it."""
-    found = {each: read_manifest(path).dtype for each, path in plan.hookpoints.items() if STORE.is_at(path)}
-    unknown = [each for each in plan.hookpoints if each not in found]
-    if unknown:
-        batch = next(text_batches(language_model, text))
-        for each, rows in activations_of(language_model, unknown, batch).items():
-            large = float(rows.abs().max()) * HEADROOM > torch.finfo(DTYPES[FINER]).max
-            found[each] = torch.bfloat16 if large else DTYPES[FINER]
-    return found
+def _begun(plan: HarvestPlan, dtype: str | None) -> dict[Hookpoint, torch.dtype]:
+    """What stores hold activations in where that is known: as was asked for, or as a store was begun."""
+    if dtype is not None:
+        return dict.fromkeys(plan.hookpoints, DTYPES[dtype])
+    return {each: read_manifest(path).dtype for each, path in plan.hookpoints.items() if STORE.is_at(path)}
+
+
+def _dtype_for(rows: Float[Tensor, "tokens m"]) -> torch.dtype:
+    """What a store that begins with these activations holds them in."""
+    large = float(rows.abs().max()) * HEADROOM > torch.finfo(DTYPES[FINER]).max
+    return torch.bfloat16 if large else DTYPES[FINER]
 
 
 def origin_at(language_model: LanguageModel, hookpoint: Hookpoint, text: TextConfig) -> dict[str, Any]:
@@ -184,6 +198,7 @@ def origin_at(language_model: LanguageModel, hookpoint: Hookpoint, text: TextCon
     return {
         "model": language_model.name,
         "revision": language_model.revision,
+        "precision": language_model.precision,
         "hookpoint": str(hookpoint),
         **asdict(with_bos_known(language_model, text)),
     }

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from expander_sae.activations.distributed import check_one_precision
 from expander_sae.activations.harvest import TextConfig, origin_at, settled_text
 from expander_sae.activations.hookpoints import find_hookpoints, read_activations
 from expander_sae.activations.models import LanguageModel
@@ -60,11 +61,11 @@ class LiveActivations:
         self.language_model, self._hookpoint = language_model, found[0]
         self._batch, self._seed = batch, seed
         self._group = current_group() if group is None else group
+        check_one_precision(language_model, self._group)
         self._text = WindowedText(language_model, text, window)
         self._from = origin_at(language_model, found[0], text)
         self._identity = {
             **self._from,
-            "dtype": str(language_model.model.dtype).removeprefix("torch."),
             "seed": seed,
             "batch": batch,
             "window": window,

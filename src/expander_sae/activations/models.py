@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SMOLLM2 = "smollm2"
 """The name of the default model, which needs no hub."""
+
+Precision = Literal["float32", "bfloat16"]
+"""Arithmetic that commands let a model run in, by name: what torch calls the dtype."""
 
 _HUB_NAME = re.compile(r"(?!\.|~)[\w.-]+(/[\w.-]+)?")
 
@@ -49,6 +52,12 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where the model's inputs have to be."""
         return self.model.device
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic that it runs in: the dtype of its parameters, or the several of some models."""
+        dtypes = {parameter.dtype for parameter in self.model.parameters()}
+        return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
     @property
     def parameters(self) -> int:

@@ -17,14 +17,16 @@ import torch
 from expander_sae.errors import ExpanderError
 
 
-def interleaved(contestants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """The median seconds of every contestant, after one untimed round that compiles and warms up."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(repeats + 1):
         for name, work in contestants.items():
-            start = time.perf_counter()
+            start = clock()
             work()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if round_number > 0:
                 times[name].append(elapsed)
     return {name: statistics.median(measured) for name, measured in times.items()}

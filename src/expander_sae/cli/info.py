@@ -1,4 +1,4 @@
-"""`expander info`: what an autoencoder on disk is."""
+"""`expander info`: what an autoencoder or a store of activations on disk is."""
 
 import json
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from typing import Any
 import tyro
 from rich.table import Table
 
+from expander_sae.activations.store import Store
+from expander_sae.activations.store.manifest import STORE
 from expander_sae.autoencoder import Description, describe, stored_supports
 from expander_sae.console import terminal
 from expander_sae.supports import Support, max_overlap, right_degrees
@@ -18,15 +20,22 @@ OVERLAP_WORK = 500_000_000
 
 @dataclass(frozen=True)
 class Info:
-    """Tell what an autoencoder on disk is: sizes, support, coder, provenance, and how much smaller than a dense one."""
+    """Tell what is on disk.
+
+    Of an autoencoder: sizes, support, coder, provenance, and how much smaller than a dense one it is. Of a store of
+    activations: sizes, norms, and where they come from.
+    """
 
     path: tyro.conf.Positional[Path]
-    """The folder of the autoencoder."""
+    """The folder of the autoencoder or of the store."""
     json: bool = False
     """Print JSON instead of tables."""
 
     def run(self) -> None:
-        """Print the description, after both files were verified."""
+        """Print the description; an autoencoder's files are verified first, of a store its manifest and sizes are."""
+        if STORE.is_at(self.path):
+            self._tell_of(Store.open(self.path))
+            return
         description = describe(self.path)
         supports = {prefix: _statistics(support) for prefix, support in stored_supports(self.path).items()}
         if self.json:
@@ -42,6 +51,17 @@ class Info:
             console.print(_properties(f"support {prefix.removesuffix('.')}".strip(), statistics))
         if description.provenance:
             console.print(_properties("provenance", description.provenance))
+
+    def _tell_of(self, store: Store) -> None:
+        """Print what a store is."""
+        precision = {"precision": store.precision} if "model" in store.origin else {}
+        origin = {**store.origin, **precision}  # which harvests did not tell at first
+        if self.json:
+            print(json.dumps({"path": str(store.path), **store.manifest.to_json(), "origin": origin}, indent=2))
+            return
+        console = terminal()
+        console.print(_properties(str(store.path), _facts_of(store)))
+        console.print(_properties("origin", origin))
 
 
 def _statistics(support: Support) -> dict[str, Any]:
@@ -59,6 +79,21 @@ def _statistics(support: Support) -> dict[str, Any]:
         "uncovered_coordinates": int((degrees == 0).sum()),
         "max_overlap": max_overlap(support) if affordable else None,
     }
+
+
+def _facts_of(store: Store) -> dict[str, Any]:
+    """Sizes and norms of a store."""
+    norms, shards = store.manifest.norms, store.manifest.shards
+    facts = {
+        "width m": f"{store.width:,}",
+        "tokens": f"{store.tokens:,} of {store.documents:,} documents",
+        "harvest": "complete" if store.complete else "not finished",
+        "stored in": str(store.dtype).removeprefix("torch."),
+        "bytes on disk": f"{sum(shard.bytes for shard in shards):,} in {len(shards)} shard{'s' * (len(shards) != 1)}",
+    }
+    if norms is not None:
+        facts["norms"] = f"mean {norms.mean:.6g}, median {norms.median:.6g}, {norms.massive:,} massive tokens"
+    return facts
 
 
 def _table(description: Description) -> Table:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 from rich.table import Table
 
 from expander_sae.activations.harvest import TextConfig, text_of
 from expander_sae.activations.live import WINDOW, LiveActivations
-from expander_sae.activations.models import load_language_model, name_of
+from expander_sae.activations.models import Precision, load_language_model, name_of
 from expander_sae.activations.soundness import soundness
 from expander_sae.activations.store import Store
 from expander_sae.checks import AutoencoderFolder, Count, CountOrNone
@@ -30,6 +31,9 @@ class Live:
     """Module to read; :input behind the name reads what goes into it."""
     layer: int | None = None
     """Layer to read, by number, in place of --hookpoint: what comes out of it, whatever the model calls it."""
+    model_precision: Precision = "float32"
+    """In which arithmetic the language model runs, for --ce-every too; what bfloat16 saves and costs is what it does in
+    `expander harvest --precision bfloat16`."""
     window: Count = WINDOW
     """Tokens that are mixed with each other; two windows are in memory at a time."""
     text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)
@@ -99,8 +103,8 @@ class Train:
             raise ExpanderError("Give either the folder of a store to train on or --model NAME, one of the two.")
         if self.store is not None and self.live != Live():
             raise ExpanderError(
-                "A store has its hookpoint and its text already; leave --hookpoint, --layer, --window and the options "
-                "of the text off, or train with --model."
+                "A store has its hookpoint and its text already; leave --hookpoint, --layer, --model-precision, "
+                "--window and the options of the text off, or train with --model."
             )
         idle = self.config.idle
         if idle:
@@ -116,7 +120,7 @@ class Train:
         live, config = self.live, self.config
         if self.store is not None or live.model is None:
             return Store.open(self.store or "")
-        language_model = load_language_model(live.model, device=self.device)
+        language_model = load_language_model(live.model, dtype=getattr(torch, live.model_precision), device=self.device)
         if warning := soundness(language_model, live.text).warning:
             terminal().print(warning, style="bold red", soft_wrap=True)
         hookpoint = live.hookpoint if live.layer is None else f"layers.{live.layer}"

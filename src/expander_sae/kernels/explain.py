@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.kernels.inputs import Implementation, choose, result_dtype, working_dtype
-from expander_sae.kernels.products import VERSIONS, bias_gradient, check_indices, whole
+from expander_sae.kernels.products import bias_gradient, check_indices, whole
 from expander_sae.kernels.reference import accumulate, combine, correlate_at
 
 
@@ -71,14 +71,23 @@ def _pull_back(
     if decoder is not None and decoder_rows is not None:
         writing = SparseMatrix(whole(decoder, x.dtype), decoder_rows.contiguous())
     of_codes, of_residual = of_codes.contiguous(), of_residual.contiguous()
-    if choose(implementation, x.device, VERSIONS) == "cpu":
-        from expander_sae.kernels.cpu.explain import pull_back  # imported where it is used: Numba takes a while
+    version = choose(implementation, x.device)
+    # Imported where they are used: Numba takes a while, Triton is not everywhere.
+    if version == "cpu":
+        from expander_sae.kernels.cpu.explain import pull_back
 
         return pull_back(x, codes, indices, reading, writing, of_codes, of_residual)
-    passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
-    of_x = combine(passed_on, indices, *reading, of_residual)
-    of_encoder = accumulate(passed_on, indices, x, reading.rows)
-    of_decoder = accumulate(-codes, indices, of_residual, writing.rows)
+    if version == "gpu":
+        from expander_sae.kernels.gpu.products import pull_back as pull_back_on_gpu
+
+        passed_on, of_x, of_encoder, of_decoder = pull_back_on_gpu(
+            x, codes, indices, reading, writing, of_codes, of_residual
+        )
+    else:
+        passed_on = torch.where(codes != 0, of_codes - correlate_at(of_residual, indices, *writing), 0)
+        of_x = combine(passed_on, indices, *reading, of_residual)
+        of_encoder = accumulate(passed_on, indices, x, reading.rows)
+        of_decoder = accumulate(-codes, indices, of_residual, writing.rows)
     if writing is reading:
         return passed_on, of_x, of_encoder + of_decoder, of_decoder.new_empty(0)
     return passed_on, of_x, of_encoder, of_decoder

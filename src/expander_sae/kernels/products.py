@@ -17,10 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
+from expander_sae.kernels import reference
 from expander_sae.kernels.inputs import Implementation, choose, extremes, result_dtype, working_dtype
-
-VERSIONS = ("reference", "cpu")
-"""Of every product; on a GPU plain torch's gathers and scatters are the quick version."""
 
 
 @torch.library.custom_op("expander_sae::combine", mutates_args=())
@@ -30,15 +28,17 @@ def _combine(
     dtype = working_dtype(weights, values) if onto is None else onto.dtype
     weights, values = whole(weights, dtype), whole(values, dtype)
     base = weights.new_zeros(len(weights), m) if onto is None else onto.detach()
-    if choose(implementation, weights.device, VERSIONS) == "cpu":
-        from expander_sae.kernels.cpu.products import add_columns  # imported where it is used: Numba takes a while
-
-        total = base if onto is None else base.clone(memory_format=torch.contiguous_format)
-        add_columns(weights, indices.contiguous(), values, rows.contiguous(), total)
-        return total
-    from expander_sae.kernels.reference import combine
-
-    return combine(weights, indices, values, rows, base)
+    version = choose(implementation, weights.device)
+    if version == "reference":
+        return reference.combine(weights, indices, values, rows, base)
+    # Imported where they are used: Numba takes a while, Triton is not everywhere.
+    if version == "cpu":
+        from expander_sae.kernels.cpu.products import add_columns
+    else:
+        from expander_sae.kernels.gpu.products import add_columns
+    total = base if onto is None else base.clone(memory_format=torch.contiguous_format)
+    add_columns(weights, indices.contiguous(), values, rows.contiguous(), total)
+    return total
 
 
 @_combine.register_fake
@@ -51,12 +51,15 @@ def _(
 
 @torch.library.custom_op("expander_sae::correlate_at", mutates_args=())
 def _correlate(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor, implementation: str) -> Tensor:
-    dtype = working_dtype(x, values)
-    if choose(implementation, x.device, VERSIONS) == "cpu":
+    dtype, version = working_dtype(x, values), choose(implementation, x.device)
+    x, indices, values, rows = whole(x, dtype), indices.contiguous(), whole(values, dtype), rows.contiguous()
+    if version == "reference":
+        return reference.correlate_at(x, indices, values, rows)
+    if version == "cpu":
         from expander_sae.kernels.cpu.products import correlate_at
     else:
-        from expander_sae.kernels.reference import correlate_at
-    return correlate_at(whole(x, dtype), indices.contiguous(), whole(values, dtype), rows.contiguous())
+        from expander_sae.kernels.gpu.products import correlate_at
+    return correlate_at(x, indices, values, rows)
 
 
 @_correlate.register_fake
@@ -66,12 +69,17 @@ def _(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor, implementation: 
 
 @torch.library.custom_op("expander_sae::accumulate", mutates_args=())
 def _accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor, implementation: str) -> Tensor:
-    dtype = working_dtype(weights, x)
-    if choose(implementation, x.device, VERSIONS) == "cpu":
-        from expander_sae.kernels.cpu.products import accumulate
-    else:
-        from expander_sae.kernels.reference import accumulate
-    return accumulate(whole(weights, dtype), indices.contiguous(), whole(x, dtype), rows.contiguous())
+    dtype, version = working_dtype(weights, x), choose(implementation, x.device)
+    weights, x, indices, rows = whole(weights, dtype), whole(x, dtype), indices.contiguous(), rows.contiguous()
+    if version == "gpu":
+        from expander_sae.kernels.gpu.products import Firings, accumulate
+
+        return accumulate(weights, Firings.of(indices, len(rows)), x, rows)
+    if version == "cpu":
+        from expander_sae.kernels.cpu.products import accumulate as accumulate_on_cpu
+
+        return accumulate_on_cpu(weights, indices, x, rows)
+    return reference.accumulate(weights, indices, x, rows)
 
 
 @_accumulate.register_fake

@@ -1,9 +1,9 @@
 """A dictionary of many more features out of a dense one: its columns become atoms, and clusters of tokens mixtures.
 
 A mixture is told by its encoder: the centre of a cluster, written in a few atoms, with a bias that lets it fire on
-most of its cluster's tokens beside the atoms, and on few others. Its own column says something else: what the atoms
-leave over when it fires. One vector could not do both: a mixture that is its own encoder says again what its atoms
-say.
+most of its cluster's tokens beside the atoms, and on some tokens however small the cluster is. Its own column says
+something else: what the atoms leave over when it fires. One vector could not do both: a mixture that is its own encoder
+says again what its atoms say.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from expander_sae.supports import NO_ROW, Support
 
 CHUNK = 8192
 """Tokens or centres at a time."""
+MIXTURES_AT_ONCE = 1024
+"""Mixtures at a time that are compared with all tokens of their coarse cluster."""
 ROUNDS = 8
 """Rounds of k-means, coarse and fine."""
 SAMPLED = 512
@@ -34,6 +36,15 @@ SHARED = 0.5
 """Of what the atoms leave over, a mixture begins with this much: others fire beside it and say a part of it."""
 RIDGE = 1e-3
 """Of the mean square of a mixture's atoms, where some of them are nearly alike."""
+APART = 0.5
+"""Of what a cluster has in common with the others of its coarse cluster, so much is left out of its encoder: of a
+frequent word there are many clusters, whose centres alone would be one and the same few atoms."""
+OFTEN = 6e-5
+"""Of all tokens a mixture fires on at least so many, where it can: 36 of 600,000."""
+COUNTED = 150_000
+"""Tokens that firing is counted on."""
+HALVINGS = 5
+"""Times that the interval in which a threshold lies is halved."""
 
 
 @torch.no_grad()
@@ -42,8 +53,9 @@ def grow(
 ) -> SparseAutoencoder:
     """An autoencoder of n features: those of `sae` as atoms, and mixtures of at most d of them that are clusters of x.
 
-    A mixture fires on this share of its cluster's tokens, as long as atoms are what it competes with. What it adds to a
-    reconstruction is a first guess; training from it with the encoder held (`TrainConfig.hold_encoder`) finds it.
+    A mixture fires on this share of its cluster's tokens, as long as atoms are what it competes with, or on the tokens
+    nearest to its cluster if these are too few. What it adds to a reconstruction is a first guess; training from it
+    with the encoder held (`TrainConfig.hold_encoder`) finds it.
     """
     dictionary, coder = check_growable(sae, n, d)
     _check_tokens(sae, x, n, d)
@@ -51,14 +63,16 @@ def grow(
     centred = torch.addcmul(-sae.pre_bias, x.to(sae.pre_bias), sae.scale)
     atoms = DenseDictionary(sae.m, sae.n, dictionary.values.to(centred))
     bias = torch.zeros(sae.n, device=x.device) if sae.latent_bias is None else sae.latent_bias.detach().clone()
-    cluster = clusters_of(nn.functional.normalize(centred, dim=1), n - sae.n, generator)
+    cluster, coarse = clusters_of(nn.functional.normalize(centred, dim=1), n - sae.n, generator)
     grouped = _Groups(cluster, n - sae.n)
-    rows, encoding = _in_atoms(atoms, nn.functional.normalize(grouped.means(centred), dim=1), d)
-    own, last, left = _beside_atoms(atoms, bias, centred, grouped, _written_out(atoms, rows, encoding), coder.k)
-    own_bias = grouped.quantiles(last - own, fires).clamp_max(0)
-    code = grouped.means(nn.functional.relu(own + own_bias[cluster])[:, None])
+    rows, encoding = _in_atoms(atoms, _apart(grouped.means(centred), grouped.sizes, coarse), d)
+    columns = _written_out(atoms, rows, encoding)
+    own, last, left = _beside_atoms(atoms, bias, centred, grouped, columns, coder.k)
+    first = torch.cat([bias, grouped.quantiles(last - own, fires).clamp_max(0)])
+    lowered = _lowered(_composed(atoms, rows, encoding), first, coder.k, centred, (coarse[cluster], coarse), generator)
+    code = grouped.means(nn.functional.relu(own + lowered[sae.n + cluster])[:, None])
     adds = _least_squares(atoms, rows, left) * torch.where(code > 0, SHARED / code, 0.0)
-    return _assembled(sae, atoms, (rows, encoding, adds), torch.cat([bias, own_bias]))
+    return _assembled(sae, _composed(atoms, rows, adds), encoding, lowered)
 
 
 def check_growable(sae: SparseAutoencoder, n: int, d: int) -> tuple[DenseDictionary, TopK]:
@@ -107,8 +121,8 @@ class _Groups:
 
 def clusters_of(
     directions: Float[Tensor, "tokens m"], count: int, generator: torch.Generator
-) -> Int[Tensor, " tokens"]:
-    """Which of so many clusters each token is in, by k-means on the sphere in two levels.
+) -> tuple[Int[Tensor, " tokens"], Int[Tensor, " count"]]:
+    """Which of so many clusters each token is in, by k-means on the sphere in two levels, and the coarse one of each.
 
     About sqrt(count) coarse clusters are found from a sample, and divided in proportion to their tokens; so a token is
     compared with some sqrt(count) centres twice, and not with all.
@@ -125,7 +139,7 @@ def clusters_of(
             inside = directions[where]
             cluster[where] = base + _nearest(inside, _k_means(inside, fine, generator))
         base += fine
-    return cluster
+    return cluster, torch.arange(coarse, device=among.device).repeat_interleave(parts.to(among.device))
 
 
 def _in_proportion(sizes: Int[Tensor, " parts"], count: int) -> Int[Tensor, " parts"]:
@@ -161,6 +175,17 @@ def _drawn(tokens: int, count: int, generator: torch.Generator) -> Int[Tensor, "
 def _nearest(x: Float[Tensor, "tokens m"], centres: Float[Tensor, "count m"]) -> Int[Tensor, " tokens"]:
     """The centre that each token correlates with most."""
     return torch.cat([(part @ centres.T).argmax(dim=1) for part in torch.split(x, CHUNK)])
+
+
+def _apart(
+    means: Float[Tensor, "count m"], sizes: Int[Tensor, " count"], coarse: Int[Tensor, " count"]
+) -> Float[Tensor, "count m"]:
+    """Directions of clusters, with a part of what all tokens of the same coarse cluster share left out."""
+    shared = means.new_zeros(int(coarse.max()) + 1, means.shape[1])
+    shared.index_add_(0, coarse, means * sizes[:, None])
+    tokens = torch.zeros_like(shared[:, 0]).index_add_(0, coarse, sizes.to(means))
+    directions = means - APART * (shared / tokens.clamp_min(1)[:, None])[coarse]
+    return nn.functional.normalize(directions * (sizes > 0)[:, None], dim=1)
 
 
 def _in_atoms(
@@ -205,6 +230,68 @@ def _beside_atoms(
     return own, last, left / grouped.sizes.clamp_min(1)[:, None]
 
 
+def _lowered(
+    encoder: ComposedDictionary,
+    first: Float[Tensor, " n"],
+    k: int,
+    x: Float[Tensor, "tokens m"],
+    coarse: tuple[Int[Tensor, " tokens"], Int[Tensor, " count"]],
+    generator: torch.Generator,
+) -> Float[Tensor, " n"]:
+    """Biases with which mixtures fire on their share of all tokens beside everything else, where they do not yet.
+
+    At most a threshold has to fall so far that enough tokens of the same coarse cluster, the nearest ones, pass it.
+    Most mixtures fire on other tokens too, so it is sought between this one and the first.
+    """
+    count = len(coarse[1])
+    counted = _drawn(len(x), min(len(x), COUNTED), generator).to(x.device)
+    least = max(1, math.ceil(OFTEN * len(counted)))
+    x, bias, too_high = x[counted], first.clone(), first[-count:]
+    places, nearness = _nearest_tokens(encoder, x, coarse[0][counted], coarse[1], least)
+    _, last = _firings(encoder, bias, k, x)
+    low_enough = torch.maximum(too_high, (last[places] - nearness).max(dim=1).values.clamp_max(0))
+    for _ in range(HALVINGS):
+        bias[-count:] = (too_high + low_enough) / 2
+        enough = _firings(encoder, bias, k, x)[0][-count:] >= least
+        low_enough = torch.where(enough, bias[-count:], low_enough)
+        too_high = torch.where(enough, too_high, bias[-count:])
+    bias[-count:] = low_enough
+    return bias
+
+
+def _firings(
+    encoder: ComposedDictionary, bias: Float[Tensor, " n"], k: int, x: Float[Tensor, "tokens m"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " tokens"]]:
+    """How often every feature fires, and what the least code of every token is."""
+    times, last = torch.zeros(encoder.n, dtype=torch.long, device=x.device), []
+    for part in torch.split(x, CHUNK):
+        codes = encoder.select(part, k, bias)
+        times += torch.bincount(codes.indices[codes.values > 0], minlength=encoder.n)
+        last.append(codes.values[:, -1])
+    return times, torch.cat(last)
+
+
+def _nearest_tokens(
+    encoder: ComposedDictionary,
+    x: Float[Tensor, "tokens m"],
+    among: Int[Tensor, " tokens"],
+    coarse: Int[Tensor, " count"],
+    nearest: int,
+) -> tuple[Int[Tensor, "count nearest"], Float[Tensor, "count nearest"]]:
+    """The tokens of its coarse cluster that each mixture correlates with most, and how much: minus infinity where there
+    are no more of them."""
+    places = torch.zeros(len(coarse), nearest, dtype=torch.long, device=x.device)
+    nearness = x.new_full((len(coarse), nearest), -torch.inf)
+    for part in coarse.unique():
+        tokens = (among == part).nonzero()[:, 0]
+        there = min(nearest, len(tokens))
+        for mixtures in torch.split((coarse == part).nonzero()[:, 0], MIXTURES_AT_ONCE):
+            columns = encoder.columns(encoder.n - len(coarse) + mixtures).values
+            found = (columns @ x[tokens].T).topk(there, dim=1)
+            places[mixtures, :there], nearness[mixtures, :there] = tokens[found.indices], found.values
+    return places, nearness
+
+
 def _least_squares(
     atoms: DenseDictionary, rows: Int[Tensor, "n d"], targets: Float[Tensor, "n m"]
 ) -> Float[Tensor, "n d"]:
@@ -220,24 +307,27 @@ def _least_squares(
     return torch.cat(found)
 
 
-def _assembled(
-    sae: SparseAutoencoder,
-    atoms: DenseDictionary,
-    mixtures: tuple[Int[Tensor, "n d"], Float[Tensor, "n d"], Float[Tensor, "n d"]],
-    bias: Float[Tensor, " n"],
-) -> SparseAutoencoder:
-    """The autoencoder: a column of each atom alone, then mixtures of these rows, encoder's values and values."""
-    rows, encoding, adds = mixtures
+def _composed(atoms: DenseDictionary, rows: Int[Tensor, "n d"], values: Float[Tensor, "n d"]) -> ComposedDictionary:
+    """A column of each atom alone, then mixtures of these rows and values."""
     beyond = (0, rows.shape[1] - 1)
     alone = nn.functional.pad(torch.arange(atoms.n, device=rows.device)[:, None], beyond, value=NO_ROW)
     one = nn.functional.pad(torch.ones(atoms.n, 1, device=rows.device), beyond)
     support = Support.from_rows(torch.cat([alone, rows]).to(torch.int32).cpu(), atoms.n)
-    dictionary = ComposedDictionary(atoms, ExpanderDictionary(support, torch.cat([one, adds])))
+    return ComposedDictionary(atoms, ExpanderDictionary(support, torch.cat([one, values])))
+
+
+def _assembled(
+    sae: SparseAutoencoder,
+    dictionary: ComposedDictionary,
+    encoding: Float[Tensor, "count d"],
+    bias: Float[Tensor, " n"],
+) -> SparseAutoencoder:
+    """The autoencoder, whose encoder has these values in its mixtures."""
     grown = SparseAutoencoder(
         dictionary, sae.coder, tied=False, latent_bias=True, provenance=copy.deepcopy(sae.provenance)
     )
     assert isinstance(grown.untied_encoder, ComposedDictionary)
-    grown.untied_encoder.mixtures.values.copy_(torch.cat([one, encoding]))
+    grown.untied_encoder.mixtures.values[-len(encoding) :] = encoding
     assert grown.latent_bias is not None
     grown.latent_bias.copy_(bias)
     grown.pre_bias.copy_(sae.pre_bias)

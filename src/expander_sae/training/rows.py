@@ -53,18 +53,22 @@ class ColumnMoves:
         tokens = config.batch  # any share of a batch fits
         like = sae.pre_bias.detach()
         self.residual: Float[Tensor, "steps tokens m"] = like.new_zeros(steps, tokens, sae.m)
-        self.codes: Float[Tensor, "steps tokens k"] = like.new_zeros(steps, tokens, config.k)
-        self.indices: Int[Tensor, "steps tokens k"] = torch.zeros_like(self.codes, dtype=torch.int64)
+        # Under a one-shot encoder no column moves but those that begin anew, for which nobody asks who fired.
+        kept = 0 if config.one_shot else config.k
+        self.codes: Float[Tensor, "steps tokens kept"] = like.new_zeros(steps, tokens, kept)
+        self.indices: Int[Tensor, "steps tokens kept"] = torch.zeros_like(self.codes, dtype=torch.int64)
         self.energy: Float[Tensor, " n"] = like.new_zeros(sae.n)
 
     def observe(self, step: int, losses: Losses, x: Float[Tensor, "tokens m"]) -> bool:
         """Remember step number `step` (from 0) if the next move will look at it; gives back whether that is due now."""
-        codes, residual = losses.codes, losses.residual
         last = (step + 1) % self.config.move_every == 0
         slot = step % self.config.move_every - (self.config.move_every - len(self.residual))
         if slot < 0 or (step + 1) * self.config.batch > self.config.move_until * self.config.tokens:
             return False
-        for kept, new in ((self.residual, residual), (self.codes, codes.values), (self.indices, codes.indices)):
+        seen = [(self.residual, losses.residual)]
+        if not self.config.one_shot:
+            seen += [(self.codes, losses.codes.values), (self.indices, losses.codes.indices)]
+        for kept, new in seen:
             kept[slot] = nn.functional.pad(new, (0, 0, 0, kept.shape[1] - len(new)))
         return last
 

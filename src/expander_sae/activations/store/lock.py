@@ -71,8 +71,9 @@ def open_manifest(folder: Path, wanted: Manifest, tokens: int | None) -> Manifes
 
 def _check_same(folder: Path, there: Manifest, here: Manifest) -> None:
     """Refuse to go on with the harvest of something else, naming what differs."""
-    sizes = [(name, getattr(there, name), getattr(here, name)) for name in ("width", "dtype", "tokens_per_shard")]
-    keys = sorted(there.origin.keys() | here.origin.keys())
+    names = ("width", "dtype", "precision", "tokens_per_shard")
+    sizes = [(name, getattr(there, name), getattr(here, name)) for name in names]
+    keys = sorted((there.origin.keys() | here.origin.keys()) - {"precision"})
     origins = [(f"origin {key}", there.origin.get(key), here.origin.get(key)) for key in keys]
     differing = [f"{name} ({old!r} there, {new!r} here)" for name, old, new in sizes + origins if old != new]
     if differing:

@@ -153,6 +153,11 @@ class Manifest:
             "shards": [asdict(shard) for shard in self.shards],
         }
 
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the model that was harvested; harvests that did not tell it yet ran in float32."""
+        return str(self.origin.get("precision", "float32"))
+
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Manifest:
         """The manifest of this content; the caller checks that `to_json` gives the same content back."""

@@ -54,6 +54,11 @@ class Store:
         return self.manifest.dtype
 
     @property
+    def precision(self) -> str:
+        """The arithmetic that the model ran in."""
+        return self.manifest.precision
+
+    @property
     def tokens(self) -> int:
         """Tokens that can be read."""
         return self._ends[-1] if self._ends else 0

@@ -40,7 +40,7 @@ from expander_sae.activations.store.shards import (
     read_tokens,
     shard_name,
 )
-from expander_sae.files import check_json, to_bytes
+from expander_sae.files import Data, check_json, pieces_of
 from expander_sae.means import check_memory
 
 
@@ -81,8 +81,7 @@ class StoreWriter:
         """
         self.path = Path(path)
         wanted = _wanted_manifest(width, dtype, tokens_per_shard, origin)
-        # The unfinished shard, and the bytes of its file.
-        shard = 2.0 * tokens_per_shard * width * dtype.itemsize
+        shard = 1.0 * tokens_per_shard * width * dtype.itemsize
         check_memory(f"A shard of {tokens_per_shard:,} tokens", shard, instead="give a smaller --tokens-per-shard")
         make_folder(self.path)
         self._lock = FolderLock(self.path)
@@ -209,7 +208,9 @@ class StoreWriter:
         massive = norms > MASSIVE_MULTIPLE * median
         tensors["massive"].copy_(torch.from_numpy(massive))
         documents = np.unique(tensors["document"].numpy())
-        data = to_bytes(tensors)
+        data, sha256 = list(pieces_of(tensors)), hashlib.sha256()
+        for piece in data:
+            sha256.update(piece)
         file = shard_name(len(self._manifest.shards))
         shard = Shard(
             file=file,
@@ -219,8 +220,8 @@ class StoreWriter:
             massive=int(massive.sum()),
             norm_sum=float(norms[~massive].sum()),
             square_norm_sum=float(np.square(norms[~massive]).sum()),
-            bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=sum(map(len, data)),
+            sha256=sha256.hexdigest(),
         )
         resume = self._resume_within(self._manifest.tokens + self._filled)
         self._commit(self._manifest.with_shard(shard, median, resume), {file: data})
@@ -234,7 +235,7 @@ class StoreWriter:
             resume = max(resume, self._cursors.popleft(), key=lambda point: point.tokens)
         return resume if self._has_cursors else Resume(stored, None)
 
-    def _commit(self, manifest: Manifest, shards: Mapping[str, bytes] | None = None) -> None:
+    def _commit(self, manifest: Manifest, shards: Mapping[str, Data] | None = None) -> None:
         """Write new shards and then the manifest that names them; the writer is closed if that fails."""
         try:
             STORE.write(self.path, manifest.to_json(), shards or {})

@@ -38,12 +38,18 @@ COORDINATES_AT_ONCE = 32
 """Coordinates that a program turns into a tile: a cache line of float32 for every token."""
 
 
+UNROLLED = tl.constexpr(4)
+"""Entries of columns of one length that are read before the first is added: measured on an H100 at d=16, a quarter
+quicker. Columns of several lengths are read one entry at a time, since with four a pursuit took half as long again."""
+
+
 @triton.jit
 def correlate_block(
     x: tl.tensor,
     values: tl.tensor,
     rows: tl.tensor,
     degree: tl.tensor,
+    UNEVEN: tl.constexpr,
     TOKENS: tl.constexpr,
     DTYPE: tl.constexpr,
 ) -> tl.tensor:
@@ -53,7 +59,7 @@ def correlate_block(
     have zeros behind their last entry, which leave a sum as it is.
     """
     total = tl.zeros((values.shape[0], TOKENS), dtype=DTYPE)
-    for _ in range(degree):
+    for _ in tl.range(degree, loop_unroll_factor=None if UNEVEN else UNROLLED):
         row = tl.load(rows) * TOKENS
         value = tl.load(values).to(DTYPE)
         picked = tl.load(x + row[:, None] + tl.arange(0, TOKENS)[None, :]).to(DTYPE)

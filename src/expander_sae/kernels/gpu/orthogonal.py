@@ -10,8 +10,8 @@ tiles of tokens share what is loaded of a column. Then one program a token takes
 2. It borders the Gram matrix of the token's columns and its inverse (with u = G^-1 g and s = 1 - g u, G^-1 grows by
    (u, -1) (u, -1)^T / s), and solves; one step of refinement makes up for the rounding of the updates. Without signs,
    columns that turn negative are dropped as Lawson and Hanson do, each by one update of the inverse.
-3. It writes what is left where the rows of its columns are, each entry as one sum, so that it does not matter in which
-   order threads work, and no rounding piles up.
+3. It writes what is left where the rows of its columns are, anew from the token at every step, so that no rounding
+   piles up, and column after column, so that it does not matter in which order threads work.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _best_open(
         real = tl.minimum(each, features - 1)
         entry = real.to(tl.int64) * DEGREE
         degree = longest(lengths, real, DEGREE, UNEVEN)
-        found = correlate_block(residual, values + entry, rows + entry, degree, 1, maxima.dtype.element_ty)
+        found = correlate_block(residual, values + entry, rows + entry, degree, UNEVEN, 1, maxima.dtype.element_ty)
         score = tl.sum(found, axis=1)  # of one
         score = tl.abs(score) if SIGNED else score
         closed = tl.sum((taken[:, None] == each[None, :]).to(tl.int32), axis=0)
@@ -91,24 +91,6 @@ def _best_open(
         tl.store(maxima + group, best)
         tl.debug_barrier()
     return best, feature
-
-
-@triton.jit
-def _left_at(
-    x: tl.tensor, codes: tl.tensor, indices: tl.tensor, values: tl.tensor, rows: tl.tensor, lengths: tl.tensor,
-    place: tl.tensor, k: tl.tensor, DEGREE: tl.constexpr, UNEVEN: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """What the columns in use leave of a token at some coordinates."""
-    total = tl.zeros(place.shape, dtype=x.dtype.element_ty)
-    for slot in range(k):
-        feature = tl.load(indices + slot)
-        code = tl.load(codes + slot)
-        if code != 0:
-            for entry in range(length_of(lengths, feature, DEGREE, UNEVEN)):
-                row = tl.load(rows + feature.to(tl.int64) * DEGREE + entry)
-                value = tl.load(values + feature.to(tl.int64) * DEGREE + entry)
-                total += tl.where(place == row, code * value, 0.0)
-    return tl.load(x + place) - total
 
 
 @triton.jit
@@ -156,13 +138,28 @@ def _bordered(
 def _leave(
     x: tl.tensor, residual: tl.tensor, codes: tl.tensor, indices: tl.tensor, values: tl.tensor, rows: tl.tensor,
     lengths: tl.tensor, place: tl.tensor, there: tl.tensor, width: tl.tensor, k: tl.tensor,
-    DEGREE: tl.constexpr, UNEVEN: tl.constexpr, COORDINATES: tl.constexpr,
+    DEGREE: tl.constexpr, UNEVEN: tl.constexpr, ENTRIES: tl.constexpr, COORDINATES: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:  # fmt: skip
-    """Write what the codes leave of a token to the places where that can have changed; gives it back, and its norm."""
+    """Write what the codes leave of a token to the places where that can have changed; gives it back, and its norm.
+
+    Columns are taken away one after the other, since they share places; a column's own differ.
+    """
     tl.debug_barrier()  # codes and indices are written
-    left = _left_at(x, codes, indices, values, rows, lengths, place, k, DEGREE, UNEVEN)
-    tl.store(residual + place, left, mask=there)
+    tl.store(residual + place, tl.load(x + place), mask=there)
     tl.debug_barrier()
+    entry = tl.arange(0, ENTRIES)
+    for slot in range(k):
+        code = tl.load(codes + slot)
+        if code != 0:
+            feature = tl.load(indices + slot).to(tl.int64)
+            real = entry < length_of(lengths, feature, DEGREE, UNEVEN)
+            row = tl.load(rows + feature * DEGREE + entry, mask=real, other=0)
+            value = tl.load(values + feature * DEGREE + entry, mask=real, other=0.0)
+            less = tl.load(residual + row, mask=real, other=0.0) - code * value
+            tl.debug_barrier()  # some threads hold copies of others' entries: all have read before any writes
+            tl.store(residual + row, less, mask=real)
+            tl.debug_barrier()
+    left = tl.load(residual + place, mask=there, other=0.0)
     squares = tl.zeros((COORDINATES,), dtype=x.dtype.element_ty)
     for first in range(0, width, COORDINATES):
         lane = first + tl.arange(0, COORDINATES)
@@ -200,11 +197,12 @@ def _fit(
     tl.store(codes + slot, tl.where(used, new, 0.0))
     tl.store(indices + slot, now)
     left, norm = _leave(x, residual, codes, indices, values, rows, lengths, place, there, width, k,
-                        DEGREE, UNEVEN, COORDINATES)  # fmt: skip
+                        DEGREE, UNEVEN, ENTRIES, COORDINATES)  # fmt: skip
     if norm > most:
         tl.store(codes + slot, old)
         tl.store(indices + slot, index)
-        _leave(x, residual, codes, indices, values, rows, lengths, place, there, width, k, DEGREE, UNEVEN, COORDINATES)
+        _leave(x, residual, codes, indices, values, rows, lengths, place, there, width, k,
+               DEGREE, UNEVEN, ENTRIES, COORDINATES)  # fmt: skip
     else:
         tl.store(tile + place * TOKENS, left, mask=there)
         tl.store(indices + slot, tl.where(used, now, -1))
@@ -352,6 +350,7 @@ def pursue(
     of two nearly equal features is taken, can differ by rounding.
     """
     check_device(x, columns.values, columns.rows)
+    columns, number = columns.by_length()
     tokens = _Tokens.begin(x, rules.k)
     step, last = 0, greedy.PICKS_PER_FEATURE * rules.k
     everybody = going = torch.arange(len(x), device=x.device)
@@ -365,4 +364,5 @@ def pursue(
                 tokens.put(going, some)
             step += count
             going = tokens.going.nonzero()[:, 0]
-    return tokens.in_order(rules.k)
+    codes, indices = tokens.in_order(rules.k)
+    return codes, indices if number is None else number[indices]

@@ -65,7 +65,7 @@ def _all_correlations(
         feature = first + tl.arange(0, FEATURES)
         # Past the end the last feature is scored again: no load needs a mask.
         entry = tl.minimum(feature, features - 1).to(tl.int64) * DEGREE
-        found = correlate_block(x, values + entry, rows + entry, DEGREE, TOKENS, correlations.dtype.element_ty)
+        found = correlate_block(x, values + entry, rows + entry, DEGREE, False, TOKENS, correlations.dtype.element_ty)
         # Transposed before it is stored, so that neighbouring lanes write neighbouring features.
         place = tokens[:, None] * features + feature[None, :]
         tl.store(correlations + place, tl.trans(found), mask=(tokens < batch)[:, None] & (feature < features)[None, :])
@@ -107,7 +107,7 @@ def _touched_correlations(
                 feature = tl.load(list_features + place, mask=inside, other=0).reshape(ROWS * ENTRIES)
                 entries = feature.to(tl.int64) * DEGREE
                 found = correlate_block(
-                    residual, values + entries, rows + entries, DEGREE, 1, correlations.dtype.element_ty
+                    residual, values + entries, rows + entries, DEGREE, False, 1, correlations.dtype.element_ty
                 )
                 inside = inside.reshape(ROWS * ENTRIES)
                 tl.store(correlations + feature[:, None], found, mask=inside[:, None])

@@ -90,7 +90,7 @@ def maxima_of_groups(
             feature = tl.minimum(group * group_size + member, features - 1)
             entry = feature.to(tl.int64) * DEGREE
             degree = longest(lengths, feature, DEGREE, UNEVEN)
-            score = correlate_block(x, values + entry, rows + entry, degree, TOKENS, maxima.dtype.element_ty)
+            score = correlate_block(x, values + entry, rows + entry, degree, UNEVEN, TOKENS, maxima.dtype.element_ty)
             if BIASED:
                 score += tl.load(bias + feature)[:, None]
             best = tl.maximum(best, tl.abs(score) if SIGNED else score)
@@ -127,7 +127,7 @@ def _scores_of_members(
     feature = tl.minimum(feature, features - 1)
     entry = feature.to(tl.int64) * DEGREE
     degree = longest(lengths, feature, DEGREE, UNEVEN)
-    score = correlate_block(x + token * width, values + entry, rows + entry, degree, 1, bias.dtype.element_ty)
+    score = correlate_block(x + token * width, values + entry, rows + entry, degree, UNEVEN, 1, bias.dtype.element_ty)
     score += tl.load(bias + feature)[:, None]
     # Places behind the last feature must not win. They are the last ones of a token, so they also lose every tie.
     score = tl.where(real[:, None], score, 0.0 if SIGNED else float("-inf"))
@@ -240,6 +240,16 @@ class Columns(NamedTuple):
     rows: Int[Tensor, "n d"]
     lengths: Int[Tensor, " n"] | None
     """Entries of every column, where some have fewer than d."""
+
+    def by_length(self) -> tuple[Columns, Int[Tensor, " n"] | None]:
+        """The same columns from the shortest to the longest, and which each of them was, if lengths differ.
+
+        A group is read as far as its longest column, so it costs least among its like.
+        """
+        if self.lengths is None:
+            return self, None
+        number = self.lengths.argsort(stable=True)
+        return Columns(self.values[number], self.rows[number], self.lengths[number]), number
 
     def order(self, group_size: int) -> Int[Tensor, " groups"] | None:
         """Groups by the length of their longest column, if lengths differ."""
