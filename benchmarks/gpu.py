@@ -24,13 +24,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harvest import Harvesting
 from expander_sae import OMP, Support
-from expander_sae.activations.harvest import TextConfig, harvest, settled_text, text_batches
+from expander_sae.activations.harvest import TextConfig
 from expander_sae.activations.models import load_language_model
 from expander_sae.activations.texts import documents
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.benchmarking.cases import DenseTopK, Sizes, random_dictionary
 from expander_sae.benchmarking.measure import describe_machine
+from expander_sae.benchmarking.measure import interleaved as by_the_clock
 from expander_sae.benchmarking.results import Goal, Result, as_json, as_markdown, as_table
 from expander_sae.coders import TopK
 from expander_sae.console import terminal
@@ -288,24 +290,9 @@ def harvesting(model: str) -> list[Result]:
         path = Path(folder) / "text.jsonl"  # prose out of Python's own documentation takes longer to find than to read
         prose = islice(documents("python"), DOCUMENTS)
         path.write_text("".join(json.dumps({"text": document.text}) + "\n" for document in prose))
-        text = settled_text(language_model, TextConfig(text=str(path), part="all"))
-        batches = list(text_batches(language_model, text))
-        tokens = sum(batch.tokens for batch in batches)
-        harvest(language_model, ["layers.12"], tokens=4096, out=Path(folder) / "warm", text=text)
-        start = time.perf_counter()
-        harvest(language_model, ["layers.12"], tokens=tokens, out=Path(folder) / "acts", text=text)
-        ours = time.perf_counter() - start
-    inner = language_model.model.model
-    inner.layers = inner.layers[:13]
-    for _ in range(2):
-        start = time.perf_counter()
-        for batch in batches:
-            inner(input_ids=batch.ids.cuda(), attention_mask=batch.mask.cuda(), use_cache=False)
-        torch.cuda.synchronize()
-        theirs = time.perf_counter() - start
-    note = f"{tokens / ours:,.0f} tokens a second from text to disk, against {tokens / theirs:,.0f}"
-    work = f"harvest of {tokens:,} tokens behind layer 12"
-    return [Result(work, "the forward pass alone, bf16", ours, theirs, "s", Goal(), note=note)]
+        work = Harvesting(language_model, TextConfig(text=str(path), part="all"), None, Path(folder))
+        times = by_the_clock({"ours": work.ours, "theirs": work.theirs}, 1)
+    return [work.result(times["ours"], times["theirs"])]
 
 
 def cases(paper: bool, model: str) -> Iterator[tuple[str, Callable[[], list[Result]]]]:

@@ -25,8 +25,7 @@ from expander_sae.activations.models import SMOLLM2, LanguageModel, Precision, l
 from expander_sae.activations.store import Store
 from expander_sae.activations.texts import Batch
 from expander_sae.benchmarking.measure import describe_machine, interleaved
-from expander_sae.benchmarking.results import Goal, Result, as_table
-from expander_sae.console import terminal
+from expander_sae.benchmarking.results import Goal, Result
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 LAYER = 12
@@ -61,12 +60,10 @@ class Harvesting:
         if self.language_model.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def result(self, ours: float, theirs: float, against: str | None = None) -> Result:
-        """How the two compare, given their seconds; or how this harvest compares with something else."""
+    def result(self, ours: float, theirs: float) -> Result:
+        """How the two compare, given their seconds."""
         each = f"{self.tokens / ours:,.0f} tokens a second from text to disk, against {self.tokens / theirs:,.0f}"
         work = f"harvest of {self.tokens:,} tokens behind layer {LAYER}, {self.language_model.precision}"
-        if against is not None:
-            return Result(work, against, ours, theirs, "s", Goal(), note=each)
         return Result(work, "the forward pass alone", ours, theirs, "s", GOAL, note=each)
 
 
@@ -119,9 +116,12 @@ def main() -> None:
             for precision, each in harvests.items()
         ]
         off = lost(harvests["bfloat16"].ours(), harvests["float32"].ours())
-    terminal().print(as_table(results, describe_machine()))
+    machine = describe_machine()
+    print(
+        f"{machine['processor']}, {machine['vector instructions']}, {machine['threads']} threads, {asked.clock} clock"
+    )
     for result in results:
-        print(f"{result.work}: {result.note}")
+        print(f"{result.work}: {result.note}, {result.ratio:.2f} times as many (goal {result.goal})")
     print(f"bfloat16 is off by {off:.5f} of the variance of ordinary activations")
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from expander_sae import ExpanderError, SparseAutoencoder, TopK
 from expander_sae.distribution import Group
+from expander_sae.kernels.groups import group_columns
 from expander_sae.training import TensorBatches, TrainConfig, looking, train
 from expander_sae.training.learner import Trainee
 from expander_sae.training.losses import auxk_loss
 from expander_sae.training.start import Sample, new_autoencoder
 from tests.training.failing import Failing, fail
-from tests.training.planted import config, planted, same_tensors
+from tests.training.planted import M, config, planted, same_tensors
 
 BATCH, N = 256, 1500
 
@@ -113,6 +117,10 @@ def test_gradients_in_place_are_those_that_autograd_makes() -> None:
         ({"d": None}, "leave look off, or give d and --coder topk without atoms."),
         ({"construction": "learned", "atoms": 20}, "leave look off, or give d and --coder topk without atoms."),
         ({"batch": 255}, "at least 256, not 255; give a larger batch, or leave look off."),
+        ({"k": 257}, "which k cannot exceed with look, so not be 257; give less, or leave look off."),
+        ({"k": 65, "multi_topk": True}, "which 4 k of multi_topk cannot exceed with look, so not be 260; give less"),
+        ({"auxk_k": 300}, "Of 1500 features every token looks at 256, which auxk_k cannot exceed"),
+        ({"n": 64 * 300, "k": 301}, "Of 19200 features every token looks at 300, which k cannot exceed"),
         ({"look": 0.0}, "look must be above 0 and at most 1"),
     ],
 )
@@ -129,5 +137,12 @@ def test_it_is_for_one_process_that_holds_all_features() -> None:
         Trainee(looked(), new_autoencoder(looked(), sample, Group()), sample, Group(world=2))
     with pytest.raises(ExpanderError, match="leave atoms, start, columns_from and look off"):
         train(x, looked(), feature_shards=2, progress=False)
-    with pytest.raises(ExpanderError, match="between 1 and the number of those that all look at, 256, not 257"):
-        train(x, looked(k=257), progress=False)
+
+
+@given(n=st.integers(1, 40_000), k=st.integers(1, 700))
+@settings(max_examples=15, deadline=None)
+def test_a_config_may_ask_for_what_groups_can_give(n: int, k: int) -> None:
+    values, rows = torch.randn(n, 1), torch.randint(M, (n, 1), dtype=torch.int32)
+    everyones = group_columns(values, rows, None, torch.ones(M)).everyones
+    with nullcontext() if k <= everyones else pytest.raises(ExpanderError):
+        config(n=n, k=k, d=1, batch=BATCH, look=0.4)

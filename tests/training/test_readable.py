@@ -48,7 +48,7 @@ def test_columns_begin_as_tokens_and_end_with_the_values_they_may_have() -> None
         before = int((rows >= 0).sum())
     assert before == N * D
     degrees = (rows >= 0).sum(dim=1)
-    assert learner.config.least <= int(degrees.min()) < int(degrees.max()) <= 3 * D
+    assert learner.config.lengths.least <= int(degrees.min()) < int(degrees.max()) <= 3 * D
 
 
 def test_it_explains_what_was_planted_and_its_metrics_are_of_the_refitted_reading() -> None:

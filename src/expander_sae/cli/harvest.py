@@ -36,8 +36,9 @@ class Harvest:
     """How activations are stored: float16, or bfloat16, which is coarser but holds activations of any size; by default
     whichever the model's first activations need."""
     precision: Precision = "float32"
-    """In which arithmetic the language model runs. bfloat16 is about twice as fast on GPUs and on processors that
-    multiply in it, and is off by some ten-thousandths of the activations' variance; elsewhere it is right, but slow."""
+    """In which arithmetic the language model runs. bfloat16 reads 1.8 times as many tokens a second where the processor
+    multiplies in it, and is off by 0.0003 of the activations' variance (smollm2); elsewhere it is as right, but slower
+    than float32."""
     tokens_per_shard: Count = TOKENS_PER_SHARD
     """Tokens of a file; a killed harvest loses the file that was not finished."""
     text: tyro.conf.OmitArgPrefixes[TextConfig] = field(default_factory=TextConfig)

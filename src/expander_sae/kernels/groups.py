@@ -77,6 +77,11 @@ def number_of_groups(n: int) -> int:
     return max(1, round(math.sqrt(n) / 2))
 
 
+def size_of_first_group(n: int) -> int:
+    """How many of n features every token looks at, and so the most that can be chosen for one."""
+    return min(n, max(n // EVERYONES, FEWEST))
+
+
 @torch.no_grad()
 def group_columns(
     values: Float[Tensor, "n d"],
@@ -91,7 +96,7 @@ def group_columns(
     columns = _Scaled(values.detach().float(), rows, spread.detach().float())
     sizes = torch.cat([columns.of(part).square().sum(dim=1).sqrt() for part in torch.split(torch.arange(n), CHUNK)])
     by_reach = (bias + REACH * sizes).argsort(descending=True, stable=True)
-    edge = everyones = min(n, max(n // EVERYONES, FEWEST))
+    edge = everyones = size_of_first_group(n)
     order, counts = [by_reach[:edge].sort().values], [torch.tensor([edge])]
     strata = max(1, math.ceil(math.log(n / everyones, STRATUM)))
     while edge < n:

@@ -1,4 +1,7 @@
-"""What a training run is asked for: one frozen record per dictionary, checked as a whole when it is made."""
+"""What a training run is asked for: one frozen record per dictionary, checked as a whole when it is made.
+
+What follows from it where it says nothing stands here too, but for the lengths of columns.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,25 +11,23 @@ from expander_sae.checks import Count, Decay, Positive, Seed, Share, SomeShare, 
 from expander_sae.coders import OMP, BatchTopK, Candidates, Coder, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.dictionaries.expander import TOKENS_FOR_GROUPS
 from expander_sae.errors import ExpanderError
+from expander_sae.kernels.groups import size_of_first_group
 from expander_sae.supports import constructions, named
+from expander_sae.training.lengths import LONG_COLUMNS, Lengths
 from expander_sae.training.schedule import check_schedule
 
 CODERS: dict[str, type[Coder]] = {"topk": TopK, "batch_topk": BatchTopK, "mp": MatchingPursuit, "omp": OMP}
 """The coders that can be trained with, by the name a config gives them."""
 READABLE = "candidates"
 """The coder of the readable objective, which no config names by itself."""
-SHARED = ("tokens", "batch", "shuffle_seed", "checkpoint_every", "log_every")
-"""Fields that all dictionaries of one pass must agree on."""
-
 LEARNED = "learned"
 """The construction that is none: rows come from the data and move while training."""
-
+MULTI = 4
+"""How many times more features multi_topk looks at."""
 MOST_SILENCE = 10_000_000
 """Tokens without firing after which a feature counts as dead at the latest."""
 READABLE_SILENCE = 20_000
 """The same with the readable objective, whose dead features begin anew only early in the run."""
-LONG_COLUMNS = 16
-"""Values per column from which the readable objective spreads them more evenly over frequent and rare features."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class TrainConfig:
         self._check_sizes()
         self._check_objective()
         self._check_coder()
+        if self.look is not None:
+            self._check_look()
         check_schedule(self)
 
     def _check_sizes(self) -> None:
@@ -194,22 +197,37 @@ class TrainConfig:
             raise ExpanderError("Features that fire on what they fire on are not revived; leave auxk and lift off.")
         if self.multi_topk and self.coding != "topk":
             raise ExpanderError(f"multi_topk widens topk; with {self.coding} leave it off, or choose coder topk.")
-        if self.multi_topk and 4 * self.k > self.n:
-            raise ExpanderError(f"multi_topk takes 4 k = {4 * self.k} features per token, but there are {self.n}.")
-        if self.look is not None and (self.d is None or self.composed or self.coding != "topk"):
-            raise ExpanderError(
-                f"Under coder topk tokens can look at a share of an expander dictionary's columns of coordinates, not "
-                f"of {self.name}; leave look off, or give d and --coder topk without atoms."
-            )
-        if self.look is not None and self.batch < TOKENS_FOR_GROUPS:
-            raise ExpanderError(
-                f"Groups of features to look at are made for the tokens of a batch, at least {TOKENS_FOR_GROUPS}, not "
-                f"{self.batch}; give a larger batch, or leave look off."
-            )
+        if self.multi_topk and MULTI * self.k > self.n:
+            raise ExpanderError(f"multi_topk takes 4 k = {MULTI * self.k} features per token, but there are {self.n}.")
         if self.precision not in ("float32", "float64", "bfloat16"):
             raise ExpanderError(f"precision must be float32, float64 or bfloat16, not {self.precision!r}.")
         if self.precision == "bfloat16" and self.d is not None:
             raise ExpanderError("precision bfloat16 is for dense dictionaries; an expander one trains in float32.")
+
+    def _check_look(self) -> None:
+        """Groups are made of some dictionaries only, and every token has at least the first of them to choose from."""
+        if self.d is None or self.composed or self.coding != "topk":
+            raise ExpanderError(
+                f"Under coder topk tokens can look at a share of an expander dictionary's columns of coordinates, not "
+                f"of {self.name}; leave look off, or give d and --coder topk without atoms."
+            )
+        if self.batch < TOKENS_FOR_GROUPS:
+            raise ExpanderError(
+                f"Groups of features to look at are made for the tokens of a batch, at least {TOKENS_FOR_GROUPS}, not "
+                f"{self.batch}; give a larger batch, or leave look off."
+            )
+        sought = {
+            "k": self.k,
+            "4 k of multi_topk": MULTI * self.k if self.multi_topk else 0,
+            "auxk_k": self.auxk_k or 0 if self.auxk_weight else 0,
+        }
+        everyones = size_of_first_group(self.n)
+        for name, number in sought.items():
+            if number > everyones:
+                raise ExpanderError(
+                    f"Of {self.n} features every token looks at {everyones}, which {name} cannot exceed with look, so "
+                    f"not be {number}; give less, or leave look off."
+                )
 
     @property
     def _can_be_readable(self) -> bool:
@@ -267,35 +285,13 @@ class TrainConfig:
         """Values of all columns, dense ones too, for activations of width m."""
         return self.n * (m if self.d is None else self.d)
 
-    def longest(self, m: int) -> int:
-        """The most values that a column of an expander dictionary may have."""
-        uneven = self.learns_rows and (self.readable or not self.one_shot)
-        return min(m, self.stretching * self.degree) if uneven else self.degree
-
     @property
-    def stretching(self) -> int:
-        """How many times d values the longest learned column may have, the default filled in."""
-        usual = 4 if self.readable and self.degree >= LONG_COLUMNS else 8
-        usual = 2 if self.composed else usual
-        return usual if self.stretch is None else self.stretch
-
-    @property
-    def least(self) -> int:
-        """The fewest values that a column may have."""
-        if self.composed:
-            return min(2, self.degree)  # with one atom it would be that atom again
-        if self.stretch == 1 or (self.one_shot and not self.readable):
-            return self.degree
-        if self.readable:  # shorter ones mean nothing, and take values from those that could
-            return max(1, self.degree // (2 if self.degree >= LONG_COLUMNS else 3))
-        return least_degree(self.degree)
-
-    @property
-    def worth(self) -> float:
-        """The power of a feature's energy that an entry's worth is proportional to when columns are pruned."""
-        if self.composed:
-            return 0.0
-        return 0.5 if self.degree >= LONG_COLUMNS else 1.0
+    def lengths(self) -> Lengths:
+        """How long the columns of an expander dictionary may be."""
+        return Lengths(
+            self.degree, self.stretch, learned=self.learns_rows, readable=self.readable, composed=self.composed,
+            one_shot=self.one_shot,
+        )  # fmt: skip
 
     @property
     def lift_rate(self) -> float:
@@ -364,11 +360,6 @@ class TrainConfig:
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
 
 
-def least_degree(d: int) -> int:
-    """The fewest values of a column where d is the average: a third of it, or rare features are lost."""
-    return -(-d // 3)
-
-
 def width_matched(config: TrainConfig, m: int) -> TrainConfig:
     """A dense dictionary with as many learned values in fewer columns: the control for what the support itself does."""
     if config.d is None:
@@ -384,17 +375,3 @@ def check_width(config: TrainConfig, m: int) -> None:
     """Refuse a dictionary that activations of width m cannot have."""
     if config.d is not None and not config.composed and config.d > m:
         raise ExpanderError(f"d must be between 1 and the width of the activations, {m}, not {config.d}.")
-
-
-def check_one_pass(configs: list[TrainConfig]) -> None:
-    """Refuse dictionaries that cannot be trained on the same batches, or told apart on disk."""
-    if not configs:
-        raise ExpanderError("There is nothing to train; give at least one TrainConfig.")
-    for name in SHARED:
-        values = {getattr(config, name) for config in configs}
-        if len(values) > 1:
-            raise ExpanderError(f"Dictionaries of one pass share their batches, so {name} cannot be {sorted(values)}.")
-    names = [config.name for config in configs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ExpanderError(f"Two dictionaries of one pass would both be called {twice[0]}; train them one by one.")

@@ -21,7 +21,8 @@ from expander_sae.coders import OneShotCoder
 from expander_sae.dictionaries import ComposedDictionary, ExpanderDictionary, columns_in
 from expander_sae.errors import ExpanderError
 from expander_sae.supports import Support
-from expander_sae.training.config import TrainConfig, least_degree
+from expander_sae.training.config import TrainConfig
+from expander_sae.training.lengths import least_degree
 from expander_sae.training.rows import afforded, moved_columns, present_entries
 
 USUAL = 4096

@@ -20,12 +20,10 @@ from expander_sae.coders import TopK
 from expander_sae.coders.candidates import fitted
 from expander_sae.dictionaries import Codes, ComposedDictionary, Dictionary, ExpanderDictionary, Shard, shards_of
 from expander_sae.distribution import Group
-from expander_sae.training.config import TrainConfig
+from expander_sae.training.config import MULTI, TrainConfig
 
-MULTI = 4
-"""How many times more features multi_topk looks at."""
 MULTI_WEIGHT = 1 / 8
-"""What its loss counts."""
+"""What the loss under MULTI times as many features counts."""
 LARGER = 4
 """How many times larger residuals are than they are while groups of dead features are chosen, which are ranked for
 tokens: a million features, most of them dead, then scored 97 % of the best for 81 to 95 %. A power of two, so that

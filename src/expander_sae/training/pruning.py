@@ -61,7 +61,7 @@ class ColumnPruning:
         """Entries per column after this step, on average."""
         done, until = self._done(step + 1), self.config.prune_until
         left = max(0.0, 1 - done / until) ** 3 if until else 0.0
-        return self.config.degree + (self.config.longest(self.alphabet.size) - self.config.degree) * left
+        return self.config.degree + (self.config.lengths.longest(self.alphabet.size) - self.config.degree) * left
 
     def _done(self, steps: int) -> float:
         """The share that is over, after so many steps, of the run in which there are columns to prune."""
@@ -93,13 +93,13 @@ class ColumnPruning:
         first = step < self.config.move_every
         self.energy.lerp_(self.group.add_up(self.squares), 1.0 if first else 1 - ENERGY_MEMORY)
         self.squares.zero_()
-        anew = dead if target >= REVIVING * self.config.longest(width) else dead[:0]
+        anew = dead if target >= REVIVING * self.config.lengths.longest(width) else dead[:0]
         if len(anew):
             self._begin_anew(step, anew, round(target), optimizer, averages)
-        worth = self.energy.pow(self.config.worth)
+        worth = self.energy.pow(self.config.lengths.worth)
         wanted = present_entries(main.rows, main.values.detach(), worth, width)
         budget = int(main.n * target)
-        kept = afforded(wanted, worth, width, budget, self.config.least, anew)
+        kept = afforded(wanted, worth, width, budget, self.config.lengths.least, anew)
         features = torch.arange(main.n, device=dead.device)
         moved = moved_columns(main.rows, main.values.detach(), wanted, kept, width, keep_norms=False)
         place_columns([main], features, moved, optimizer, averages)

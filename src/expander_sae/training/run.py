@@ -20,7 +20,7 @@ from expander_sae.distribution import Grid, current_group, grid_of
 from expander_sae.errors import ExpanderError
 from expander_sae.means import check_memory, check_time, device_named
 from expander_sae.training.checkpoints import Checkpoint, CheckpointError, SavedTensors, checkpoint_to_resume
-from expander_sae.training.config import TrainConfig, check_one_pass
+from expander_sae.training.config import TrainConfig
 from expander_sae.training.engine import PROBE_EVERY, Engine, Entry, Probe
 from expander_sae.training.learner import Trainee
 from expander_sae.training.metrics import Sink, last_measured
@@ -30,6 +30,8 @@ from expander_sae.training.start import Sample, new_autoencoder
 
 Source = Store | BatchSource | Tensor
 """What can be trained on: a store, a matrix of activations [tokens, m], or batches of one's own making."""
+SHARED = ("tokens", "batch", "shuffle_seed", "checkpoint_every", "log_every")
+"""Fields that all dictionaries of one pass must agree on."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def train(
     batches too. What is written is the whole; a run in memory has the shard, whose calls all of them make together.
     """
     configs = [config] if isinstance(config, TrainConfig) else list(config)
-    check_one_pass(configs)
+    _check_one_pass(configs)
     at_least("probe_every", probe_every, 1)
     at_least("feature_shards", feature_shards, 1)
     for each in configs:
@@ -171,6 +173,20 @@ def _sample(
         )
     batches.load_state_dict(saved.cursor)
     return Sample.unknown(saved.width, device)
+
+
+def _check_one_pass(configs: list[TrainConfig]) -> None:
+    """Refuse dictionaries that cannot be trained on the same batches, or told apart on disk."""
+    if not configs:
+        raise ExpanderError("There is nothing to train; give at least one TrainConfig.")
+    for name in SHARED:
+        values = {getattr(config, name) for config in configs}
+        if len(values) > 1:
+            raise ExpanderError(f"Dictionaries of one pass share their batches, so {name} cannot be {sorted(values)}.")
+    names = [config.name for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ExpanderError(f"Two dictionaries of one pass would both be called {twice[0]}; train them one by one.")
 
 
 def _kept(trainee: Trainee, engine: Engine[Tensor], number: int, origin: dict[str, Any]) -> Run:

@@ -131,7 +131,7 @@ def _composed(config: TrainConfig, sample: Sample, before: SparseAutoencoder | N
     assert p is not None
     atoms = DenseDictionary(m, p, values, dtype=dtype, device=device, generator=generator)
     features = torch.arange(config.n)
-    beyond = (0, config.longest(p) - 1)
+    beyond = (0, config.lengths.longest(p) - 1)
     support = Support.from_rows(nn.functional.pad((features % p)[:, None], beyond, value=NO_ROW), p)
     single = nn.functional.pad((features < p).to(dtype)[:, None], beyond)
     return ComposedDictionary(atoms, ExpanderDictionary(support, single, device=device))
@@ -179,12 +179,12 @@ def _dictionary(config: TrainConfig, sample: Sample, before: SparseAutoencoder |
     part = range(shards.rank * count, (shards.rank + 1) * count)
     if config.learns_rows:
         order = torch.randperm(len(sample.tokens), generator=generator).to(device)
-        first = config.longest(m) if config.readable else config.d  # to be pruned, or with room to grow
+        first = config.lengths.longest(m) if config.readable else config.d  # to be pruned, or with room to grow
         if before is None:
             rows, values = rows_of_largest(sample.tokens[order], sample.spread, config.n, first, part)
         else:
             rows, values = _largest_values(before, first, unit=config.unit_columns)
-        room = (0, config.longest(m) - first)
+        room = (0, config.lengths.longest(m) - first)
         support = Support.from_rows(nn.functional.pad(rows, room, value=NO_ROW), m)
         values = nn.functional.pad(values, room)
     else:

@@ -150,7 +150,7 @@ def readability(result: DemoResult) -> list[str]:
 
 
 def _shape(config: TrainConfig, m: int) -> str:
-    on_average = " on average" if config.learns_rows and config.longest(m) != config.d else ""
+    on_average = " on average" if config.learns_rows and config.lengths.longest(m) != config.d else ""
     return f"{config.n:,} columns of {config.d or m} values{on_average}"
 
 
