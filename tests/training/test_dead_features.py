@@ -86,6 +86,21 @@ def _dead_after_training(x: torch.Tensor, revival: dict[str, Any]) -> float:
     return float(trainee.record.dead.float().mean())
 
 
+@pytest.mark.parametrize(("n", "lifted"), [(N, True), (8 * N, False)])
+def test_none_is_lifted_while_more_are_dead_than_can_begin_anew(n: int, lifted: bool) -> None:
+    """A move would see two batches of 64 tokens here; none comes."""
+    batches = TensorBatches(planted(2048)[1], batch=64)
+    chosen = config(n=n, k=1, construction="learned", move_every=2, move_until=0.0, dead_after=64, auxk=0.0, lift=1.0)
+    sample = Sample.of(batches, 64)
+    trainee = Trainee(chosen, new_autoencoder(chosen, sample), sample)
+    learn(trainee, batches, 64 * 6)
+    never = trainee.record.silent_for == 64 * 6
+    assert never.any()
+    assert trainee.sae.latent_bias is not None
+    assert (trainee.sae.latent_bias[never] > 0).all() == lifted
+    assert (trainee.sae.latent_bias[never] == 0).all() != lifted
+
+
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3), min_size=1, max_size=12), st.integers(1, 40))
 @settings(deadline=None, max_examples=50)
 def test_dead_is_silence_in_tokens(batches: list[list[int]], dead_after: int) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 import expander_sae as xs
 from expander_sae.distribution import Group
-from expander_sae.training import TensorBatches, rows_of_largest, train
+from expander_sae.training import Sample, TensorBatches, Trainee, new_autoencoder, rows_of_largest, train
+from expander_sae.training.learner import MOST_LIVING
 from expander_sae.training.rows import (
     FEWEST,
+    ColumnMoves,
     Wanted,
     afforded,
     high_loss_tokens,
@@ -198,6 +200,65 @@ def test_dead_columns_begin_anew(coder: str) -> None:
     moving = train(x, learned(**few), progress=False)
     still = train(x, learned(**few, move_until=0.0), progress=False)
     assert moving.metrics[-1]["fvu"] < still.metrics[-1]["fvu"]
+
+
+def _one_move(n: int, rows_of_window: int) -> tuple[Trainee, Tensor, Tensor]:
+    """A trainee after a move in whose window so many tokens are not zero; who was dead, and who began anew."""
+    run = learned(n=n, coder="topk", tokens=64 * 4, dead_after=1, auxk=0.0, lift=0.0)
+    batches = TensorBatches(planted(2048)[1], batch=64)
+    sample = Sample.of(batches, 64)
+    trainee = Trainee(run, new_autoencoder(run, sample), sample)
+    for _ in range(3):
+        trainee.step(next(batches))
+    assert isinstance(trainee.moves, ColumnMoves)
+    trainee.moves.residual.flatten(0, 1)[rows_of_window:] = 0.0
+    dead = trainee.record.dead.nonzero()[:, 0]
+    with torch.no_grad():
+        return trainee, dead, trainee.moves.move(3, dead, trainee.descent.adam, {})
+
+
+@settings(deadline=None, max_examples=10)
+@given(n=st.integers(N, 40 * N), tokens=st.integers(1, 128))
+def test_of_very_many_dead_columns_one_begins_anew_for_every_token(n: int, tokens: int) -> None:
+    trainee, dead, begun = _one_move(n, tokens)
+    assert len(begun) == min(len(dead), tokens)
+    assert torch.isin(begun, dead).all()
+    assert len(begun.unique()) == len(begun)
+    assert isinstance(trainee.sae.dictionary, xs.ExpanderDictionary)
+    values = torch.cat([trainee.sae.dictionary.rows[begun], trainee.sae.dictionary.values.detach()[begun]], dim=1)
+    assert len(values.unique(dim=0)) == len(begun), "no two of them are copies"
+
+
+def test_dead_columns_that_wait_stay_as_they_are() -> None:
+    trainee, dead, begun = _one_move(40 * N, 50)
+    fresh, _, others = _one_move(40 * N, 0)
+    assert len(others) == 0
+    waiting = dead[~torch.isin(dead, begun)]
+    assert len(waiting) > 30 * N
+    for ours, theirs in zip(trainee.sae.parameters(), fresh.sae.parameters(), strict=True):
+        if len(ours) == 40 * N:
+            assert torch.equal(ours[waiting], theirs[waiting])
+    assert waiting[0] < 40 * N * 0.1, "they and those that begin are spread over all"
+    assert begun[-1] > 40 * N * 0.9
+
+
+def test_the_rate_counts_no_more_columns_than_may_live() -> None:
+    rates = [_peak(n=n, coder="topk") for n in (MOST_LIVING // 2, MOST_LIVING, 4 * MOST_LIVING)]
+    assert rates[0] > rates[1] == rates[2]
+    for others in (
+        {"coder": None},
+        {"coder": None, "objective": "readable"},
+        {"coder": "topk", "construction": "uniform"},
+    ):
+        assert _peak(n=4 * MOST_LIVING, **others) < _peak(n=MOST_LIVING, **others)
+
+
+def _peak(**changes: Any) -> float:
+    """The rate that such a run comes to."""
+    run = learned(**changes)
+    batches = TensorBatches(planted(256)[1], batch=64)
+    sample = Sample.of(batches, 64)
+    return Trainee(run, new_autoencoder(run, sample), sample).descent.peak
 
 
 def test_fidelity_is_pursuit_on_learned_rows() -> None:

@@ -80,14 +80,36 @@ class ColumnMoves:
         optimizer: torch.optim.Optimizer,
         averages: Mapping[nn.Parameter, Tensor],
     ) -> Int[Tensor, " anew"]:
-        """Move the columns that fired, and begin the dead ones anew, which are given back."""
+        """Move the columns that fired, and begin dead ones anew, which are given back."""
         main, width = self.dictionaries[0], self.alphabets[0].size
-        for features, anew, wanted, kept in self._changes(step, dead):
+        begun = self._to_begin(dead)
+        for features, anew, wanted, kept in self._changes(step, begun):
             moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
             moved.source[anew] = -1
             place_columns(self.dictionaries, features, moved, optimizer, averages)
-        reset_bias(self.sae, dead, self.alphabets[0].ordinary(dead), optimizer)
-        return dead
+        reset_bias(self.sae, begun, self.alphabets[0].ordinary(begun), optimizer)
+        return begun
+
+    def crowded(self, dead: Bool[Tensor, " n"]) -> bool:
+        """Whether more columns are dead than begin anew at a move, so that most of them wait."""
+        coordinates = isinstance(self.alphabets[0], Coordinates)
+        most = len(self.residual) * self.config.batch
+        return coordinates and shards_of(self.dictionaries[0]).total(int(dead.sum())) > most
+
+    def _to_begin(self, dead: Int[Tensor, " dead"]) -> Int[Tensor, " begun"]:
+        """The dead columns that begin anew now: of coordinates a token makes one column, so no more than one a token.
+
+        More would be copies, which all fire together. The others wait as they are, for the next move or for a token.
+        Those of all shards are chosen together, evenly over the features, and so the same in however many they lie.
+        """
+        if not isinstance(self.alphabets[0], Coordinates):
+            return dead
+        shards = shards_of(self.dictionaries[0])
+        counts = [each for (each,) in shards.numbers([len(dead)])]
+        tokens = int(self.group.add_up((self.residual != 0).any(dim=2).sum()))
+        count, first = sum(counts), sum(counts[: shards.rank])
+        chosen = torch.arange(min(count, tokens), device=dead.device) * count // max(1, min(count, tokens))
+        return dead[chosen[(chosen >= first) & (chosen < first + len(dead))] - first]
 
     def _changes(self, step: int, dead: Int[Tensor, " dead"]) -> Iterator[Change]:
         """What is to change: in all columns, or in those that begin anew, some of them at a time."""
@@ -125,14 +147,8 @@ class ColumnMoves:
         # Those of all shards are drawn together, so that the columns are the same in however many they lie.
         drawn, norm = high_loss_numbers(tokens, sum(counts), generator), alphabet.usual_norm()
         first = sum(counts[: shards.rank])
-        # Of coordinates a token makes one column, however often it was drawn.
-        known = isinstance(alphabet, Coordinates) and count > len(tokens)
-        every = torch.arange(len(tokens), device=tokens.device)
-        made = columns_of_tokens(alphabet, tokens, every, self.config.degree, generator, norm) if known else None
         for chunk in torch.split(drawn[first : first + count], CHUNK_COLUMNS):
-            if made is not None:
-                yield made[0][chunk], made[1][chunk]
-            elif len(chunk):
+            if len(chunk):
                 yield columns_of_tokens(alphabet, tokens, chunk, self.config.degree, generator, norm)
 
     def state_dict(self) -> dict[str, Tensor]:
