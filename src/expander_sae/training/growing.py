@@ -282,7 +282,7 @@ def _nearest_tokens(
     are no more of them."""
     places = torch.zeros(len(coarse), nearest, dtype=torch.long, device=x.device)
     nearness = x.new_full((len(coarse), nearest), -torch.inf)
-    for part in coarse.unique():
+    for part in torch.bincount(coarse).nonzero()[:, 0].tolist():
         tokens = (among == part).nonzero()[:, 0]
         there = min(nearest, len(tokens))
         for mixtures in torch.split((coarse == part).nonzero()[:, 0], MIXTURES_AT_ONCE):

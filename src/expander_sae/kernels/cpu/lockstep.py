@@ -25,8 +25,6 @@ from expander_sae.kernels.cpu.tiles import LANES, aligned
 from expander_sae.kernels.cpu.vectors import correlate_tile, extreme_of, lanes_above, lowest_bit
 from expander_sae.kernels.threads import kept, over_tiles
 
-_RESCORED = 3
-"""Features noted last whose scores say what the next look need not note."""
 _ROOM = 32
 """Features that may be noted of a lane before those that are surely not the best are forgotten."""
 
@@ -94,32 +92,12 @@ def _change_lane(lane: int, changed: int, columns: Columns, look: Coarse, lanes:
 
 
 @inlined
-def _begin_look(lane: int, columns: Columns, limits: Limits, look: Coarse, lanes: Lanes, scratch: Scratch) -> None:
-    """Set a lane's threshold for the next look: the best of the last features noted is surely as good as the best.
-
-    Every feature that is noted before a better one costs a wrongly guessed branch.
-    """
-    if lanes.scale[lane] == 0:  # what is left has no whole numbers, so that none is looked at
-        lanes.thresholds[lane], lanes.counts[lane] = extreme_of(lanes.thresholds, 1), -1
-        return
-    best, count = 0.0, lanes.counts[lane] if look.margin > 0 else 0
-    for place in range(max(0, count - _RESCORED), count):
-        feature = int64(lanes.noted[lane, place])
-        if not scratch.closed[feature]:
-            score = column_times(columns, feature, scratch.residual)
-            best = max(best, abs(score) if limits.signed else score)
-    lanes.thresholds[lane] = best * lanes.scale[lane] * look.scale / 2**16 - look.margin
-    lanes.counts[lane] = 0
-
-
-@inlined
 def _load(x: Floats, token: int, lane: int, look: Coarse, lanes: Lanes, batch: Scratch) -> None:
     """Start a lane on a token, or leave it idle if there is none left."""
-    lanes.counts[lane], lanes.in_use[lane], lanes.picks[lane] = 0, 0, 0
     if token >= x.shape[0]:
-        lanes.token[lane], lanes.thresholds[lane] = -1, extreme_of(lanes.thresholds, 1)
+        lanes.token[lane] = -1
         return
-    lanes.token[lane] = token
+    lanes.token[lane], lanes.in_use[lane], lanes.picks[lane] = token, 0, 0
     scratch = greedy.scratch_of(batch, lane)
     lanes.norm[lane] = greedy.begin(x[token], scratch)
     _fill_lane(lane, x.shape[1], scratch.residual, look, lanes)
@@ -127,16 +105,21 @@ def _load(x: Floats, token: int, lane: int, look: Coarse, lanes: Lanes, batch: S
 
 @inlined
 def _note(lane: int, feature: int, score: float, look: Coarse, lanes: Lanes) -> None:
-    """Note a feature of a lane, and raise the threshold to what it surely beats."""
-    noted, ranking, count = lanes.noted[lane], lanes.ranking[lane], lanes.counts[lane]
-    noted[count], ranking[count] = feature, score
+    """Note a feature of a lane, and raise the threshold to what it surely beats.
+
+    Where there is no room left, those that are surely not the best are forgotten. Arrays are read in place: a view of a
+    row, or a call with all of them, made the whole pursuit take a fifth longer.
+    """
+    count = lanes.counts[lane]
+    lanes.noted[lane, count], lanes.ranking[lane, count] = feature, score
     lanes.thresholds[lane] = max(lanes.thresholds[lane], score - look.margin)
     lanes.counts[lane] = count + 1
     if count + 1 == _ROOM:
         left = 0
         for place in range(_ROOM):
-            if ranking[place] >= lanes.thresholds[lane]:
-                noted[left], ranking[left] = noted[place], ranking[place]
+            if lanes.ranking[lane, place] >= lanes.thresholds[lane]:
+                lanes.noted[lane, left] = lanes.noted[lane, place]
+                lanes.ranking[lane, left] = lanes.ranking[lane, place]
                 left += 1
         lanes.counts[lane] = left if left < _ROOM else -1
         if left == _ROOM:
@@ -146,6 +129,10 @@ def _note(lane: int, feature: int, score: float, look: Coarse, lanes: Lanes) -> 
 @inlined
 def _look_at_all(look: Coarse, limits: Limits, lanes: Lanes, closed: Flags) -> None:
     """Note for every lane the features that are not closed and could be its best."""
+    for lane in range(LANES):
+        seen = lanes.token[lane] >= 0 and lanes.scale[lane] > 0
+        lanes.thresholds[lane] = -look.margin if seen else extreme_of(lanes.thresholds, 1)
+        lanes.counts[lane] = 0 if seen else -1
     columns = look.columns
     for feature in range(look.offsets.size):
         correlate_tile(
@@ -206,9 +193,6 @@ def _orthogonal(
     for lane in range(LANES):
         _load(x, lane, lane, look, lanes, batch)
     while busy > 0:
-        for lane in range(LANES):
-            if lanes.token[lane] >= 0:
-                _begin_look(lane, columns, limits, look, lanes, greedy.scratch_of(batch, lane))
         _look_at_all(look, limits, lanes, batch.closed)
         for lane in range(LANES):
             token, scratch = lanes.token[lane], greedy.scratch_of(batch, lane)
