@@ -182,6 +182,7 @@ class Trainee:
         x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
         batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens, self._rate_factor())
         dead = self.record.dead.nonzero()[:, 0]
+        dead = dead[:0] if self._many_wait() else dead
         step = self.tokens // self.config.batch
         with nullcontext() if self.looking is None else self.looking.at(step, x):
             losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
@@ -217,9 +218,10 @@ class Trainee:
         return norm
 
     def _many_wait(self) -> bool:
-        """Whether dead features are so many that lifted ones would come up all together before most begin anew.
+        """Whether so many are dead that most wait to begin anew; neither a rising bias nor AuxK revives any then.
 
-        At n=2^20 they did: the FVU rose from 0.43 after 240,000 tokens to 0.46 after 500,000, and then beyond 1.
+        Over hundreds of steps both would make columns that fire for everything once they are found: at n=2^20 lifted
+        ones raised the FVU from 0.43 to beyond 1 after 500,000 tokens, at 2^18 those of AuxK after 800,000.
         """
         return isinstance(self.moves, ColumnMoves) and self.moves.crowded(self.record.dead)
 
