@@ -44,7 +44,7 @@ def config(dense: Path, **changes: object) -> TrainConfig:
 @pytest.mark.parametrize("objective", ["readable", "fidelity"])
 def test_they_begin_as_its_largest_values(dense: Path, x: Tensor, objective: str) -> None:
     before, asked = xs.SparseAutoencoder.load(dense), config(dense, objective=objective)
-    count = asked.longest(x.shape[1]) if objective == "readable" else 4
+    count = asked.lengths.longest(x.shape[1]) if objective == "readable" else 4
     ours, theirs = begun(asked, x).dictionary.to_dense().detach(), before.dictionary.to_dense().detach()
     largest = torch.zeros_like(theirs).scatter(0, theirs.abs().topk(count, dim=0).indices, 1.0).bool()
     assert torch.equal(ours != 0, largest)
