@@ -49,7 +49,7 @@ HALVINGS = 5
 
 @torch.no_grad()
 def grow(
-    sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], n: int, d: int, fires: float = 0.84, seed: int = 0
+    sae: SparseAutoencoder, x: Float[Tensor, "tokens m"], n: int, d: int, fires: float = 0.6, seed: int = 0
 ) -> SparseAutoencoder:
     """An autoencoder of n features: those of `sae` as atoms, and mixtures of at most d of them that are clusters of x.
 
