@@ -39,7 +39,7 @@ def planted(tokens: int = 400, kinds: int = 24, noise: float = 0.1) -> tuple[tor
 
 @pytest.fixture(scope="module")
 def grown() -> xs.SparseAutoencoder:
-    return grow(dense(), planted()[0], N, D)
+    return grow(dense(), planted()[0], N, D, fires=0.84)
 
 
 def test_atoms_stay_what_they_were(grown: xs.SparseAutoencoder) -> None:
