@@ -226,6 +226,15 @@ class NamedFile(TypedDict):
     sha256: str
 
 
+def named_file(pieces: Iterable[bytes | memoryview]) -> NamedFile:
+    """What a seal says of the file that these pieces make."""
+    found, size = hashlib.sha256(), 0
+    for piece in pieces:
+        found.update(piece)
+        size += len(piece)
+    return {"bytes": size, "sha256": found.hexdigest()}
+
+
 @dataclass(frozen=True)
 class SealedFolder:
     """A format of folders: a JSON file, the seal, and the files that it names; what is said when one is not as it was.
@@ -273,13 +282,10 @@ class SealedFolder:
 
         No copy of the tensors is made.
         """
-        found, size = hashlib.sha256(), 0
-        for piece in pieces_of(tensors):
-            found.update(piece)
-            size += len(piece)
+        told = named_file(pieces_of(tensors))
         with self._written(folder):
-            replace_file(folder / name_of(found.hexdigest()), pieces_of(tensors))
-        return {"bytes": size, "sha256": found.hexdigest()}
+            replace_file(folder / name_of(told["sha256"]), pieces_of(tensors))
+        return told
 
     def replace(self, folder: Path, content: Mapping[str, Any], added: Collection[str]) -> None:
         """Make the folder hold this, with the files that were added, and nothing of what it held before."""

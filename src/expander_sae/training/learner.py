@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from expander_sae.autoencoder import SparseAutoencoder
@@ -181,13 +181,12 @@ class Trainee:
         """Learn from a batch, or from this process's share of it."""
         x = x.to(self.sae.pre_bias.device, torch.promote_types(x.dtype, torch.float32))
         batch, rate = batch_statistics(x, self.group), self.descent.begin(self.tokens, self._rate_factor())
-        dead = self.record.dead.nonzero()[:, 0]
-        dead = dead[:0] if self._many_wait() else dead
+        dead = self._revived()
         step = self.tokens // self.config.batch
         with nullcontext() if self.looking is None else self.looking.at(step, x):
-            losses = losses_of(self.config, self.sae, x, batch, dead, self.group)
+            losses = losses_of(self.config, self.sae, x, batch, dead.nonzero()[:, 0], self.group)
         losses.total.backward()  # type: ignore[no-untyped-call]
-        norm = self._descend(rate)
+        norm = self._descend(rate, dead)
         self._remember(losses.fired, batch.tokens)
         self._move_columns(losses, x)
         return {
@@ -205,11 +204,11 @@ class Trainee:
             return 1.0
         return (self.config.degree / self.moves.mean_degree) ** DEGREE_EXPONENT
 
-    def _descend(self, rate: float) -> Float[Tensor, ""]:
+    def _descend(self, rate: float, dead: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
         """Let the optimizer and whatever goes with its steps change the parameters; gives back the gradient's norm."""
         norm = self.descent.step(self.group)
-        if self.sae.latent_bias is not None and self.config.lift_rate and not self._many_wait():
-            self.sae.latent_bias.data.add_(self.record.dead.to(norm.dtype), alpha=self.config.lift_rate * rate)
+        if self.sae.latent_bias is not None and self.config.lift_rate:
+            self.sae.latent_bias.data.add_(dead.to(norm.dtype), alpha=self.config.lift_rate * rate)
         if self.config.unit_columns:
             self.sae.dictionary.normalise_columns()
         if self.average:
@@ -217,13 +216,15 @@ class Trainee:
             torch._foreach_lerp_(self.average, parameters, 1 - self.config.average)
         return norm
 
-    def _many_wait(self) -> bool:
-        """Whether so many are dead that most wait to begin anew; neither a rising bias nor AuxK revives any then.
+    def _revived(self) -> Bool[Tensor, " n"]:
+        """The dead features that AuxK and a rising bias revive: none while so many are dead that most wait for a move.
 
         Over hundreds of steps both would make columns that fire for everything once they are found: at n=2^20 lifted
         ones raised the FVU from 0.43 to beyond 1 after 500,000 tokens, at 2^18 those of AuxK after 800,000.
         """
-        return isinstance(self.moves, ColumnMoves) and self.moves.crowded(self.record.dead)
+        dead = self.record.dead
+        crowded = isinstance(self.moves, ColumnMoves) and self.moves.crowded(dead)
+        return torch.zeros_like(dead) if crowded else dead
 
     def _remember(self, codes: Codes, tokens: int) -> None:
         """Who fired, and for batch_topk how small the smallest code was."""

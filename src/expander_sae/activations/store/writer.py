@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ from expander_sae.activations.store.shards import (
     read_tokens,
     shard_name,
 )
-from expander_sae.files import Data, check_json, pieces_of
+from expander_sae.files import Data, check_json, named_file, pieces_of
 from expander_sae.means import check_memory
 
 
@@ -208,9 +207,7 @@ class StoreWriter:
         massive = norms > MASSIVE_MULTIPLE * median
         tensors["massive"].copy_(torch.from_numpy(massive))
         documents = np.unique(tensors["document"].numpy())
-        data, sha256 = list(pieces_of(tensors)), hashlib.sha256()
-        for piece in data:
-            sha256.update(piece)
+        data = list(pieces_of(tensors))
         file = shard_name(len(self._manifest.shards))
         shard = Shard(
             file=file,
@@ -220,8 +217,7 @@ class StoreWriter:
             massive=int(massive.sum()),
             norm_sum=float(norms[~massive].sum()),
             square_norm_sum=float(np.square(norms[~massive]).sum()),
-            bytes=sum(map(len, data)),
-            sha256=sha256.hexdigest(),
+            **named_file(data),
         )
         resume = self._resume_within(self._manifest.tokens + self._filled)
         self._commit(self._manifest.with_shard(shard, median, resume), {file: data})

@@ -110,21 +110,22 @@ def pull_back(
     Where the same columns read and write they have one gradient, which is the first.
     """
     batch = Batch(*(each.numpy() for each in (x, codes, indices, of_codes, of_residual)))
-    both, n = encoder is decoder, max(len(encoder[1]), len(decoder[1]))
     reading = writing = columns_of(encoder[0].numpy(), encoder[1].numpy())
-    if not both:
+    if decoder is not encoder:
         writing = columns_of(decoder[0].numpy(), decoder[1].numpy())
     passed_on, of_x = np.zeros_like(batch.codes), np.empty_like(batch.x)
     over_tiles(lambda start, stop: _by_tokens(batch, reading, writing, start, stop, passed_on, of_x), len(x), TILE)
+    n = max(len(encoder[1]), len(decoder[1]))
     share = max(1, -(-n // torch.get_num_threads()))
-    of_reading, of_writing = np.zeros_like(reading.values), np.zeros_like(writing.values[: 0 if both else None])
-    if both:
+    of_reading = np.zeros_like(reading.values)
+    if decoder is encoder:
+        of_writing = np.zeros(0, of_reading.dtype)
         over_tiles(
             lambda start, stop: _by_features_of_both(batch, passed_on, reading, start, stop, of_reading), n, share
         )
     else:
-        grads = of_reading, of_writing
+        grads = of_reading, np.zeros_like(writing.values)
         over_tiles(lambda start, stop: _by_features(batch, passed_on, reading, writing, start, stop, *grads), n, share)
-        of_writing = padded(of_writing, decoder[1].shape[1], writing.starts)
+        of_writing = padded(grads[1], decoder[1].shape[1], writing.starts)
     of_reading = padded(of_reading, encoder[1].shape[1], reading.starts)
     return tuple(map(torch.from_numpy, (passed_on, of_x, of_reading, of_writing)))  # type: ignore[return-value]
