@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from expander_sae.features.schema import GROUPS
 from expander_sae.features.shards import Block, Text
-from expander_sae.kernels.cpu.columns import compiled
+from expander_sae.kernels.cpu.columns import allocating
 
 SPARE = 4
 """How many times more firings are looked at than contexts are wanted, since some repeat each other word for word."""
@@ -95,7 +95,7 @@ def _sorted_within(feature: NDArray[np.int32], key: NDArray[np.uint32]) -> NDArr
     return order
 
 
-@compiled
+@allocating
 def _candidates(starts: Any, strength: Any, lottery: Any, document: Any, strongest: Any, drawn: Any) -> Any:
     """Firings that may be shown with their features and groups: at most so many of a group, in the order of choice.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expander_sae.features.shards import Block
-from expander_sae.kernels.cpu.columns import compiled
+from expander_sae.kernels.cpu.columns import allocating, compiled
 
 LEAST = 3
 """Tokens on which two features must both fire to be listed as firing together."""
@@ -34,7 +34,7 @@ def pairs(block: Block, fired: NDArray[np.int64], tokens: int, wanted: int) -> d
     }  # fmt: skip
 
 
-@compiled
+@allocating
 def _count(
     first: Any, starts: Any, order: Any, companions: Any, fired: Any, frequent: Any, tokens: Any,
     together: Any, instead: Any,

@@ -20,7 +20,7 @@ from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.features.source import TOKENS_PER_SHARD
 from expander_sae.files import replace_file, to_bytes
-from expander_sae.kernels.cpu.columns import compiled
+from expander_sae.kernels.cpu.columns import allocating
 
 ENTRIES_AT_ONCE = 1 << 24
 """Entries of codes in memory at a time, while features are described: tokens on which they fire, times k."""
@@ -72,7 +72,7 @@ def write_shard(path: Path, tokens: EncodedTokens) -> None:
     replace_file(path, to_bytes(tensors))
 
 
-@compiled
+@allocating
 def _by_feature(indices: Any, values: Any, n: int) -> tuple[Any, Any]:
     """Where every feature's entries begin, and the entries that are not zero in the order of their features."""
     starts = np.zeros(n + 1, np.int32)

@@ -19,15 +19,19 @@ Integers = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 Places = TypeVar("Places", Floats, Integers)
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
-"""For functions that Python calls. A division that could raise would make numba count the owners of all arrays around
-it, which takes longer than many of these functions do; none divides by zero."""
+_HOW: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+"""How kernels are compiled. Arrays come from Python, which owns them: `_nrt` would make every function count the owners
+of every array that it is handed, which takes longer than many of these functions do (a sixth of a pursuit). A division
+that could raise would count them too; none divides by zero."""
 
-inlined = numba.njit(
-    cache=True, nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
-"""For functions that only compiled code calls. Passing a dozen arrays would take longer than many of them do, and
-entrances that Python never uses are a fifth of the time of compiling."""
+compiled = numba.njit(**_HOW)
+"""For functions that Python calls. They make no arrays, and return none."""
+
+allocating = numba.njit(**{**_HOW, "_nrt": True})
+"""For functions that do."""
+
+inlined = numba.njit(**_HOW, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For functions that only compiled code calls. Entrances that Python never uses are a fifth of the compiling time."""
 
 
 class Columns(NamedTuple):

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import uint64
 
-from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, compiled, inlined
+from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, allocating, compiled, inlined
+from expander_sae.kernels.cpu.numbers import lowest_bit
 from expander_sae.kernels.cpu.tiles import aligned, fill_tile
-from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, lowest_bit
+from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above
 
 LANES = 16
 """Tokens per tile: few, since few of a batch look at one group."""
@@ -97,7 +98,7 @@ def put(numbers: Floats | Flags, places: Integers, laid_out: Floats | Flags) -> 
         laid_out[places[feature]] = numbers[feature]
 
 
-@compiled
+@allocating
 def visits_of(ranked: Integers, edges: Integers, most: int) -> Visits:
     """Every token looks at group 0, and at those ranked for it, best first, as long as their features are at most
     `most` together."""

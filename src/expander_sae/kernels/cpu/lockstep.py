@@ -1,12 +1,12 @@
 """Orthogonal matching pursuit in lockstep on the CPU: before every step, the best feature of a tile of tokens anew.
 
-Every lane of the tile holds what is left of one token. One pass over the dictionary finds the best feature of all
-lanes with vector instructions and keeps no correlation; then each token takes its step, and a lane whose token is done
-goes on with the next one. A pass costs the same however many coordinates the last steps have changed.
+Every lane of the tile holds what is left of one token. One pass over the dictionary leaves the best score of every
+block of features for all lanes, with vector instructions and no branch; then each token takes its step, and a lane
+whose token is done goes on with the next one. A pass costs the same however many coordinates the last steps changed.
 
-The pass looks in 16 bits (`coarse.py`), which halves what it reads. The few features of a lane that these cannot tell
-from the best are weighed anew, so that the choice is that of exact scores. Where 16 bits cannot hold the columns, the
-same pass looks at exact scores, and nothing is left to be weighed but equal ones.
+The pass looks in 16 bits (`coarse.py`), which halves what it reads. The blocks of a lane whose best 16 bits cannot tell
+from the best of all, mostly one, are weighed anew, so that the choice is that of exact scores. Where 16 bits cannot
+hold the columns, the same pass looks at exact scores.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from numpy.typing import DTypeLike
 
 from expander_sae.kernels.cpu import greedy
 from expander_sae.kernels.cpu.coarse import LARGEST, Coarse, in_16_bits, scale_of
-from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, column_times, compiled, inlined
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, compiled, inlined
 from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
+from expander_sae.kernels.cpu.numbers import extreme_of, lowest_bit
 from expander_sae.kernels.cpu.tiles import LANES, aligned
-from expander_sae.kernels.cpu.vectors import correlate_tile, extreme_of, lanes_above, lowest_bit
+from expander_sae.kernels.cpu.vectors import best_of_block, lanes_reaching, raise_maxima
 from expander_sae.kernels.threads import kept, over_tiles
 
-_ROOM = 32
-"""Features that may be noted of a lane before those that are surely not the best are forgotten."""
+_BLOCK = 8
+"""Features of which only the best score is kept."""
+_FEW = 4
+"""Blocks that are weighed of a lane before it is filled anew: what is left has become too small for its scale."""
 
 
 class Lanes(NamedTuple):
@@ -36,16 +39,18 @@ class Lanes(NamedTuple):
     """[m, lanes] the residuals, in whole numbers unless scores are exact"""
     scale: Floats
     """[lanes] what they were multiplied with; 0 if they have no such number"""
-    scores: Floats
-    """[lanes] scores of one feature"""
+    maxima: Floats
+    """[blocks, lanes] the best score of every block of features, without its sign if they are compared so"""
     thresholds: Floats
-    """[lanes] the score that a feature must exceed to be noted: what the best so far surely beats"""
-    noted: Integers
-    """[lanes, room] the features that could be the best"""
-    ranking: Floats
-    """[lanes, room] their scores, without their signs if they are compared so"""
-    counts: Integers
-    """[lanes] how many they are, or -1 if there was no room for all"""
+    """[lanes] the score that a block must reach to be weighed: what the best surely beats"""
+    best: Floats
+    """[lanes] the best exact score so far"""
+    found: Integers
+    """[lanes] its feature, or -1 if none is above the noise"""
+    shut: Floats
+    """[lanes] the best exact score so far of a feature that is closed"""
+    weighed: Integers
+    """[lanes] blocks that were weighed"""
     token: Integers
     """[lanes] the token in work, or -1 when none is left"""
     norm: Floats
@@ -56,13 +61,13 @@ class Lanes(NamedTuple):
     """[lanes] picks so far"""
 
 
-def _make_lanes(m: int, precision: DTypeLike, dtype: DTypeLike) -> Lanes:
-    """A tile of numbers of a dtype for tokens of width m and some precision."""
-    tile, scores, thresholds = (aligned(shape, dtype) for shape in ((m, LANES), (LANES,), (LANES,)))
-    noted, ranking = np.zeros((LANES, _ROOM), np.int32), np.zeros((LANES, _ROOM), dtype)
-    counts, token, in_use, picks = (np.zeros(LANES, np.int64) for _ in range(4))
-    scale = np.ones(LANES, precision)
-    return Lanes(tile, scale, scores, thresholds, noted, ranking, counts, token, np.zeros(LANES), in_use, picks)
+def _make_lanes(m: int, n: int, precision: DTypeLike, dtype: DTypeLike) -> Lanes:
+    """A tile of numbers of a dtype for tokens of width m and some precision, and n features."""
+    tile, maxima, thresholds = (aligned((rows, LANES), dtype) for rows in (m, -(-n // _BLOCK), 1))
+    found, weighed, token, in_use, picks = (np.zeros(LANES, np.int64) for _ in range(5))
+    scale, best, shut = (np.ones(LANES, precision) for _ in range(3))
+    norm = np.zeros(LANES)
+    return Lanes(tile, scale, maxima, thresholds[0], best, found, shut, weighed, token, norm, in_use, picks)
 
 
 @inlined
@@ -104,72 +109,79 @@ def _load(x: Floats, token: int, lane: int, look: Coarse, lanes: Lanes, batch: S
 
 
 @inlined
-def _note(lane: int, feature: int, score: float, look: Coarse, lanes: Lanes) -> None:
-    """Note a feature of a lane, and raise the threshold to what it surely beats.
-
-    Where there is no room left, those that are surely not the best are forgotten. Arrays are read in place: a view of a
-    row, or a call with all of them, made the whole pursuit take a fifth longer.
-    """
-    count = lanes.counts[lane]
-    lanes.noted[lane, count], lanes.ranking[lane, count] = feature, score
-    lanes.thresholds[lane] = max(lanes.thresholds[lane], score - look.margin)
-    lanes.counts[lane] = count + 1
-    if count + 1 == _ROOM:
-        left = 0
-        for place in range(_ROOM):
-            if lanes.ranking[lane, place] >= lanes.thresholds[lane]:
-                lanes.noted[lane, left] = lanes.noted[lane, place]
-                lanes.ranking[lane, left] = lanes.ranking[lane, place]
-                left += 1
-        lanes.counts[lane] = left if left < _ROOM else -1
-        if left == _ROOM:
-            lanes.thresholds[lane] = extreme_of(lanes.thresholds, 1)
+def _look_at_all(look: Coarse, limits: Limits, lanes: Lanes) -> None:
+    """Leave the best score of every block, and for every lane what a block must reach to be weighed."""
+    best, least, most = lanes.thresholds, extreme_of(lanes.thresholds, -1), extreme_of(lanes.thresholds, 1)
+    for lane in range(LANES):
+        best[lane] = least
+    for block in range(lanes.maxima.shape[0]):
+        first = block * _BLOCK
+        last = min(first + _BLOCK, look.offsets.size)
+        best_of_block(LANES, lanes.tile, look.columns, look.offsets, first, last, lanes.maxima[block], limits.signed)
+        raise_maxima(LANES, lanes.maxima[block], 0, best, False)
+    for lane in range(LANES):
+        if lanes.token[lane] < 0:
+            lanes.thresholds[lane] = most
+        elif lanes.scale[lane] == 0:
+            lanes.thresholds[lane] = least
+        else:
+            # If the best score is negative, nothing is above the noise that is not within the margin of zero.
+            lanes.thresholds[lane] = max(best[lane], 0) - look.margin
 
 
 @inlined
-def _look_at_all(look: Coarse, limits: Limits, lanes: Lanes, closed: Flags) -> None:
-    """Note for every lane the features that are not closed and could be its best."""
-    for lane in range(LANES):
-        seen = lanes.token[lane] >= 0 and lanes.scale[lane] > 0
-        lanes.thresholds[lane] = -look.margin if seen else extreme_of(lanes.thresholds, 1)
-        lanes.counts[lane] = 0 if seen else -1
-    columns = look.columns
-    for feature in range(look.offsets.size):
-        correlate_tile(
-            LANES, lanes.tile, columns.values, columns.rows, columns.starts, look.offsets, feature, lanes.scores
-        )
-        mask = lanes_above(LANES, lanes.scores, lanes.thresholds, limits.signed)
+def _weigh_blocks(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
+    """Find the best of the open features in the blocks that reach a lane's threshold, and of its closed ones, by exact
+    scores.
+
+    These are what `column_times` gives, spelled out: a call with so many arrays would take longer than a block.
+    """
+    for block in range(lanes.maxima.shape[0]):
+        mask = lanes_reaching(LANES, lanes.maxima[block], lanes.thresholds)
+        first, last = block * _BLOCK, min(block * _BLOCK + _BLOCK, columns.starts.size - 1)
         while mask != 0:
             lane = lowest_bit(mask)
             mask &= mask - uint64(1)
-            if not closed[lane, feature]:
-                _note(lane, feature, abs(lanes.scores[lane]) if limits.signed else lanes.scores[lane], look, lanes)
+            lanes.weighed[lane] += 1
+            for feature in range(first, last):
+                start = columns.starts[feature]
+                score = columns.values[start] * batch.residual[lane, columns.rows[start]]
+                for entry in range(start + 1, columns.starts[feature + 1]):
+                    score += columns.values[entry] * batch.residual[lane, columns.rows[entry]]
+                score = abs(score) if limits.signed else score
+                if batch.closed[lane, feature]:
+                    lanes.shut[lane] = max(lanes.shut[lane], score)
+                elif score > lanes.best[lane]:
+                    lanes.best[lane], lanes.found[lane] = score, feature
 
 
 @inlined
-def _best_of(lane: int, columns: Columns, limits: Limits, lanes: Lanes, scratch: Scratch) -> int:
-    """The best of a lane's noted features above the noise, the lowest of equal ones, by exact scores; or -1.
+def _find_best(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
+    """Find the best feature of every lane that is open and above the noise, the lowest of equal ones.
 
-    Where there was no room to note them, it is looked for among all.
+    Where the best of all that were weighed is closed, the blocks of the best open one may have been left out, and all
+    are weighed.
     """
-    best, found = limits.rounding * lanes.norm[lane], int64(-1)
-    among_all = lanes.counts[lane] < 0
-    for place in range(columns.starts.size - 1 if among_all else lanes.counts[lane]):
-        feature = place if among_all else int64(lanes.noted[lane, place])
-        if scratch.closed[feature] if among_all else lanes.ranking[lane, place] < lanes.thresholds[lane]:
-            continue
-        score = column_times(columns, feature, scratch.residual)
-        score = abs(score) if limits.signed else score
-        if score > best:
-            best, found = score, feature
-    return found
+    least, most = extreme_of(lanes.thresholds, -1), extreme_of(lanes.thresholds, 1)
+    for lane in range(LANES):
+        lanes.best[lane], lanes.found[lane], lanes.shut[lane] = limits.rounding * lanes.norm[lane], -1, 0
+        lanes.weighed[lane] = 0
+    unsure = True
+    while unsure:
+        _weigh_blocks(columns, limits, lanes, batch)
+        unsure = False
+        for lane in range(LANES):
+            hidden = lanes.shut[lane] > lanes.best[lane] and lanes.thresholds[lane] > least
+            lanes.thresholds[lane] = least if hidden else most
+            if hidden:
+                lanes.best[lane], lanes.found[lane] = limits.rounding * lanes.norm[lane], -1
+                unsure = True
 
 
 @inlined
 def _step(x: Floats, columns: Columns, limits: Limits, look: Coarse, lane: int, lanes: Lanes, scratch: Scratch) -> bool:
     """Let a lane's token take its best feature; returns whether it is done."""
-    before = lanes.in_use[lane]
-    found = _best_of(lane, columns, limits, lanes, scratch)
+    before, found = lanes.in_use[lane], lanes.found[lane]
     if found < 0 or greedy.is_explained(lanes.norm[lane], limits.tolerance, scratch.residual):
         return True
     count = greedy.take_feature(found, lanes.picks[lane], x, columns, limits, scratch, before)
@@ -178,7 +190,9 @@ def _step(x: Floats, columns: Columns, limits: Limits, look: Coarse, lane: int, 
     if count == scratch.codes.size or lanes.picks[lane] == scratch.picked.size:
         return True
     greedy.move_residual(columns, scratch, before + 1)
-    if not _change_lane(lane, before + 1, columns, look, lanes, scratch) or lanes.counts[lane] < 0:
+    fits = _change_lane(lane, before + 1, columns, look, lanes, scratch)
+    coarsely = lanes.weighed[lane] > _FEW and scale_of(scratch.residual[: x.size]) > 2 * lanes.scale[lane]
+    if not fits or coarsely or lanes.scale[lane] == 0:
         _fill_lane(lane, x.size, scratch.residual, look, lanes)
     return False
 
@@ -193,7 +207,8 @@ def _orthogonal(
     for lane in range(LANES):
         _load(x, lane, lane, look, lanes, batch)
     while busy > 0:
-        _look_at_all(look, limits, lanes, batch.closed)
+        _look_at_all(look, limits, lanes)
+        _find_best(columns, limits, lanes, batch)
         for lane in range(LANES):
             token, scratch = lanes.token[lane], greedy.scratch_of(batch, lane)
             if token >= 0 and _step(x[token], columns, limits, look, lane, lanes, scratch):
@@ -212,7 +227,7 @@ def pursue_in_lockstep(x: Floats, columns: Columns, limits: Limits, out: Codes) 
     look = Coarse(columns, no_bias, 1.0, 0.0, 0) if look is None else look
 
     def work(start: int, stop: int) -> None:
-        lanes = kept(_make_lanes, width, x.dtype, look.offsets.dtype)
+        lanes = kept(_make_lanes, width, features, x.dtype, look.offsets.dtype)
         batch = greedy.make_scratch(LANES, width, features, out[0].shape[1], x.dtype)
         _orthogonal(x[start:stop], columns, limits, look, (out[0][start:stop], out[1][start:stop]), lanes, batch)
 

@@ -15,7 +15,8 @@ import numpy as np
 from numba import int64, uint64
 
 from expander_sae.kernels.cpu.columns import Floats, Integers, compiled, inlined
-from expander_sae.kernels.cpu.vectors import count_bits, extreme_of, halfway, lowest_bit, places_above, places_equal
+from expander_sae.kernels.cpu.numbers import count_bits, extreme_of, halfway, lowest_bit
+from expander_sae.kernels.cpu.vectors import places_above, places_equal
 
 Score = np.number[Any]
 WIDTH = 64

@@ -29,9 +29,10 @@ from expander_sae.kernels.cpu.columns import (
     compiled,
     inlined,
 )
+from expander_sae.kernels.cpu.numbers import extreme_of, lowest_bit
 from expander_sae.kernels.cpu.ranking import WIDTH, count_above, keep_best, list_length, sort_best
 from expander_sae.kernels.cpu.tiles import LANES, aligned, all_finite, fill_tile
-from expander_sae.kernels.cpu.vectors import correlate_tile, extreme_of, lanes_above, lowest_bit, raise_maxima
+from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, raise_maxima
 from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.threads import kept, over_tiles
 

@@ -25,7 +25,7 @@ Intrinsic = tuple[Signature, Callable[[Context, IRBuilder, Signature, Values], V
 _INT64 = ir.IntType(64)
 
 
-def _element_of(array_type: Type) -> ir.Type:
+def element_of(array_type: Type) -> ir.Type:
     """The LLVM type of one value of an array."""
     if isinstance(array_type.dtype, types.Integer):
         return ir.IntType(array_type.dtype.bitwidth)
@@ -39,18 +39,18 @@ def _bytes_of(vector: VectorType) -> int:
     return 8 if isinstance(vector.element, ir.DoubleType) else 4
 
 
-def _is_whole(number: Value) -> bool:
+def is_whole(number: Value) -> bool:
     """Whether a number, or each number of a vector, is an integer."""
     return isinstance(number.type.element if isinstance(number.type, VectorType) else number.type, ir.IntType)
 
 
 def _sum(builder: IRBuilder, one: Value, other: Value) -> Value:
-    return builder.add(one, other) if _is_whole(one) else builder.fadd(one, other)
+    return builder.add(one, other) if is_whole(one) else builder.fadd(one, other)
 
 
 def _product(builder: IRBuilder, one: Value, other: Value) -> Value:
     """The product of two vectors; of integers its upper half, which most machines make in one instruction."""
-    if not _is_whole(one):
+    if not is_whole(one):
         return builder.fmul(one, other)
     bits = one.type.element.width
     wide = VectorType(ir.IntType(2 * bits), one.type.count)
@@ -59,11 +59,11 @@ def _product(builder: IRBuilder, one: Value, other: Value) -> Value:
 
 
 def _negative(builder: IRBuilder, number: Value) -> Value:
-    return builder.neg(number) if _is_whole(number) else builder.fneg(number)
+    return builder.neg(number) if is_whole(number) else builder.fneg(number)
 
 
 def _compare(builder: IRBuilder, relation: str, one: Value, other: Value) -> Value:
-    if _is_whole(one):
+    if is_whole(one):
         return builder.icmp_signed(relation, one, other)
     return builder.fcmp_ordered(relation, one, other)
 
@@ -93,7 +93,7 @@ def _weighted_sum(
     next_slot = builder.add(slot, ir.Constant(_INT64, 1))
     slot.add_incoming(ir.Constant(_INT64, 0), before)
     slot.add_incoming(next_slot, loop)
-    total.add_incoming(ir.Constant(vector, [0 if _is_whole(total) else 0.0] * vector.count), before)
+    total.add_incoming(ir.Constant(vector, [0 if is_whole(total) else 0.0] * vector.count), before)
     total.add_incoming(new_total, loop)
     builder.cbranch(builder.icmp_unsigned("<", next_slot, degree), loop, after)
     builder.position_at_end(after)
@@ -102,7 +102,7 @@ def _weighted_sum(
 
 def _vector_of(array_type: Type, lanes: Type) -> VectorType:
     """The LLVM vector that holds one value of `array_type` for each lane."""
-    return VectorType(_element_of(array_type), lanes.literal_value)
+    return VectorType(element_of(array_type), lanes.literal_value)
 
 
 def _data(
@@ -157,21 +157,114 @@ def correlate_tile(
 
 
 @intrinsic(prefer_literal=True)
+def best_of_block(
+    typing: Typing,
+    lanes: Type,
+    tile: Type,
+    columns: Type,
+    bias: Type,
+    first: Type,
+    last: Type,
+    maxima: Type,
+    magnitudes: Type,
+) -> Intrinsic:
+    """maxima[lane] = the largest correlation, as `correlate_tile` makes it, of the features first, ..., last - 1.
+
+    Correlations count by magnitude if `magnitudes`; columns is a `Columns`, first is less than last.
+    """
+    signature = types.void(lanes, tile, columns, bias, types.int64, types.int64, maxima, types.boolean)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        _, tile_type, columns_type, bias_type, _, _, maxima_type, _ = signature.args
+        vector = _vector_of(tile_type, lanes)
+        tokens = _data(context, builder, tile_type, arguments[1], vector)
+        values, rows, starts = (
+            _data(context, builder, part_type, builder.extract_value(arguments[2], part))
+            for part, part_type in enumerate(columns_type.types)
+        )
+        shifts = _data(context, builder, bias_type, arguments[3])
+        before, loop, after = builder.block, builder.append_basic_block("feature"), builder.append_basic_block("block")
+        begin = builder.zext(builder.load(builder.gep(starts, [arguments[4]])), _INT64)
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        feature, start, largest = builder.phi(_INT64), builder.phi(_INT64), builder.phi(vector)
+        following = builder.add(feature, ir.Constant(_INT64, 1))
+        stop = builder.zext(builder.load(builder.gep(starts, [following])), _INT64)
+        found = _weighted_sum(builder, tokens, values, rows, start, builder.sub(stop, start), vector)
+        found = _sum(builder, found, _splat(builder, builder.load(builder.gep(shifts, [feature])), vector.count))
+        larger = _larger(builder, largest, _counted(builder, found, arguments[7]))
+        least = ir.Constant(vector, [least_of(vector.element)] * vector.count)
+        for phi, at_first, later in (
+            (feature, arguments[4], following),
+            (start, begin, stop),
+            (largest, least, larger),
+        ):
+            phi.add_incoming(at_first, before)
+            phi.add_incoming(later, builder.block)
+        builder.cbranch(builder.icmp_unsigned("<", following, arguments[5]), loop, after)
+        builder.position_at_end(after)
+        builder.store(larger, _data(context, builder, maxima_type, arguments[6], vector), align=_bytes_of(vector))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _larger(builder: IRBuilder, one: Value, other: Value) -> Value:
+    return builder.select(_compare(builder, ">", other, one), other, one)
+
+
+def _counted(builder: IRBuilder, scores: Value, magnitudes: Value) -> Value:
+    """Scores, or their magnitudes if those count."""
+    return builder.select(magnitudes, _larger(builder, scores, _negative(builder, scores)), scores)
+
+
+def least_of(element: ir.Type) -> float | int:
+    """What no number of a type is below."""
+    return -1 << (element.width - 1) if isinstance(element, ir.IntType) else -float("inf")
+
+
+@intrinsic(prefer_literal=True)
 def lanes_above(typing: Typing, lanes: Type, scores: Type, thresholds: Type, magnitudes: Type) -> Intrinsic:
     """A bit mask of the lanes (at most 64) where scores > thresholds; scores count by magnitude if `magnitudes`."""
     signature = types.uint64(lanes, scores, thresholds, types.boolean)
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        vector = _vector_of(signature.args[1], lanes)
-        align = _bytes_of(vector)
-        found = builder.load(_data(context, builder, signature.args[1], arguments[1], vector), align=align)
-        limits = builder.load(_data(context, builder, signature.args[2], arguments[2], vector), align=align)
-        above = builder.bitcast(_compare(builder, ">", found, limits), ir.IntType(vector.count))
-        below = builder.bitcast(_compare(builder, ">", _negative(builder, found), limits), ir.IntType(vector.count))
-        bits = builder.select(arguments[3], builder.or_(above, below), above)
-        return bits if vector.count == 64 else builder.zext(bits, _INT64)
+        found, limits = _two_rows(context, builder, lanes, signature.args[1:3], arguments[1:3])
+        above = _bits(builder, _compare(builder, ">", found, limits))
+        below = _bits(builder, _compare(builder, ">", _negative(builder, found), limits))
+        return builder.select(arguments[3], builder.or_(above, below), above)
 
     return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def lanes_reaching(typing: Typing, lanes: Type, scores: Type, thresholds: Type) -> Intrinsic:
+    """A bit mask of the lanes (at most 64) where scores >= thresholds."""
+    signature = types.uint64(lanes, scores, thresholds)
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        found, limits = _two_rows(context, builder, lanes, signature.args[1:], arguments[1:])
+        return _bits(builder, _compare(builder, ">=", found, limits))
+
+    return signature, generate
+
+
+def _two_rows(
+    context: Context, builder: IRBuilder, lanes: Type, array_types: Sequence[Type], arrays: Values
+) -> tuple[Value, Value]:
+    """The numbers of two arrays, one for each lane."""
+    vector = _vector_of(array_types[0], lanes)
+    one, other = (
+        builder.load(_data(context, builder, array_type, array, vector), align=_bytes_of(vector))
+        for array_type, array in zip(array_types, arrays, strict=True)
+    )
+    return one, other
+
+
+def _bits(builder: IRBuilder, truths: Value) -> Value:
+    """A vector of at most 64 truths as the bits of a number."""
+    bits = builder.bitcast(truths, ir.IntType(truths.type.count))
+    return bits if truths.type.count == 64 else builder.zext(bits, _INT64)
 
 
 @intrinsic(prefer_literal=True)
@@ -185,11 +278,9 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
         align = _bytes_of(vector)
         first = builder.gep(_data(context, builder, scores_type, arguments[1]), [arguments[2]])
         found = builder.load(builder.bitcast(first, vector.as_pointer()), align=align)
-        negated = builder.select(arguments[4], _negative(builder, found), found)
-        found = builder.select(_compare(builder, ">", negated, found), negated, found)
         pointer = _data(context, builder, maxima_type, arguments[3], vector)
-        largest = builder.load(pointer, align=align)
-        builder.store(builder.select(_compare(builder, ">", found, largest), found, largest), pointer, align=align)
+        larger = _larger(builder, builder.load(pointer, align=align), _counted(builder, found, arguments[4]))
+        builder.store(larger, pointer, align=align)
         return context.get_dummy_value()
 
     return signature, generate
@@ -206,7 +297,7 @@ def turn_block(
     signature = types.void(line, source, types.int64, types.int64, out, types.int64, types.int64)
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        element = _element_of(signature.args[1])
+        element = element_of(signature.args[1])
         align = _bytes_of(VectorType(element, 1))
         count = line.literal_value // align
         vector = VectorType(element, count)
@@ -258,63 +349,3 @@ def places_above(typing: Typing, lanes: Type, scores: Type, start: Type, bound: 
 def places_equal(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
     """A bit mask of the 64 places where scores[start + place] == bound."""
     return _places("==", typing, lanes, scores, bound)
-
-
-@intrinsic
-def extreme_of(typing: Typing, scores: Type, sign: Type) -> Intrinsic:
-    """What no score of an array's type exceeds if the sign is positive, and what none is below if it is negative."""
-
-    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        element = _element_of(signature.args[0])
-        infinite = isinstance(element, ir.FloatType | ir.DoubleType)
-        most = ir.Constant(element, float("inf") if infinite else (1 << (element.width - 1)) - 1)
-        least = ir.Constant(element, -float("inf") if infinite else -1 << (element.width - 1))
-        positive = builder.icmp_signed(">", arguments[1], ir.Constant(arguments[1].type, 0))
-        return builder.select(positive, most, least)
-
-    return scores.dtype(scores, types.int64), generate
-
-
-def _in_order(builder: IRBuilder, bits: Value) -> Value:
-    """The bits of a floating-point number as an integer that orders as the number does, and the other way round."""
-    lowest = ir.Constant(bits.type, -1 << (bits.type.width - 1))  # both zeros become 0
-    negative = builder.icmp_signed("<", bits, ir.Constant(bits.type, 0))
-    return builder.select(negative, builder.sub(lowest, bits), bits)
-
-
-@intrinsic
-def halfway(typing: Typing, low: Type, high: Type) -> Intrinsic:
-    """The number with as many others between it and `low` as between it and `high`; `low` itself if there is none."""
-
-    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        integer = ir.IntType(signature.return_type.bitwidth)
-        one, other = arguments
-        if not _is_whole(one):
-            one, other = (_in_order(builder, builder.bitcast(number, integer)) for number in arguments)
-        half_apart = builder.ashr(builder.xor(one, other), ir.Constant(integer, 1))
-        middle = builder.add(builder.and_(one, other), half_apart)  # never overflows, as (one + other) / 2 would
-        if _is_whole(arguments[0]):
-            return middle
-        return builder.bitcast(_in_order(builder, middle), arguments[0].type)
-
-    return low(low, low), generate
-
-
-@intrinsic
-def lowest_bit(typing: Typing, mask: Type) -> Intrinsic:
-    """The position of the lowest set bit of a non-zero mask."""
-
-    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
-@intrinsic
-def count_bits(typing: Typing, mask: Type) -> Intrinsic:
-    """How many bits of a mask are set."""
-
-    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), generate
