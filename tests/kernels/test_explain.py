@@ -66,14 +66,17 @@ def test_every_implementation_has_the_same_gradients(implementation):
     codes = sae.encode(x).detach()
     support = sae.dictionary.get_buffer("rows")
 
-    def left(x, reading, writing, bias):
+    def left(x, reading, writing, bias, shift):
+        x = x - shift.detach()
         encoder, decoder = kernels.SparseMatrix(reading, support), kernels.SparseMatrix(writing, support)
         seen = kernels.correlate_at(x, codes.indices, reading, support) + bias[codes.indices]
-        found = kernels.explain(x, seen.detach().relu(), codes.indices, encoder, decoder, bias, implementation)
+        found = kernels.explain(x, seen.detach().relu(), codes.indices, encoder, decoder, bias, shift, implementation)
         return found[1], found[0] * (seen > 0)
 
     values = sae.encoder.get_parameter("values"), sae.dictionary.get_parameter("values"), sae.latent_bias
-    assert torch.autograd.gradcheck(left, (x, *values))
+    shift = torch.randn(11, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    assert torch.autograd.gradcheck(left, (x, *values, shift))
+    assert torch.autograd.gradcheck(left, (x.detach(), *values, shift))
 
 
 def test_gradients_are_the_same_bits_on_any_number_of_threads():
@@ -82,7 +85,7 @@ def test_gradients_are_the_same_bits_on_any_number_of_threads():
     sae = SparseAutoencoder(ExpanderDictionary(support, generator=generator), TopK(8), tied=False, latent_bias=True)
     x = torch.randn(300, 64, generator=generator, requires_grad=True)
     assert sae.latent_bias is not None
-    learned = [sae.dictionary.get_parameter("values"), sae.encoder.get_parameter("values"), sae.latent_bias, x]
+    learned = [*sae.parameters(), x]
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 3):
@@ -98,7 +101,7 @@ def test_operator_is_registered_correctly():
     x = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     codes, rows = sae.encode(x).detach(), sae.dictionary.get_buffer("rows")
     reading, writing = sae.encoder.get_parameter("values"), sae.dictionary.get_parameter("values")
-    arguments = (x, codes.values, codes.indices, reading, rows, writing, rows, sae.latent_bias, "auto")
+    arguments = (x, codes.values, codes.indices, reading, rows, writing, rows, sae.latent_bias, sae.pre_bias, "auto")
     torch.library.opcheck(torch.ops.expander_sae.explain.default, arguments)
 
 

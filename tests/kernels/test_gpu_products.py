@@ -113,12 +113,12 @@ def test_what_codes_leave_has_the_gradients_of_plain_torch(uneven, tied):
     others, bias = values.flip(0), torch.zeros(len(values), dtype=x.dtype, device=DEVICE)
     codes, found = codes.relu(), []
     for implementation in ("gpu", "reference"):
-        leaves = [tensor.clone().requires_grad_() for tensor in (x, values, others, bias)]
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, values, others, bias, x.new_zeros(x.shape[1]))]
         encoder, decoder = kernels.SparseMatrix(leaves[1], rows), kernels.SparseMatrix(leaves[2], rows)
         if tied:
             decoder = None
             del leaves[2]
-        same, left = kernels.explain(leaves[0], codes, indices, encoder, decoder, leaves[-1], implementation)
+        same, left = kernels.explain(leaves[0], codes, indices, encoder, decoder, *leaves[-2:], implementation)
         found.append((left, *torch.autograd.grad(left.square().sum() + same.pow(3).sum(), leaves)))
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain)

@@ -121,9 +121,11 @@ class SparseAutoencoder(nn.Module):
         """The codes of every token."""
         return self._encode(self._centre(x))
 
-    def _centre(self, x: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch m"]:
+    def _centre(self, x: Float[Tensor, "*batch m"], shift: Tensor | None = None) -> Float[Tensor, "*batch m"]:
+        """x at the dictionary's scale less the bias, or what is given in its place."""
         flatten(x, self.m)
-        return torch.addcmul(-self.pre_bias, x.to(torch.promote_types(x.dtype, self.pre_bias.dtype)), self.scale)
+        shift = self.pre_bias if shift is None else shift
+        return torch.addcmul(-shift, x.to(torch.promote_types(x.dtype, shift.dtype)), self.scale)
 
     def _encode(self, centred: Float[Tensor, "*batch m"]) -> Codes:
         if isinstance(self.coder, Candidates):
@@ -151,11 +153,13 @@ class SparseAutoencoder(nn.Module):
 
         Passes over [batch, m] fewer times than comparing x with `forward(x)`.
         """
-        centred, dictionary, encoder = self._centre(x), self.dictionary, self.encoder
+        dictionary, encoder = self.dictionary, self.encoder
         if isinstance(self.coder, TopK | BatchTopK) and type(dictionary) is type(encoder) is ExpanderDictionary:
+            centred = self._centre(x, self.pre_bias.detach())
             with torch.no_grad():
                 codes = self._encode(centred)
-            return dictionary.explain(centred, codes, encoder, self.latent_bias)
+            return dictionary.explain(centred, codes, encoder, self.latent_bias, self.pre_bias)
+        centred = self._centre(x)
         codes = self._encode(centred)
         return codes, dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
 

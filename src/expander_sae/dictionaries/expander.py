@@ -191,11 +191,17 @@ class ExpanderDictionary(Dictionary):
         return kernels.SparseMatrix(self.some(features), self.rows[features]), places
 
     def explain(
-        self, x: Float[Tensor, "*batch m"], codes: Codes, encoder: ExpanderDictionary, bias: nn.Parameter | None
+        self,
+        x: Float[Tensor, "*batch m"],
+        codes: Codes,
+        encoder: ExpanderDictionary,
+        bias: nn.Parameter | None,
+        shift: Float[Tensor, " m"] | None = None,
     ) -> tuple[Codes, Float[Tensor, "*batch m"]]:
         """One-shot codes that `encoder` and `bias` gave for x, and what they leave of x; gradients flow to all four.
 
-        They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m].
+        They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m]. Gradients flow
+        also to a shift that was subtracted to get x, without a gradient then.
         """
         shape, indices = codes.values.shape, codes.indices.reshape(-1, codes.indices.shape[-1])
         added: Tensor | None = bias
@@ -207,7 +213,7 @@ class ExpanderDictionary(Dictionary):
             writing = None if encoder is self else kernels.SparseMatrix(self.some(features), self.rows[features])
             added = None if bias is None else self.gradients.rows(bias, features)
         found, residual = kernels.explain(
-            flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added
+            flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added, shift
         )
         return Codes(found.reshape(shape), codes.indices, codes.n), residual.reshape(x.shape)
 

@@ -27,17 +27,20 @@ def _combine(
 ) -> Tensor:
     dtype = working_dtype(weights, values) if onto is None else onto.dtype
     weights, values = whole(weights, dtype), whole(values, dtype)
-    base = weights.new_zeros(len(weights), m) if onto is None else onto.detach()
     version = choose(implementation, weights.device)
-    if version == "reference":
-        return reference.combine(weights, indices, values, rows, base)
+    indices, rows = indices.contiguous(), rows.contiguous()
     # Imported where they are used: Numba takes a while, Triton is not everywhere.
     if version == "cpu":
-        from expander_sae.kernels.cpu.products import add_columns
-    else:
-        from expander_sae.kernels.gpu.products import add_columns
+        from expander_sae.kernels.cpu.products import combine as combine_on_cpu
+
+        return combine_on_cpu(weights, indices, values, rows, None if onto is None else onto.detach(), m)
+    base = weights.new_zeros(len(weights), m) if onto is None else onto.detach()
+    if version == "reference":
+        return reference.combine(weights, indices, values, rows, base)
+    from expander_sae.kernels.gpu.products import add_columns
+
     total = base if onto is None else base.clone(memory_format=torch.contiguous_format)
-    add_columns(weights, indices.contiguous(), values, rows.contiguous(), total)
+    add_columns(weights, indices, values, rows, total)
     return total
 
 
@@ -140,10 +143,9 @@ def select_gradients(
 
 
 def bias_gradient(
-    grad: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], bias: tuple[torch.Size, torch.dtype]
+    grad: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], shape: torch.Size, dtype: torch.dtype
 ) -> Tensor:
     """What the gradient of correlations at chosen features says of a bias of this shape and dtype."""
-    shape, dtype = bias
     return grad.new_zeros(shape).index_add_(0, indices.reshape(-1), grad.reshape(-1)).to(dtype)
 
 

@@ -69,7 +69,7 @@ def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     grad_x, grad_values = select_gradients(grad, x, indices, values, rows, wanted[0], wanted[1])
     grad_bias = None
     if ctx.bias is not None and wanted[4]:
-        grad_bias = bias_gradient(grad, indices, ctx.bias)
+        grad_bias = bias_gradient(grad, indices, *ctx.bias)
     return grad_x, grad_values, None, None, grad_bias, None, None
 
 

@@ -123,3 +123,10 @@ def subtract_column(columns: Columns, feature: int, amount: float, residual: Flo
     """residual [m] -= amount * column."""
     for entry in range(columns.starts[feature], columns.starts[feature + 1]):
         residual[columns.rows[entry]] -= amount * columns.values[entry]
+
+
+@inlined
+def copy_token(x: Floats, out: Floats) -> None:
+    """out[:m] = x."""
+    for coordinate in range(x.size):
+        out[coordinate] = x[coordinate]

@@ -16,6 +16,7 @@ from expander_sae.kernels.cpu.columns import (
     column_times,
     columns_of,
     compiled,
+    copy_token,
     padded,
     subtract_column,
 )
@@ -40,19 +41,32 @@ class Batch(NamedTuple):
 
 @compiled
 def _by_tokens(
-    batch: Batch, encoder: Columns, decoder: Columns, start: int, stop: int, passed_on: Floats, of_x: Floats
+    batch: Batch,
+    encoder: Columns,
+    decoder: Columns,
+    start: int,
+    stop: int,
+    passed_on: Floats,
+    sums: Floats,
+    of_x: Floats,
 ) -> None:
-    """What the codes of some tokens pass on, and the tokens' gradients."""
+    """What the codes of some tokens pass on, the sums of their residual's gradients, and the tokens' own if asked for.
+
+    Each tile of tokens has a sum of its own, so that sums have one order whatever the threads.
+    """
     for token in range(start, stop):
-        gradient, out = batch.of_residual[token], of_x[token]
+        gradient, total = batch.of_residual[token], sums[token // TILE]
         for coordinate in range(gradient.size):
-            out[coordinate] = gradient[coordinate]
+            total[coordinate] += gradient[coordinate]
+        if of_x.shape[0] > 0:
+            copy_token(gradient, of_x[token])
         for rank in range(batch.codes.shape[1]):
             feature = batch.indices[token, rank]
             if batch.codes[token, rank] != 0:
                 passed = batch.of_codes[token, rank] - column_times(decoder, feature, gradient)
-                subtract_column(encoder, feature, -passed, out)
                 passed_on[token, rank] = passed
+                if of_x.shape[0] > 0:
+                    subtract_column(encoder, feature, -passed, of_x[token])
 
 
 @compiled
@@ -63,6 +77,7 @@ def _by_features(
     decoder: Columns,
     start: int,
     stop: int,
+    of_bias: Floats,
     of_encoder: Floats,
     of_decoder: Floats,
 ) -> None:
@@ -73,6 +88,7 @@ def _by_features(
             feature, code = batch.indices[token, rank], batch.codes[token, rank]
             if start <= feature < stop and code != 0:
                 weight = passed_on[token, rank]
+                of_bias[feature] += weight
                 for entry in range(encoder.starts[feature], encoder.starts[feature + 1]):
                     of_encoder[entry] += weight * x[encoder.rows[entry]]
                 for entry in range(decoder.starts[feature], decoder.starts[feature + 1]):
@@ -81,7 +97,7 @@ def _by_features(
 
 @compiled
 def _by_features_of_both(
-    batch: Batch, passed_on: Floats, columns: Columns, start: int, stop: int, of_columns: Floats
+    batch: Batch, passed_on: Floats, columns: Columns, start: int, stop: int, of_bias: Floats, of_columns: Floats
 ) -> None:
     """What columns that both read and write see of the tokens and of their gradients."""
     for token in range(batch.codes.shape[0]):
@@ -90,9 +106,21 @@ def _by_features_of_both(
             feature, code = batch.indices[token, rank], batch.codes[token, rank]
             if start <= feature < stop and code != 0:
                 weight = passed_on[token, rank]
+                of_bias[feature] += weight
                 for entry in range(columns.starts[feature], columns.starts[feature + 1]):
                     row = columns.rows[entry]
                     of_columns[entry] += weight * x[row] - code * gradient[row]
+
+
+@compiled
+def _by_shift(sums: Floats, of_bias: Floats, encoder: Columns, of_shift: Floats) -> None:
+    """Minus the sum of the tokens' gradients: what their residuals' add up to, and what their codes pass on."""
+    for tile in range(sums.shape[0]):
+        for coordinate in range(of_shift.size):
+            of_shift[coordinate] -= sums[tile, coordinate]
+    for feature in range(of_bias.size):
+        if of_bias[feature] != 0:
+            subtract_column(encoder, feature, of_bias[feature], of_shift)
 
 
 def pull_back(
@@ -103,29 +131,40 @@ def pull_back(
     decoder: tuple[Tensor, Tensor],
     of_codes: Float[Tensor, "batch k"],
     of_residual: Float[Tensor, "batch m"],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What codes pass on, and the gradients by x, by the columns that read and by those that write.
+    by_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients by x if asked for, by its shift, by the bias, by the columns that read and by those that write.
 
     Each thread owns a range of the features and looks at all codes, so that sums have one order whatever the threads.
-    Where the same columns read and write they have one gradient, which is the first.
+    Where the same columns read and write they have one gradient, which is that of those that read.
     """
     batch = Batch(*(each.numpy() for each in (x, codes, indices, of_codes, of_residual)))
     reading = writing = columns_of(encoder[0].numpy(), encoder[1].numpy())
     if decoder is not encoder:
         writing = columns_of(decoder[0].numpy(), decoder[1].numpy())
-    passed_on, of_x = np.zeros_like(batch.codes), np.empty_like(batch.x)
-    over_tiles(lambda start, stop: _by_tokens(batch, reading, writing, start, stop, passed_on, of_x), len(x), TILE)
-    n = max(len(encoder[1]), len(decoder[1]))
+    (tokens, width), dtype, n = batch.x.shape, batch.x.dtype, len(encoder[1])
+    passed_on, sums = np.zeros_like(batch.codes), np.zeros((-(-tokens // TILE), width), dtype)
+    of_x, of_shift, of_bias = (
+        np.empty((tokens if by_x else 0, width), dtype),
+        np.zeros(width, dtype),
+        np.zeros(n, dtype),
+    )
+    over_tiles(
+        lambda start, stop: _by_tokens(batch, reading, writing, start, stop, passed_on, sums, of_x), tokens, TILE
+    )
     share = max(1, -(-n // torch.get_num_threads()))
-    of_reading = np.zeros_like(reading.values)
+    of_reading, of_writing = np.zeros_like(reading.values), np.zeros(0, dtype)
     if decoder is encoder:
-        of_writing = np.zeros(0, of_reading.dtype)
         over_tiles(
-            lambda start, stop: _by_features_of_both(batch, passed_on, reading, start, stop, of_reading), n, share
+            lambda start, stop: _by_features_of_both(batch, passed_on, reading, start, stop, of_bias, of_reading),
+            n,
+            share,
         )
     else:
-        grads = of_reading, np.zeros_like(writing.values)
+        grads = of_bias, of_reading, np.zeros_like(writing.values)
         over_tiles(lambda start, stop: _by_features(batch, passed_on, reading, writing, start, stop, *grads), n, share)
-        of_writing = padded(grads[1], decoder[1].shape[1], writing.starts)
+        of_writing = padded(grads[2], decoder[1].shape[1], writing.starts)
+    _by_shift(sums, of_bias, reading, of_shift)
     of_reading = padded(of_reading, encoder[1].shape[1], reading.starts)
-    return tuple(map(torch.from_numpy, (passed_on, of_x, of_reading, of_writing)))  # type: ignore[return-value]
+    gradients = of_x if by_x else of_x.reshape(0), of_shift, of_bias, of_reading, of_writing
+    return tuple(map(torch.from_numpy, gradients))  # type: ignore[return-value]

@@ -11,7 +11,16 @@ import numpy as np
 from numba import int64
 from numpy.typing import DTypeLike
 
-from expander_sae.kernels.cpu.columns import Columns, Flags, Floats, Integers, column_times, inlined, subtract_column
+from expander_sae.kernels.cpu.columns import (
+    Columns,
+    Flags,
+    Floats,
+    Integers,
+    column_times,
+    copy_token,
+    inlined,
+    subtract_column,
+)
 from expander_sae.kernels.greedy import DEPENDENT, PICKS_PER_FEATURE, ROUNDING, Rules
 
 Codes = tuple[Floats, Integers]
@@ -165,13 +174,6 @@ def _norm(x: Floats) -> float:
     for coordinate in range(1, x.size):
         total += x[coordinate] * x[coordinate]
     return total**0.5
-
-
-@inlined
-def copy_token(x: Floats, out: Floats) -> None:
-    """out[:m] = x."""
-    for coordinate in range(x.size):
-        out[coordinate] = x[coordinate]
 
 
 @inlined

@@ -20,6 +20,7 @@ from expander_sae.kernels.cpu.columns import (
     Integers,
     column_times,
     compiled,
+    copy_token,
     inlined,
     subtract_column,
 )
@@ -132,7 +133,7 @@ def orthogonal_matching_pursuit(
     """Leave codes in scratch.chosen and scratch.codes; returns how many are in use."""
     # No literal zeros: numba would compile the steps once more for them.
     norm, count, picks = greedy.begin(x, scratch), int64(0), int64(0)
-    greedy.copy_token(x, search.seen)
+    copy_token(x, search.seen)
     while count < scratch.codes.size and picks < scratch.picked.size:
         feature = _best_open_feature(correlations, limits.rounding * norm, limits.signed, scratch.closed, search.maxima)
         if feature < 0 or greedy.is_explained(norm, limits.tolerance, scratch.residual):
@@ -170,7 +171,7 @@ def matching_pursuit(
 ) -> int:
     """Leave codes in scratch.chosen and scratch.codes; returns how many are in use."""
     norm, count = greedy.begin(x, scratch), 0
-    greedy.copy_token(x, search.seen)
+    copy_token(x, search.seen)
     for _ in range(scratch.codes.size):
         feature = _best_feature(correlations, limits.signed, search.maxima)
         step = correlations[feature]

@@ -13,6 +13,7 @@ from expander_sae.kernels.cpu.columns import (
     column_times,
     columns_of,
     compiled,
+    copy_token,
     entries_of,
     padded,
     subtract_column,
@@ -24,8 +25,15 @@ TILE = 64
 
 
 @compiled
-def _combine_tokens(weights: Floats, indices: Integers, columns: Columns, start: int, stop: int, out: Floats) -> None:
+def _combine_tokens(
+    weights: Floats, indices: Integers, columns: Columns, base: Floats, start: int, stop: int, out: Floats
+) -> None:
+    """Columns are added to a token's base (or zeros, if there is none) while that is in the cache."""
     for token in range(start, stop):
+        if base.shape[0] > 0:
+            copy_token(base[token], out[token])
+        else:
+            out[token, :] = 0
         for rank in range(indices.shape[1]):
             subtract_column(columns, indices[token, rank], -weights[token, rank], out[token])
 
@@ -50,10 +58,13 @@ def _accumulate_features(
                     out[entry] += weight * x[token, rows[entry]]
 
 
-def add_columns(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, total: Tensor) -> None:
-    """Add every token's weighted sum of its columns to `total`, in place; else like `reference.combine`."""
+def combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor | None, m: int) -> Tensor:
+    """Every token's weighted sum of its columns, plus `onto` if that is given, like `reference.combine`."""
+    total = weights.new_empty(len(weights), m)
     columns, codes, out = columns_of(values.numpy(), rows.numpy()), (weights.numpy(), indices.numpy()), total.numpy()
-    over_tiles(lambda start, stop: _combine_tokens(*codes, columns, start, stop, out), len(out), TILE)
+    base = weights.new_empty(0, m).numpy() if onto is None else onto.contiguous().numpy()
+    over_tiles(lambda start, stop: _combine_tokens(*codes, columns, base, start, stop, out), len(out), TILE)
+    return total
 
 
 def correlate_at(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:

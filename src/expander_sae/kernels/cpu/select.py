@@ -41,6 +41,9 @@ PROBES_PER_RANK = 0.0575
 """Probed features per group, times k / n."""
 _PROBE_RANK = 9
 """Which of the group maxima is the guess: some 5.8 k features exceed it, and once in thirty thousand fewer than k."""
+LIST_PER_FEATURE = 4
+"""Candidates that a list holds for every feature that is chosen, and a few more: once it is full, the threshold is
+raised to the k-th best. Longer ones took up to a tenth more time, and shorter ones where many features are alike."""
 _BLOCK = 32
 """Features that are looked at before those that passed are put to the lists."""
 
@@ -329,7 +332,7 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
     tokens, shifts = x.to(bias.dtype).numpy(), bias.numpy()
     columns = columns_of(values.to(bias.dtype).numpy(), rows.numpy())
     out = np.empty((len(tokens), k), tokens.dtype), np.empty((len(tokens), k), np.int64)
-    width, capacity = tokens.shape[1], min(8 * k + LANES, bias.numel())
+    width, capacity = tokens.shape[1], min(LIST_PER_FEATURE * k + 16, bias.numel())
     worth_a_look = tokens.dtype == np.float32 and len(tokens) >= LOOK_TOKENS and bias.numel() >= LOOK_FEATURES * k
     coarse = in_16_bits(tokens, columns, shifts) if worth_a_look else None
 
