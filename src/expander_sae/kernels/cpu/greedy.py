@@ -72,7 +72,7 @@ class Scratch(NamedTuple):
     gram: Floats
     """[k, k] of the columns in use; only what is not above its diagonal"""
     factor: Floats
-    """[k, k] its Cholesky factor"""
+    """[k, k] its Cholesky factor, with reciprocals on the diagonal, where all that is asked of it is to divide"""
 
 
 def row_length(size: int) -> int:
@@ -128,9 +128,9 @@ def append_to_factor(factor: Floats, gram: Floats, size: int) -> float:
         total = gram[size, row]
         for column in range(row):
             total -= factor[row, column] * factor[size, column]
-        factor[size, row] = total / factor[row, row]
+        factor[size, row] = total * factor[row, row]
         pivot -= factor[size, row] * factor[size, row]
-    factor[size, size] = pivot**0.5 if pivot > 0 else pivot * 0
+    factor[size, size] = 1 / pivot**0.5 if pivot > 0 else pivot * 0
     return pivot
 
 
@@ -141,14 +141,14 @@ def solve_lower(factor: Floats, size: int, vector: Floats) -> None:
         total = vector[row]
         for column in range(row):
             total -= factor[row, column] * vector[column]
-        vector[row] = total / factor[row, row]
+        vector[row] = total * factor[row, row]
 
 
 @inlined
 def solve_upper(factor: Floats, size: int, vector: Floats) -> None:
     """vector := L^-T vector, in place, row by row so that memory is read in order."""
     for row in range(size - 1, -1, -1):
-        vector[row] /= factor[row, row]
+        vector[row] *= factor[row, row]
         for column in range(row):
             vector[column] -= factor[row, column] * vector[row]
 

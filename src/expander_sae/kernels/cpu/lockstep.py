@@ -149,9 +149,11 @@ def _weigh_blocks(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch
                 for entry in range(start + 1, columns.starts[feature + 1]):
                     score += columns.values[entry] * batch.residual[lane, columns.rows[entry]]
                 score = abs(score) if limits.signed else score
+                if score <= lanes.best[lane]:
+                    continue
                 if batch.closed[lane, feature]:
                     lanes.shut[lane] = max(lanes.shut[lane], score)
-                elif score > lanes.best[lane]:
+                else:
                     lanes.best[lane], lanes.found[lane] = score, feature
 
 
