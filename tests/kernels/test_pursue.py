@@ -244,12 +244,11 @@ def test_lockstep_is_for_columns_that_meet():
     def judged(support, k):
         return cpu_pursue.lockstep_is_cheaper(support.row_lists.starts.numpy(), support.n, k)
 
-    assert not judged(Support.make("uniform", m=576, n=4608, d=7, seed=0), 16)
-    assert judged(Support.make("uniform", m=576, n=4608, d=7, seed=0), 32)
-    assert judged(Support.make("uniform", m=576, n=4608, d=16, seed=0), 16)
-    # The same degree, but all columns on a ninth of the coordinates.
-    crowded = Support.make("uniform", m=64, n=4608, d=7, seed=0)
-    assert judged(crowded, 16)
+    assert judged(Support.make("uniform", m=576, n=4608, d=7, seed=0), 16)
+    assert not judged(Support.make("uniform", m=4096, n=4608, d=10, seed=0), 16)
+    assert judged(Support.make("uniform", m=4096, n=4608, d=64, seed=0), 64)
+    # The same degree, but all columns on a sixty-fourth of the coordinates.
+    assert judged(Support.make("uniform", m=64, n=4608, d=10, seed=0), 16)
 
 
 def test_refuses_what_select_refuses():

@@ -13,15 +13,16 @@ from expander_sae.kernels.cpu.lockstep import pursue_in_lockstep
 from expander_sae.kernels.greedy import Rules
 from expander_sae.supports import RowLists
 
-MEETINGS = 2.0
-"""Lockstep is cheaper when a chosen column shares coordinates with more than this many of the others.
+_LOOK = 0.234
+"""What lockstep takes for a step, by entries of a column; the unit is what the local form takes to search a feature."""
+_UPDATE, _CHAIN = 7.5, 12.5
+"""What the local form takes to change a feature's correlation, and how much more of that every column of a chain makes.
 
-Beyond about one, the chosen columns hang together, and nearly every step of a local update changes the residual on all
-of them. Time of the local form over that of lockstep, one thread, uniform rows:
-m=576, n=4608, k=16: d=2 0.7, d=4 0.7, d=7 0.9, d=8 1.1, d=10 1.7, d=16 3.8, d=32 7.8, d=64 13 (meetings at d=8: 1.8);
-m=2048, n=16384, k=32: d=4 0.5, d=7 0.5, d=11 0.8, d=13 1.2, d=16 2.0, d=32 5.2 (meetings at d=12: 2.3).
-Since lockstep looks in 16 bits: m=576 d=6 0.9, d=7 1.0, d=8 1.2; m=2048 d=7 0.5, d=9 0.6, d=10 0.7.
-Before that equal at 2.6 for m=576, n=4608, k=64 and at 2.1 for m=768, n=24576, k=32; signed or not makes no difference.
+A step changes the residual on the coordinates of its column and of those that hang together with it, and with it all
+columns there. Time of the local form over that of lockstep, one thread of an AMD EPYC, uniform rows:
+m=576, n=4608, k=16: d=2 1.4, d=4 1.4, d=7 1.6, d=8 2.0; n=65536: d=2 1.9, d=4 1.7, d=7 2.0;
+m=2048, n=16384, k=32: d=5 0.86, d=7 0.89, d=9 0.97, d=10 1.07, d=12 1.7; n=65536: d=7 0.93, d=10 1.24;
+m=4096, n=16384, k=64: d=7 0.63, d=10 0.74; m=2304, n=16384, k=16: d=8 0.98; n=65536: d=4 1.3.
 """
 
 
@@ -31,7 +32,8 @@ def lockstep_is_cheaper(starts: Integers, n: int, k: int) -> bool:
     A token's codes must not depend on the tokens that happen to be in its batch, not even by rounding.
     """
     shares = np.diff(starts) / n
-    return bool(k * (shares @ shares) > MEETINGS)
+    degree, touched = shares.sum(), shares @ shares
+    return bool(_LOOK * degree < 1 + touched * (_UPDATE + _CHAIN * k * touched))
 
 
 def pursue(
