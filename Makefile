@@ -54,8 +54,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/
+bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/, with freed memory kept and returned
 	$(PEERS_VENV)/bin/python -m benchmarks.run
+	$(PEERS_VENV)/bin/python -m benchmarks.run --memory returned
 
 clean:
 	rm -rf $(VENV) $(PEERS_VENV) build .pytest_cache .mypy_cache .ruff_cache
