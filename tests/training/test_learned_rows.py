@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import expander_sae as xs
 from expander_sae.distribution import Group
@@ -22,6 +22,7 @@ from expander_sae.training.rows import (
     afforded,
     high_loss_tokens,
     moved_columns,
+    place_columns,
     wanted_entries,
 )
 from tests.training.failing import Failing, fail
@@ -107,6 +108,87 @@ def test_moves_are_those_of_the_definition(seed: int, d: int) -> None:
             if source >= 0:
                 assert before[source] == found[feature][slot]
     assert found == {feature: expected.get(feature, support.rows[feature].tolist()) for feature in range(n)}
+
+
+def test_threads_do_not_change_what_columns_want() -> None:
+    m, n, k, tokens, generator = 96, 500, 4, 3000, torch.Generator().manual_seed(0)
+    support = xs.Support.make("uniform", m=m, n=n, d=8, seed=0)
+    values = torch.randn(n, 8, generator=generator)
+    codes = xs.Codes(
+        torch.rand(tokens, k, generator=generator), torch.rand(tokens, n, generator=generator).topk(k).indices, n
+    )
+    residual = torch.randn(tokens, m, generator=generator)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(wanted_entries(support.rows, values, codes, residual, Group()))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), d=st.integers(1, 5), n=st.integers(1, 12), budget=st.integers(1, 80))
+def test_of_equal_entries_the_budget_buys_the_first(seed: int, d: int, n: int, budget: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(0, 3, (n, d), generator=generator).double()
+    rows = torch.where(torch.rand(n, d, generator=generator) < 0.8, torch.arange(d), 9)
+    whole = torch.randperm(n, generator=generator)[: n // 3]
+    kept = afforded(Wanted(rows, values, torch.ones(n)), torch.ones(n), 9, budget, 1, whole)
+    worth = values.square()
+    worth[whole], worth[:, 0] = torch.inf, torch.inf
+    there = (rows < 9).flatten().nonzero()[:, 0].tolist()
+    expected = sorted(there, key=lambda entry: (-float(worth.flatten()[entry]), entry))[:budget]
+    assert kept.flatten().nonzero()[:, 0].tolist() == sorted(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), d=st.integers(1, 5), tied=st.booleans())
+def test_what_is_remembered_of_entries_moves_with_them(seed: int, d: int, tied: bool) -> None:
+    m, n, generator = 9, 12, torch.Generator().manual_seed(seed)
+    support = xs.Support.make("uniform", m=m, n=n, d=d, seed=seed)
+    dictionaries = [
+        xs.ExpanderDictionary(support, torch.randn(n, d, generator=generator)) for _ in range(1 if tied else 2)
+    ]
+    parameters = [each.values for each in dictionaries]
+    adam = torch.optim.Adam(parameters)
+    for parameter in parameters:
+        adam.state[parameter] = {name: torch.rand(n, d, generator=generator) for name in ("exp_avg", "exp_avg_sq")}
+    averages: dict[nn.Parameter, Tensor] = {parameters[0]: torch.rand(n, d, generator=generator)}
+    features = torch.randperm(n, generator=generator)[: n // 2].sort().values
+    rows, values = support.rows[features], parameters[0].detach()[features]
+    # Some want what they have, and of these some begin anew there; some that have all that they want lose a part of it.
+    wanted = torch.where(
+        torch.rand(len(features), 1, generator=generator) < 0.5,
+        rows.long(),
+        torch.rand(len(features), m, generator=generator).argsort(dim=1)[:, :d],
+    )
+    at_rest = (wanted == rows).all(dim=1, keepdim=True)
+    amounts = torch.where(at_rest, values, torch.randn(values.shape, generator=generator))
+    kept = torch.rand(wanted.shape, generator=generator) < 0.8
+    kept[:, 0] = True
+    moved = moved_columns(rows, values, Wanted(wanted, amounts, torch.ones(len(features))), kept, m)
+    moved.source[torch.rand(len(features), generator=generator) < 0.3] = -1
+
+    tensors = [[each.values.detach().clone(), *adam.state[each.values].values()] for each in dictionaries]
+    tensors[0].append(averages[parameters[0]])
+    before = [[each.clone() for each in own] for own in tensors]
+    place_columns(dictionaries, features, moved, adam, averages)
+    for dictionary, own, old in zip(dictionaries, tensors, before, strict=True):
+        own[0] = dictionary.values.detach()
+        expected = [each.clone() for each in old]
+        for place, feature in enumerate(features.tolist()):
+            for slot, (row, source) in enumerate(zip(moved.rows[place], moved.source[place], strict=True)):
+                stays, there, mine = int(source) >= 0, int(row) >= 0, moved.values[place, slot]
+                usual = old[2][feature].mean()
+                value = mine if not stays or dictionary is dictionaries[0] else old[0][feature, source]
+                entry = [value, old[1][feature, source] if stays else 0, old[2][feature, source] if stays else usual]
+                entry += [old[3][feature, source] if stays else mine] if len(own) > 3 else []
+                for tensor, number in zip(expected, entry, strict=True):
+                    tensor[feature, slot] = number if there else 0
+        torch.testing.assert_close(own, expected)
+        assert torch.equal(dictionary.rows[features], moved.rows)
 
 
 @settings(deadline=None, max_examples=60)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
+from expander_sae.kernels.changes import in_order, largest_entries
 from expander_sae.philox import generator_seed
-from expander_sae.supports import NO_ROW
 from expander_sae.training.alphabets import Alphabet, Coordinates, alphabets_of
 from expander_sae.training.config import TrainConfig
 from expander_sae.training.losses import Losses
@@ -84,7 +84,8 @@ class ColumnMoves:
         main, width = self.dictionaries[0], self.alphabets[0].size
         begun = self._to_begin(dead)
         for features, anew, wanted, kept in self._changes(step, begun):
-            moved = moved_columns(main.rows[features], main.values.detach()[features], wanted, kept, width)
+            rows, values = (each.index_select(0, features) for each in (main.rows, main.values.detach()))
+            moved = moved_columns(rows, values, wanted, kept, width)
             moved.source[anew] = -1
             place_columns(self.dictionaries, features, moved, optimizer, averages)
         reset_bias(self.sae, begun, self.alphabets[0].ordinary(begun), optimizer)
@@ -106,8 +107,10 @@ class ColumnMoves:
             return dead
         shards = shards_of(self.dictionaries[0])
         counts = [each for (each,) in shards.numbers([len(dead)])]
-        tokens = int(self.group.add_up((self.residual != 0).any(dim=2).sum()))
         count, first = sum(counts), sum(counts[: shards.rank])
+        if count == 0:
+            return dead
+        tokens = int(self.group.add_up((torch.linalg.vector_norm(self.residual, dim=2) > 0).sum()))
         chosen = torch.arange(min(count, tokens), device=dead.device) * count // max(1, min(count, tokens))
         return dead[chosen[(chosen >= first) & (chosen < first + len(dead))] - first]
 
@@ -191,9 +194,14 @@ def place_columns(
 
     The first dictionary takes the moved values, the others theirs; new entries have no momentum and a usual square.
     """
+    # Once a run is under way most columns are at rest: with their rows they keep their values and all else. One that
+    # began anew, maybe on the rows that it had, has no entry from before.
+    different = (moved.rows != dictionaries[0].rows.index_select(0, features)).sum(dim=1)
+    changed = ((different > 0) | (moved.source[:, 0] < 0)).nonzero()[:, 0]
+    features, moved = features[changed], Moved(*(part.index_select(0, changed) for part in moved))
     for dictionary in dictionaries:
         parameter, state = dictionary.values, optimizer.state[dictionary.values]
-        squares, there = state["exp_avg_sq"][features], dictionary.rows[features] >= 0
+        squares, there = state["exp_avg_sq"].index_select(0, features), dictionary.rows.index_select(0, features) >= 0
         usual = squares.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
         fresh = [
             (state["exp_avg"], torch.zeros_like(moved.values)),
@@ -201,9 +209,10 @@ def place_columns(
         ]
         fresh += [(averages[parameter], moved.values)] if parameter in averages else []
         for tensor, new in fresh:
-            tensor[features] = _relocated(tensor[features], moved.source, new) * (moved.rows >= 0)
+            after = _relocated(tensor.index_select(0, features), moved.source, new) * (moved.rows >= 0)
+            tensor.index_copy_(0, features, after)
         first = dictionary is dictionaries[0]
-        own = moved.values if first else _relocated(parameter[features], moved.source, moved.values)
+        own = moved.values if first else _relocated(parameter.index_select(0, features), moved.source, moved.values)
         dictionary.place(features, moved.rows, own)
 
 
@@ -273,23 +282,23 @@ def wanted_entries(
     group: Group,
 ) -> Wanted:
     """Columns that fired often enough want their d largest entries, and all others what they have."""
-    m = residual.shape[1]
-    weights = codes.values.flatten()
-    order = codes.indices.flatten().argsort(stable=True)
-    features, weights = codes.indices.flatten()[order], weights[order]
-    tokens = order // codes.indices.shape[1]
-    starts = torch.searchsorted(features, torch.arange(len(rows) + 1, device=rows.device))
+    features, weights = codes.indices.flatten(), codes.values.flatten()
     fired = weights.new_zeros(len(rows)).index_add_(0, features, (weights != 0).to(weights.dtype))
     energy = weights.new_zeros(len(rows)).index_add_(0, features, weights.square())
     fired, energy = group.add_up(fired), group.add_up(energy)
-    wanted = present_entries(rows, values, energy, m)
-    often = (fired >= FEWEST).nonzero()[:, 0]
-    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // m)) if len(often) else ():
-        change = group.add_up(_changes(chunk, starts, tokens, weights, residual)) / energy[chunk, None]
-        column, slot = (rows[chunk] >= 0).nonzero(as_tuple=True)
-        change[column, rows[chunk][column, slot].long()] = values[chunk][column, slot]
-        largest = change.abs().topk(rows.shape[1], dim=1).indices
-        wanted.rows[chunk], wanted.values[chunk] = largest, change.gather(1, largest)
+    often = fired >= FEWEST
+    seldom, often = (~often).nonzero()[:, 0], often.nonzero()[:, 0]
+    wanted = Wanted(torch.empty_like(rows, dtype=torch.int64), torch.empty_like(values), energy)
+    at_rest = present_entries(rows[seldom], values[seldom], energy[seldom], residual.shape[1])
+    wanted.rows[seldom], wanted.values[seldom] = at_rest.rows, at_rest.values
+    order = features.argsort(stable=True)
+    starts = torch.searchsorted(features.index_select(0, order), torch.arange(len(rows) + 1, device=rows.device))
+    tokens, weights = order // codes.indices.shape[1], weights.index_select(0, order).to(residual.dtype)
+    for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // residual.shape[1])) if len(often) else ():
+        change = group.add_up(_changes(chunk, starts, tokens, weights, residual)).div_(energy[chunk, None])
+        largest = largest_entries(change, values.index_select(0, chunk), rows.index_select(0, chunk))
+        wanted.rows.index_copy_(0, chunk, largest[0])
+        wanted.values.index_copy_(0, chunk, largest[1])
     return wanted
 
 
@@ -304,8 +313,10 @@ def afforded(
     worth[whole] = torch.inf
     worth[:, :least] = torch.inf
     worth = torch.where(wanted.rows == width, -torch.inf, worth).flatten()
-    kept = torch.zeros_like(worth, dtype=torch.bool)
-    kept[worth.sort(descending=True, stable=True).indices[:budget]] = True
+    # All those above the last one that is bought, and of its equals the first: sorting took ten times as long.
+    last = worth.kthvalue(max(1, len(worth) - budget + 1)).values
+    kept, equal = worth > last, worth == last
+    kept |= equal & (equal.cumsum(0) <= budget - kept.sum())
     return (kept & (worth > -torch.inf)).reshape(wanted.rows.shape)
 
 
@@ -318,17 +329,12 @@ def moved_columns(
     keep_norms: bool = True,
 ) -> Moved:
     """The columns with the wanted entries that are kept; every column keeps its norm, unless it may not."""
-    new_rows, order = torch.where(kept, wanted.rows, width).sort(dim=1, stable=True)
-    moved = (wanted.values * kept).gather(1, order)
-    old_rows = torch.where(rows < 0, width, rows).long()
-    slot = torch.searchsorted(old_rows, new_rows).clamp_max(rows.shape[1] - 1)
-    there = new_rows < width
-    stays = (old_rows.gather(1, slot) == new_rows) & there
+    placed, moved, source = in_order(wanted.rows, wanted.values, kept & (wanted.rows < width), rows)
     if keep_norms:
         # One that grew would be taken more often and, being its own encoder, overshoot and be moved back: it diverges.
         norms = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
         moved = moved * torch.where(norms > 0, torch.linalg.vector_norm(values, dim=1, keepdim=True) / norms, 1.0)
-    return Moved(torch.where(there, new_rows, NO_ROW).to(torch.int32), moved, torch.where(stays, slot, -1))
+    return Moved(placed, moved, source)
 
 
 def _changes(
@@ -344,7 +350,11 @@ def _changes(
     shift = (starts[features] - (ends - counts)).repeat_interleave(counts)
     entries = torch.arange(int(ends[-1]), device=residual.device) + shift
     return nn.functional.embedding_bag(
-        tokens[entries], residual, ends - counts, mode="sum", per_sample_weights=weights[entries].to(residual.dtype)
+        tokens.index_select(0, entries),
+        residual,
+        ends - counts,
+        mode="sum",
+        per_sample_weights=weights.index_select(0, entries),
     )
 
 
