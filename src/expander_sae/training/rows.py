@@ -69,7 +69,7 @@ class ColumnMoves:
         if not self.config.one_shot:
             seen += [(self.codes, losses.codes.values), (self.indices, losses.codes.indices)]
         for kept, new in seen:
-            kept[slot] = nn.functional.pad(new, (0, 0, 0, kept.shape[1] - len(new)))
+            kept[slot, : len(new)], kept[slot, len(new) :] = new, 0
         return last
 
     @torch.no_grad()
