@@ -158,14 +158,13 @@ def test_what_is_remembered_of_entries_moves_with_them(seed: int, d: int, tied: 
     averages: dict[nn.Parameter, Tensor] = {parameters[0]: torch.rand(n, d, generator=generator)}
     features = torch.randperm(n, generator=generator)[: n // 2].sort().values
     rows, values = support.rows[features], parameters[0].detach()[features]
-    # Some want what they have, and of these some begin anew there; some that have all that they want lose a part of it.
+    # Some want what they have, at the values that it has, and of these some begin anew there.
     wanted = torch.where(
         torch.rand(len(features), 1, generator=generator) < 0.5,
         rows.long(),
         torch.rand(len(features), m, generator=generator).argsort(dim=1)[:, :d],
     )
-    at_rest = (wanted == rows).all(dim=1, keepdim=True)
-    amounts = torch.where(at_rest, values, torch.randn(values.shape, generator=generator))
+    amounts = torch.randn(len(features), m, generator=generator).scatter(1, rows.long(), values).gather(1, wanted)
     kept = torch.rand(wanted.shape, generator=generator) < 0.8
     kept[:, 0] = True
     moved = moved_columns(rows, values, Wanted(wanted, amounts, torch.ones(len(features))), kept, m)

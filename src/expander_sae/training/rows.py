@@ -193,9 +193,8 @@ def place_columns(
     """Put columns where they moved to, and what the optimizer remembers of their entries with them.
 
     The first dictionary takes the moved values, the others theirs; new entries have no momentum and a usual square.
+    A column that keeps its rows keeps its values too, unless it begins anew: then it has no entry from before.
     """
-    # Once a run is under way most columns are at rest: with their rows they keep their values and all else. One that
-    # began anew, maybe on the rows that it had, has no entry from before.
     different = (moved.rows != dictionaries[0].rows.index_select(0, features)).sum(dim=1)
     changed = ((different > 0) | (moved.source[:, 0] < 0)).nonzero()[:, 0]
     features, moved = features[changed], Moved(*(part.index_select(0, changed) for part in moved))
