@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from expander_sae.kernels.cpu import greedy
 from expander_sae.kernels.cpu.coarse import LARGEST, Coarse, in_16_bits, scale_of
-from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, compiled, inlined
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, compiled, inlined
 from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
 from expander_sae.kernels.cpu.numbers import extreme_of, lowest_bit
 from expander_sae.kernels.cpu.tiles import LANES, aligned
@@ -131,11 +131,7 @@ def _look_at_all(look: Coarse, limits: Limits, lanes: Lanes) -> None:
 
 @inlined
 def _weigh_blocks(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
-    """Find the best of the open features in the blocks that reach a lane's threshold, and of its closed ones, by exact
-    scores.
-
-    These are what `column_times` gives, spelled out: a call with so many arrays would take longer than a block.
-    """
+    """Find the best open feature in the blocks that reach a lane's threshold, and how good a closed one is, exactly."""
     for block in range(lanes.maxima.shape[0]):
         mask = lanes_reaching(LANES, lanes.maxima[block], lanes.thresholds)
         first, last = block * _BLOCK, min(block * _BLOCK + _BLOCK, columns.starts.size - 1)
@@ -143,11 +139,9 @@ def _weigh_blocks(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch
             lane = lowest_bit(mask)
             mask &= mask - uint64(1)
             lanes.weighed[lane] += 1
+            residual = batch.residual[lane]
             for feature in range(first, last):
-                start = columns.starts[feature]
-                score = columns.values[start] * batch.residual[lane, columns.rows[start]]
-                for entry in range(start + 1, columns.starts[feature + 1]):
-                    score += columns.values[entry] * batch.residual[lane, columns.rows[entry]]
+                score = column_times(columns, feature, residual)
                 score = abs(score) if limits.signed else score
                 if score <= lanes.best[lane]:
                     continue
