@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -65,6 +66,8 @@ class Sizes:
 
 
 TRAINER = Sizes(m=576, n=4608, d=7, k=16, tokens=1024)
+BATCHES = 8
+"""Batches that steps of the trainer take in turns: on a single one most features would soon be dead."""
 """Of the residual stream of a 135M model, with eight features for each coordinate."""
 SELECT = Sizes(n=131072)
 TRAIN = Sizes(n=1_048_576, d=16, tokens=4096)
@@ -278,15 +281,16 @@ def trainer_steps(repeats: int) -> list[Result]:
 
 
 def _trainer_turn(config: TrainConfig, steps: int) -> Callable[[], None]:
-    """Some steps on the same tokens, of a run that has just begun."""
+    """Some steps on the same few batches, enough for most features to fire, of a run that has just begun."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(TRAINER.tokens, TRAINER.m, generator=generator) * torch.rand(TRAINER.m, generator=generator)
-    sample = Sample.of(TensorBatches(x, batch=config.batch), config.batch)
-    trainee = Trainee(config, new_autoencoder(config, sample), sample)
+    x = torch.randn(BATCHES, TRAINER.tokens, TRAINER.m, generator=generator)
+    x *= torch.rand(TRAINER.m, generator=generator)
+    sample = Sample.of(TensorBatches(x.flatten(0, 1), batch=config.batch), config.batch)
+    trainee, batches = Trainee(config, new_autoencoder(config, sample), sample), cycle(x)
 
     def turn() -> None:
-        for _ in range(steps):
-            trainee.step(x)
+        for batch in islice(batches, steps):
+            trainee.step(batch)
 
     return turn
 

@@ -37,22 +37,23 @@ def _pursue(
     uneven = check_inputs(x, values, rows, k)
     result, dtype = x.dtype, working_dtype(x, values)
     x, values = x.to(dtype).contiguous(), values.to(dtype)
-    values, row_of_each, lengths = with_lengths(values, rows, uneven)
-    norms = torch.linalg.vector_norm(values, dim=1)
-    scale = torch.where(norms > 0, 1 / norms, 0.0)
-    unit = (values * scale[:, None]).contiguous()
     version, rules = choose(implementation, x.device), Rules(k, signed, tolerance)
     lists = RowLists(starts, features, slots)
     if starts.numel() == 0 and reads_row_lists(version, orthogonal):
         raise ExpanderError("This pursuit follows the row lists of the support; give them.")
+    if version == "cpu":  # which reads every column as long as it is
+        from expander_sae.kernels.cpu.pursue import pursue as pursue_on_cpu
+
+        codes, indices = pursue_on_cpu(x, values, rows.contiguous(), lists, rules, orthogonal)
+        return codes.to(result), indices
+    values, row_of_each, lengths = with_lengths(values, rows, uneven)
+    norms = torch.linalg.vector_norm(values, dim=1)
+    scale = torch.where(norms > 0, 1 / norms, 0.0)
+    unit = (values * scale[:, None]).contiguous()
     if version == "gpu":
         from expander_sae.kernels.gpu.pursue import pursue as pursue_on_gpu
 
         codes, indices = pursue_on_gpu(x, unit, row_of_each, lengths, lists, rules, orthogonal)
-    elif version == "cpu":  # which reads every column as long as it is
-        from expander_sae.kernels.cpu.pursue import pursue
-
-        codes, indices = pursue(x, unit, rows.contiguous(), lists, rules, orthogonal)
     else:
         from expander_sae.kernels.reference import pursue
 

@@ -95,6 +95,18 @@ def _add_up_lengths(rows: Integers, starts: Integers) -> None:
 
 
 @compiled
+def are_padded(rows: Integers) -> bool:
+    """Whether every column has a row, and none behind the first that is none."""
+    for column in range(rows.shape[0]):
+        if rows[column, 0] < 0:
+            return False
+        for slot in range(1, rows.shape[1]):
+            if rows[column, slot - 1] < 0 <= rows[column, slot]:
+                return False
+    return True
+
+
+@compiled
 def _pack(places: Floats | Integers, starts: Integers, entries: Floats | Integers) -> None:
     for column in range(places.shape[0]):
         for slot in range(starts[column + 1] - starts[column]):

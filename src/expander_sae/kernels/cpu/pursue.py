@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.kernels.cpu.columns import Integers, columns_of
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, columns_of, compiled
 from expander_sae.kernels.cpu.greedy import limits_of
 from expander_sae.kernels.cpu.local import Lists, pursue_locally
 from expander_sae.kernels.cpu.lockstep import pursue_in_lockstep
@@ -36,18 +36,32 @@ def lockstep_is_cheaper(starts: Integers, n: int, k: int) -> bool:
     return bool(_LOOK * degree < 1 + touched * (_UPDATE + _CHAIN * k * touched))
 
 
+@compiled
+def _scale_to_unit(columns: Columns, scale: Floats, unit: Floats) -> None:
+    """unit = the columns' values at unit norm, and scale [n] what that takes, zero for a column of zeros."""
+    for feature in range(scale.size):
+        square = 0.0
+        for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+            square += float(columns.values[entry]) ** 2
+        scale[feature] = 1 / square**0.5 if square > 0 else 0.0
+        for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+            unit[entry] = columns.values[entry] * scale[feature]
+
+
 def pursue(
-    x: Tensor, unit: Tensor, rows: Tensor, row_lists: RowLists, rules: Rules, orthogonal: bool
+    x: Tensor, values: Tensor, rows: Tensor, row_lists: RowLists, rules: Rules, orthogonal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Greedy codes for unit columns like `reference.pursue`; shorter columns end with rows of -1."""
-    tokens, values = x.numpy(), unit.numpy()
-    columns, limits = columns_of(values, rows.numpy()), limits_of(rules, tokens.dtype)
+    """Greedy codes like those of `kernels.pursue`; shorter columns end with rows of -1."""
+    tokens, n = x.numpy(), len(values)
+    columns, limits = columns_of(values.numpy(), rows.numpy()), limits_of(rules, tokens.dtype)
+    scale, unit = np.empty(n, tokens.dtype), np.empty_like(columns.values)
+    _scale_to_unit(columns, scale, unit)
+    columns = columns._replace(values=unit)
     out = np.zeros((len(tokens), rules.k), tokens.dtype), np.zeros((len(tokens), rules.k), np.int64)
     starts, features, slots = (array.numpy() for array in (row_lists.starts, row_lists.features, row_lists.slots))
-    if orthogonal and lockstep_is_cheaper(starts, len(values), rules.k):
+    if orthogonal and lockstep_is_cheaper(starts, n, rules.k):
         pursue_in_lockstep(tokens, columns, limits, out)
     else:
-        list_values = values.reshape(-1).take(features * np.int64(values.shape[1]) + slots)
-        by_row = Lists(starts, features.view(np.uint32), list_values)
+        by_row = Lists(starts, features.view(np.uint32), unit.take(columns.starts[features] + slots))
         pursue_locally(tokens, columns, by_row, limits, out, orthogonal)
-    return torch.from_numpy(out[0]), torch.from_numpy(out[1])
+    return torch.from_numpy(out[0] * scale[out[1]]), torch.from_numpy(out[1])
