@@ -224,7 +224,7 @@ def pursue_in_lockstep(x: Floats, columns: Columns, limits: Limits, out: Codes) 
 
     def work(start: int, stop: int) -> None:
         lanes = kept(_make_lanes, width, features, x.dtype, look.offsets.dtype)
-        batch = greedy.make_scratch(LANES, width, features, out[0].shape[1], x.dtype)
+        batch = kept(greedy.make_scratch, LANES, width, features, out[0].shape[1], x.dtype)
         _orthogonal(x[start:stop], columns, limits, look, (out[0][start:stop], out[1][start:stop]), lanes, batch)
 
     over_tiles(work, x.shape[0], LANES)
