@@ -221,23 +221,23 @@ def dense_step(sizes: Sizes, compiled: bool) -> Callable[[Tensor], object]:
     """A training step of it with bfloat16 products, float32 values and Adam."""
     model = GatheringTopK(sizes).cuda()
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
-    return _step(lambda x: x - forward(x), model)
+    return _step(lambda x: (x - forward(x)).float().square().sum(), model)
 
 
 def expander_step(sizes: Sizes) -> Callable[[Tensor], object]:
     """A training step of a tied expander autoencoder, in float32."""
     sae = SparseAutoencoder(random_dictionary(sizes), TopK(sizes.k), latent_bias=True).cuda()
-    return _step(lambda x: sae.residual(x)[1], sae, half=False)
+    return _step(lambda x: sae.residual(x).squares, sae, half=False)
 
 
-def _step(residual: Callable[[Tensor], Tensor], model: nn.Module, half: bool = True) -> Callable[[Tensor], object]:
+def _step(loss_of: Callable[[Tensor], Tensor], model: nn.Module, half: bool = True) -> Callable[[Tensor], object]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def step(x: Tensor) -> None:
         optimizer.zero_grad()
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            left = residual(x)
-        left.float().square().sum().backward()  # type: ignore[no-untyped-call]
+            loss = loss_of(x)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

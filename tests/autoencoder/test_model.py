@@ -35,7 +35,7 @@ def test_forward_is_the_formula(tied, latent_bias):
     expected = ((pre.relu() * kept) @ decoder.T + sae.pre_bias) / sae.scale
     torch.testing.assert_close(sae(x), expected)
     torch.testing.assert_close(sae.decode(sae.encode(x)), expected)
-    codes, residual = sae.residual(x)
+    codes, residual, _ = sae.residual(x)
     torch.testing.assert_close(residual, (x - expected) * sae.scale, atol=1e-5, rtol=1e-5)
     assert torch.equal(codes.to_dense(), sae.encode(x).to_dense())
 
@@ -71,7 +71,7 @@ def test_residual_has_the_gradients_of_the_reconstruction_error():
 def test_pursuit_codes_train_the_values():
     """With codes from a pursuit the values' gradient is minus twice the residual times the code."""
     sae, x = make(xs.OMP(5)).double(), torch.randn(6, 24, dtype=torch.float64)
-    codes, residual = sae.residual(x)
+    codes, residual, _ = sae.residual(x)
     (gradient,) = torch.autograd.grad(residual.square().sum(), sae.dictionary.values)
     dense = -2 * codes.to_dense().T @ residual.detach()
     torch.testing.assert_close(gradient, dense.gather(1, sae.dictionary.rows.long()))

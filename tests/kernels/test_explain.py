@@ -28,12 +28,13 @@ def autoencoder(seed: int, coder: TopK | BatchTopK, tied: bool, bias: bool, unev
     return sae
 
 
-def by_parts(sae: SparseAutoencoder, x: Tensor) -> tuple[Codes, Tensor]:
-    """Codes and residual by the encoder's and the dictionary's own functions, each with its gradient."""
+def by_parts(sae: SparseAutoencoder, x: Tensor) -> tuple[Codes, Tensor, Tensor]:
+    """Codes, residual and its squares by the encoder's and the dictionary's own functions, each with its gradient."""
     centred = x * sae.scale - sae.pre_bias
     assert isinstance(sae.coder, TopK | BatchTopK)
     codes = sae.coder(sae.encoder, centred, sae.latent_bias)
-    return codes, centred - sae.dictionary.synthesize(codes)
+    left = centred - sae.dictionary.synthesize(codes)
+    return codes, left, left.square().sum()
 
 
 @settings(deadline=None, max_examples=60)
@@ -52,31 +53,34 @@ def test_codes_residual_and_gradients_are_those_of_its_parts(seed, tokens, coder
     weights = torch.randn(11, generator=generator, dtype=torch.float64)
     found = []
     for residual in (sae.residual, lambda x: by_parts(sae, x)):
-        codes, left = residual(x)
-        loss = (left.square() @ weights).sum() + codes.values.pow(3).sum()
+        codes, left, squares = residual(x)
+        loss = (left.square() @ weights).sum() + codes.values.pow(3).sum() + squares / 3
         found.append((codes.values, left, *torch.autograd.grad(loss, [x, *sae.parameters()])))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("asked", ["all", "squares", "codes"])
 @pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_every_implementation_has_the_same_gradients(implementation):
+def test_every_implementation_has_the_same_gradients(implementation, asked):
     sae = autoencoder(3, TopK(4), tied=False, bias=True, uneven=True)
     x = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     codes = sae.encode(x).detach()
     support = sae.dictionary.get_buffer("rows")
 
-    def left(x, reading, writing, bias, shift):
+    def outputs(x, reading, writing, bias, shift):
         x = x - shift.detach()
         encoder, decoder = kernels.SparseMatrix(reading, support), kernels.SparseMatrix(writing, support)
         seen = kernels.correlate_at(x, codes.indices, reading, support) + bias[codes.indices]
-        found = kernels.explain(x, seen.detach().relu(), codes.indices, encoder, decoder, bias, shift, implementation)
-        return found[1], found[0] * (seen > 0)
+        found, left, squares = kernels.explain(
+            x, seen.detach().relu(), codes.indices, encoder, decoder, bias, shift, implementation
+        )
+        return {"all": (left, found * (seen > 0), squares), "squares": squares, "codes": found * (seen > 0)}[asked]
 
     values = sae.encoder.get_parameter("values"), sae.dictionary.get_parameter("values"), sae.latent_bias
     shift = torch.randn(11, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
-    assert torch.autograd.gradcheck(left, (x, *values, shift))
-    assert torch.autograd.gradcheck(left, (x.detach(), *values, shift))
+    assert torch.autograd.gradcheck(outputs, (x, *values, shift))
+    assert torch.autograd.gradcheck(outputs, (x.detach(), *values, shift))
 
 
 def test_gradients_are_the_same_bits_on_any_number_of_threads():
@@ -90,7 +94,7 @@ def test_gradients_are_the_same_bits_on_any_number_of_threads():
     try:
         for number in (1, 3):
             torch.set_num_threads(number)
-            found.append(torch.autograd.grad(sae.residual(x)[1].square().sum(), learned))
+            found.append(torch.autograd.grad(sae.residual(x).squares, learned))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -141,7 +141,7 @@ def test_the_lasso_is_the_same_counted_and_its_passes_count(truth: str) -> None:
 def test_a_library_step_learns_k_columns_and_k_rows_of_the_encoder() -> None:
     generator = torch.Generator().manual_seed(0)
     sae = SparseAutoencoder(DenseDictionary(12, 30, generator=generator), TopK(3), tied=False)
-    codes, residual = sae.residual(torch.randn(1, 12, generator=generator))
+    codes, residual, _ = sae.residual(torch.randn(1, 12, generator=generator))
     assert int(codes.l0) == 3
     residual.square().sum().backward()
     learned = [each.values.grad for each in (sae.dictionary, sae.encoder)]  # type: ignore[union-attr]

@@ -59,5 +59,5 @@ def test_a_combination_that_is_not_refused_trains(config: TrainConfig) -> None:
     run = train(x, config, progress=False)
     assert all(math.isfinite(row["fvu"]) for row in run.metrics)
     with torch.no_grad():
-        codes, left = run.sae.residual(x.to(run.sae.dictionary.dtype))
+        codes, left, _ = run.sae.residual(x.to(run.sae.dictionary.dtype))
     assert bool(torch.isfinite(codes.values).all() and torch.isfinite(left).all())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
@@ -27,10 +27,21 @@ from expander_sae.coders import BatchTopK, Candidates, Coder, JumpReLU, OneShotC
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
+from expander_sae.kernels import square_norm
 from expander_sae.kernels.inputs import check_finite
 
 if TYPE_CHECKING:
     from expander_sae.interventions import Attached
+
+
+class Residual(NamedTuple):
+    """What codes leave of some activations."""
+
+    codes: Codes
+    left: Float[Tensor, "*batch m"]
+    """What they do not explain, scaled and centred."""
+    squares: Float[Tensor, ""]
+    """The sum of its squares."""
 
 
 class SparseAutoencoder(nn.Module):
@@ -148,20 +159,22 @@ class SparseAutoencoder(nn.Module):
         """The reconstruction of every token, in the dtype of x."""
         return self.decode(self.encode(x)).to(x.dtype)
 
-    def residual(self, x: Float[Tensor, "*batch m"]) -> tuple[Codes, Float[Tensor, "*batch m"]]:
+    def residual(self, x: Float[Tensor, "*batch m"]) -> Residual:
         """The codes, and what they leave unexplained of the scaled activations: what training makes small.
 
-        Passes over [batch, m] fewer times than comparing x with `forward(x)`.
+        Passes over [batch, m] fewer times than comparing x with `forward(x)`, and fewest where gradients are those of
+        the sum of squares.
         """
         dictionary, encoder = self.dictionary, self.encoder
         if isinstance(self.coder, TopK | BatchTopK) and type(dictionary) is type(encoder) is ExpanderDictionary:
             centred = self._centre(x, self.pre_bias.detach())
             with torch.no_grad():
                 codes = self._encode(centred)
-            return dictionary.explain(centred, codes, encoder, self.latent_bias, self.pre_bias)
+            return Residual(*dictionary.explain(centred, codes, encoder, self.latent_bias, self.pre_bias))
         centred = self._centre(x)
         codes = self._encode(centred)
-        return codes, dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
+        left = dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)
+        return Residual(codes, left, square_norm(left))
 
     def with_coder(self, coder: Coder) -> SparseAutoencoder:
         """The same weights, not copied, under another coder."""

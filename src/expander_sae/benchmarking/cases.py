@@ -27,10 +27,9 @@ from expander_sae.benchmarking.results import Effort, Goal, Result
 from expander_sae.coders import OMP, TopK
 from expander_sae.dictionaries import ComposedDictionary, DenseDictionary, ExpanderDictionary
 from expander_sae.errors import ExpanderError
-from expander_sae.kernels import select
+from expander_sae.kernels import select, square_norm
 from expander_sae.supports import Support
 from expander_sae.training import Sample, TensorBatches, TrainConfig, Trainee, new_autoencoder
-from expander_sae.training.losses import fvu
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def omp_against_dense_and_sklearn(sizes: Sizes, sklearn_tokens: int, repeats: in
 def expander_step(sizes: Sizes) -> Callable[[Tensor], object]:
     """One training step of a tied expander autoencoder under TopK: forward, backward, Adam."""
     sae = SparseAutoencoder(random_dictionary(sizes), TopK(sizes.k), latent_bias=True)
-    return _step(lambda x: sae.residual(x)[1], torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True))
+    return _step(lambda x: sae.residual(x).squares, torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True))
 
 
 class DenseTopK(nn.Module):
@@ -214,20 +213,19 @@ class MaskedTopK(nn.Module):
 
 def dense_step(model: DenseTopK | MaskedTopK) -> Callable[[Tensor], object]:
     """One training step of an autoencoder that is dense in memory: matmul, topk, scatter, matmul, backward, Adam."""
-    return _step(lambda x: x - model(x), torch.optim.Adam(model.parameters(), lr=1e-4, fused=True))
+    return _step(lambda x: square_norm(x - model(x)), torch.optim.Adam(model.parameters(), lr=1e-4, fused=True))
 
 
-def _step(residual: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[Tensor], object]:
-    """A step with our trainer's loss, for ours and for others: torch's norms pass over the batch more often."""
+def _step(loss_of: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer) -> Callable[[Tensor], object]:
+    """A step with our trainer's sum of squares, for ours and for others: torch's pass over the batch more often."""
 
     def step(x: Tensor) -> object:
         optimizer.zero_grad()
-        loss = fvu(residual(x), unit)
+        loss = loss_of(x)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
 
-    unit = torch.ones(())
     return step
 
 

@@ -197,11 +197,11 @@ class ExpanderDictionary(Dictionary):
         encoder: ExpanderDictionary,
         bias: nn.Parameter | None,
         shift: Float[Tensor, " m"] | None = None,
-    ) -> tuple[Codes, Float[Tensor, "*batch m"]]:
-        """One-shot codes that `encoder` and `bias` gave for x, and what they leave of x; gradients flow to all four.
+    ) -> tuple[Codes, Float[Tensor, "*batch m"], Float[Tensor, ""]]:
+        """One-shot codes that `encoder` and `bias` gave for x, what they leave of x, and its sum of squares.
 
-        They are those of `synthesize` and of the encoder's `select`, in fewer passes over [batch, m]. Gradients flow
-        also to a shift that was subtracted to get x, without a gradient then.
+        Gradients flow to all four: those of `synthesize` and of the encoder's `select`, in fewer passes over
+        [batch, m]. They flow also to a shift that was subtracted to get x, without a gradient then.
         """
         shape, indices = codes.values.shape, codes.indices.reshape(-1, codes.indices.shape[-1])
         added: Tensor | None = bias
@@ -212,10 +212,10 @@ class ExpanderDictionary(Dictionary):
             reading = kernels.SparseMatrix(encoder.some(features), encoder.rows[features])
             writing = None if encoder is self else kernels.SparseMatrix(self.some(features), self.rows[features])
             added = None if bias is None else self.gradients.rows(bias, features)
-        found, residual = kernels.explain(
+        found, residual, squares = kernels.explain(
             flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added, shift
         )
-        return Codes(found.reshape(shape), codes.indices, codes.n), residual.reshape(x.shape)
+        return Codes(found.reshape(shape), codes.indices, codes.n), residual.reshape(x.shape), squares
 
     def normalise_columns(self) -> None:
         with torch.no_grad():

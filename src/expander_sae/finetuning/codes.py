@@ -38,7 +38,7 @@ def differentiable_residual(sae: SparseAutoencoder, x: Float[Tensor, "tokens m"]
     a squared error
     this makes no difference, as r is orthogonal to W, and little with k far below m, as most of a gradient is too.
     """
-    codes, residual = sae.residual(x)
+    codes, residual, _ = sae.residual(x)
     if not isinstance(sae.coder, OMP | Candidates):
         return residual
     with torch.no_grad():

@@ -20,7 +20,7 @@ from expander_sae.distribution import current_group
 from expander_sae.files import read_checked_tensors, write_checked_tensors
 from expander_sae.means import check_memory
 from expander_sae.studies.study import damaged
-from expander_sae.training import Numbers, TrainConfig, batch_statistics, fvu, learn, open_source
+from expander_sae.training import Numbers, TrainConfig, batch_statistics, learn, open_source
 
 RATE = 0.003
 """Of Adam, flat and then falling: of factors of 3 it was best, or within 0.004 of the best FVU, at m=96, n=384 and at
@@ -122,7 +122,7 @@ class MLPLearner:
             options["lr"] = RATE * min(1.0, 2 * (1 - step / self.steps))
         self.optimizer.zero_grad()
         statistics = batch_statistics(x * self.coded.scale, current_group())
-        loss = fvu(self.coded.residual(x)[1], statistics.variation)
+        loss = self.coded.residual(x).squares / statistics.variation
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.tokens += statistics.tokens
@@ -141,7 +141,7 @@ def new_encoder(sae: SparseAutoencoder, hidden: int, seed: int) -> MLPEncoder:
 def fit_size(coded: SparseAutoencoder, encoder: MLPEncoder, x: Float[Tensor, "tokens m"]) -> None:
     """Give codes the one size that explains best: one product with columns learned under a pursuit overshoots."""
     centred = x * coded.scale - coded.pre_bias
-    guess = centred - coded.residual(x)[1]
+    guess = centred - coded.residual(x).left
     size = ((guess * centred).sum() / guess.square().sum().clamp_min(1e-30)).clamp_min(0)
     for parameter in encoder.shortcut.parameters():
         parameter.mul_(size)

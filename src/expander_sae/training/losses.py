@@ -8,7 +8,7 @@ one more summand in `losses_of`.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -45,11 +45,11 @@ class BatchStatistics(NamedTuple):
 def batch_statistics(x: Float[Tensor, "tokens m"], group: Group) -> BatchStatistics:
     """The statistics of a batch of which x is this process's share."""
     if group.world == 1:
-        return BatchStatistics(len(x), _square_norm(x - x.mean(dim=0)))
+        return BatchStatistics(len(x), kernels.square_norm(x - x.mean(dim=0)))
     sums = torch.cat([x.sum(dim=0, dtype=torch.float64), x.new_tensor([len(x)], dtype=torch.float64)])
     group.add_up(sums)
     tokens = int(sums[-1])
-    return BatchStatistics(tokens, group.add_up(_square_norm(x - (sums[:-1] / tokens).to(x.dtype))))
+    return BatchStatistics(tokens, group.add_up(kernels.square_norm(x - (sums[:-1] / tokens).to(x.dtype))))
 
 
 class Losses(NamedTuple):
@@ -91,8 +91,8 @@ def losses_of(
     else:
         halved = config.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16) if halved else nullcontext():
-            codes, residual = sae.residual(x)
-        fired, minimised = codes, fvu(residual, variation)
+            codes, residual, square = sae.residual(x)
+        fired, minimised = codes, square / variation
         unexplained = minimised
     squares = group.add_up((unexplained * variation).detach())
     left = residual.detach()
@@ -106,7 +106,7 @@ def losses_of(
     total = minimised + config.auxk_weight * auxk
     if config.multi_topk:
         wider = sae.with_coder(TopK(MULTI * config.k, config.signed, config.look))
-        total = total + MULTI_WEIGHT * fvu(wider.residual(x)[1], variation)
+        total = total + MULTI_WEIGHT * wider.residual(x).squares / variation
     return Losses(total, squares, variation, auxk.detach(), codes.detach(), left, fired.detach())
 
 
@@ -143,7 +143,7 @@ def _left(sae: SparseAutoencoder, centred: Float[Tensor, "tokens m"], codes: Cod
 
 def fvu(residual: Float[Tensor, "tokens m"], variation: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """Fraction of variance unexplained; predicting the mean gives 1."""
-    return _square_norm(residual) / variation
+    return kernels.square_norm(residual) / variation
 
 
 def auxk_loss(
@@ -200,22 +200,3 @@ def _without(
         return kernels.combine(-codes, chosen, dictionary.some(features), dictionary.rows[features], residual)
     values = nn.functional.embedding(features, dictionary.get_parameter("values"))
     return residual - nn.functional.embedding_bag(chosen, values, per_sample_weights=codes, mode="sum")
-
-
-class _SquareNorm(torch.autograd.Function):
-    """The sum of squares; torch's own, by norms or by products, makes two or three more matrices on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.linalg.vector_norm(x).square()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return x * (2 * gradients[0])
-
-
-def _square_norm(x: Float[Tensor, "tokens m"]) -> Float[Tensor, ""]:
-    norm: Tensor = _SquareNorm.apply(x)  # type: ignore[no-untyped-call]
-    return norm

@@ -16,7 +16,6 @@ from expander_sae.kernels.cpu.columns import (
     column_times,
     columns_of,
     compiled,
-    copy_token,
     padded,
     subtract_column,
 )
@@ -36,7 +35,8 @@ class Batch(NamedTuple):
     of_codes: Floats
     """[tokens, k]"""
     of_residual: Floats
-    """[tokens, m]"""
+    """[tokens, m], still to be multiplied by the factor"""
+    factor: float
 
 
 @compiled
@@ -57,13 +57,14 @@ def _by_tokens(
     for token in range(start, stop):
         gradient, total = batch.of_residual[token], sums[token // TILE]
         for coordinate in range(gradient.size):
-            total[coordinate] += gradient[coordinate]
+            total[coordinate] += batch.factor * gradient[coordinate]
         if of_x.shape[0] > 0:
-            copy_token(gradient, of_x[token])
+            for coordinate in range(gradient.size):
+                of_x[token, coordinate] = batch.factor * gradient[coordinate]
         for rank in range(batch.codes.shape[1]):
             feature = batch.indices[token, rank]
             if batch.codes[token, rank] != 0:
-                passed = batch.of_codes[token, rank] - column_times(decoder, feature, gradient)
+                passed = batch.of_codes[token, rank] - batch.factor * column_times(decoder, feature, gradient)
                 passed_on[token, rank] = passed
                 if of_x.shape[0] > 0:
                     subtract_column(encoder, feature, -passed, of_x[token])
@@ -85,8 +86,8 @@ def _by_features(
     for token in range(batch.codes.shape[0]):
         x, gradient = batch.x[token], batch.of_residual[token]
         for rank in range(batch.codes.shape[1]):
-            feature, code = batch.indices[token, rank], batch.codes[token, rank]
-            if start <= feature < stop and code != 0:
+            feature, code = batch.indices[token, rank], batch.factor * batch.codes[token, rank]
+            if start <= feature < stop and batch.codes[token, rank] != 0:
                 weight = passed_on[token, rank]
                 of_bias[feature] += weight
                 for entry in range(encoder.starts[feature], encoder.starts[feature + 1]):
@@ -103,8 +104,8 @@ def _by_features_of_both(
     for token in range(batch.codes.shape[0]):
         x, gradient = batch.x[token], batch.of_residual[token]
         for rank in range(batch.codes.shape[1]):
-            feature, code = batch.indices[token, rank], batch.codes[token, rank]
-            if start <= feature < stop and code != 0:
+            feature, code = batch.indices[token, rank], batch.factor * batch.codes[token, rank]
+            if start <= feature < stop and batch.codes[token, rank] != 0:
                 weight = passed_on[token, rank]
                 of_bias[feature] += weight
                 for entry in range(columns.starts[feature], columns.starts[feature + 1]):
@@ -131,14 +132,18 @@ def pull_back(
     decoder: tuple[Tensor, Tensor],
     of_codes: Float[Tensor, "batch k"],
     of_residual: Float[Tensor, "batch m"],
+    factor: float,
     by_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients by x if asked for, by its shift, by the bias, by the columns that read and by those that write.
 
+    The residual's own gradient is `of_residual` times the factor.
+
     Each thread owns a range of the features and looks at all codes, so that sums have one order whatever the threads.
     Where the same columns read and write they have one gradient, which is that of those that read.
     """
-    batch = Batch(*(each.numpy() for each in (x, codes, indices, of_codes, of_residual)))
+    scale = x.numpy().dtype.type(factor)
+    batch = Batch(x.numpy(), codes.numpy(), indices.numpy(), of_codes.numpy(), of_residual.numpy(), scale)
     reading = writing = columns_of(encoder[0].numpy(), encoder[1].numpy())
     if decoder is not encoder:
         writing = columns_of(decoder[0].numpy(), decoder[1].numpy())
