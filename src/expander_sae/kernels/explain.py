@@ -105,19 +105,9 @@ def _pull_back(
 
 @_pull_back.register_fake
 def _(
-    x: Tensor,
-    codes: Tensor,
-    indices: Tensor,
-    encoder: Tensor,
-    encoder_rows: Tensor,
-    decoder: Tensor | None,
-    decoder_rows: Tensor | None,
-    of_codes: Tensor,
-    of_residual: Tensor,
-    factor: Tensor,
-    by_x: bool,
-    implementation: str,
+    x: Tensor, codes: Tensor, indices: Tensor, encoder: Tensor, rows: Tensor, decoder: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    by_x = others[-2]
     nothing = x.new_empty(0)
     of_decoder = nothing if decoder is None else torch.empty_like(decoder, dtype=x.dtype)
     of_x = torch.empty_like(x) if by_x else nothing
