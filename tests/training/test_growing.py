@@ -184,6 +184,7 @@ def test_training_holds_the_encoder_and_explains_more(grown: xs.SparseAutoencode
     grown.save(tmp_path / "grown")
     run = train(x, config(tmp_path / "grown"), progress=False)
     assert torch.equal(run.sae.encoder.mixtures.values, grown.encoder.mixtures.values)
+    assert torch.equal(run.sae.encoder.atoms.values, grown.encoder.atoms.values)
     assert torch.equal(run.sae.latent_bias, grown.latent_bias)
     assert not torch.equal(run.sae.dictionary.mixtures.values, grown.dictionary.mixtures.values)
     assert run.sae.encoder.atoms is run.sae.dictionary.atoms

@@ -75,8 +75,8 @@ class TrainConfig:
     tied: bool = True
     """Let the dictionary be its own encoder."""
     hold_encoder: bool = False
-    """Leave the encoder's own values and the latent bias as they are where training starts, so that features go on
-    firing on what they fire on, and learn what firing adds (with start and no-tied)."""
+    """Leave the encoder, its atoms and the latent bias as they are where training starts, so that features go on firing
+    on what they fire on, and learn what firing adds (with start and no-tied)."""
     latent_bias: bool | None = None
     """Add a learned bias to every feature's correlation; by default wherever the coder can use one."""
     unit_norm: bool | None = None

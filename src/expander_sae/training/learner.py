@@ -317,7 +317,6 @@ def _slower(sae: SparseAutoencoder, config: TrainConfig, usual: float) -> dict[n
     composed = [each for each in dict.fromkeys((sae.dictionary, sae.encoder)) if isinstance(each, ComposedDictionary)]
     slower = {each.atoms.values: learning_rate_rule(each.atoms.n, sae.m, config.one_shot) / usual for each in composed}
     if config.hold_encoder:
-        learned = set(sae.dictionary.parameters())
         held = [*sae.encoder.parameters(), *([] if sae.latent_bias is None else [sae.latent_bias])]
-        slower |= {parameter: 0.0 for parameter in held if parameter not in learned}
+        slower |= dict.fromkeys(held, 0.0)
     return slower
