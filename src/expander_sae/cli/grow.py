@@ -35,7 +35,7 @@ class Grow:
     tokens: Count = 600_000
     """Tokens that clusters are made of, from the start of the store; at least two for each cluster."""
     fires: Share = 0.6
-    """Share of its cluster's tokens that a feature fires on; if these are fewer than 36 of 600,000, it fires on tokens
+    """Share of its cluster's tokens that a feature fires on; if these are fewer than 48 of 600,000, it fires on tokens
     around its cluster too. More of it gives the new features more of a token's codes: they mean more, and the whole
     explains less."""
     seed: Seed = 0

@@ -39,8 +39,8 @@ RIDGE = 1e-3
 APART = 0.5
 """Of what a cluster has in common with the others of its coarse cluster, so much is left out of its encoder: of a
 frequent word there are many clusters, whose centres alone would be one and the same few atoms."""
-OFTEN = 6e-5
-"""Of all tokens a mixture fires on at least so many, where it can: 36 of 600,000."""
+OFTEN = 8e-5
+"""Of all tokens a mixture fires on at least so many, where it can: 48 of 600,000."""
 COUNTED = 150_000
 """Tokens that firing is counted on."""
 HALVINGS = 5
