@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -88,14 +88,9 @@ def _check_numbers(named: Mapping[str, Tensor], rows: Int[Tensor, "n d"], width:
 
 def _check_padding(rows: Int[Tensor, "n d"]) -> None:
     """Refuse columns without an entry, and places without a row before one with a row."""
-    if rows.device.type == "cpu":
-        from expander_sae.kernels.cpu.columns import are_padded  # imported where it is used: Numba takes a while
-
-        fine = are_padded(rows.numpy())
-    else:
-        missing = rows < 0
-        fine = not bool(missing[:, 0].any() | (missing[:, :-1] & ~missing[:, 1:]).any())
-    if not fine:
+    entries: Any = rows.numpy() if rows.device.type == "cpu" else rows
+    missing = entries < 0
+    if bool(missing[:, 0].any() | (missing[:, :-1] > missing[:, 1:]).any()):
         raise ExpanderError(f"Every column needs a row, and {NO_ROW} only stands behind the last row of a column.")
 
 

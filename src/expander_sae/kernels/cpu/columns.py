@@ -88,29 +88,10 @@ def padded(entries: Floats, d: int, starts: Integers) -> Floats:
 def _add_up_lengths(rows: Integers, starts: Integers) -> None:
     """starts[j + 1] = starts[j] + how many rows column j has before the first that is none."""
     for column in range(rows.shape[0]):
-        starts[column + 1] = starts[column] + _length_of(rows, column)
-
-
-@compiled
-def are_padded(rows: Integers) -> bool:
-    """Whether every column has a row, and none behind the first that is none."""
-    for column in range(rows.shape[0]):
-        length = _length_of(rows, column)
-        behind = np.int32(-1)
-        for slot in range(length, rows.shape[1]):
-            behind = np.int32(max(behind, rows[column, slot]))
-        if length == 0 or behind >= 0:
-            return False
-    return True
-
-
-@inlined
-def _length_of(rows: Integers, column: int) -> int:
-    """How many rows a column has before the first that is none."""
-    length = 0
-    while length < rows.shape[1] and rows[column, length] >= 0:
-        length += 1
-    return length
+        length = 0
+        while length < rows.shape[1] and rows[column, length] >= 0:
+            length += 1
+        starts[column + 1] = starts[column] + length
 
 
 @compiled

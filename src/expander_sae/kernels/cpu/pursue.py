@@ -64,4 +64,5 @@ def pursue(
     else:
         by_row = Lists(starts, features.view(np.uint32), unit.take(columns.starts[features] + slots))
         pursue_locally(tokens, columns, by_row, limits, out, orthogonal)
-    return torch.from_numpy(out[0] * scale[out[1]]), torch.from_numpy(out[1])
+    codes, indices = map(torch.from_numpy, out)
+    return codes * torch.from_numpy(scale)[indices], indices
