@@ -38,12 +38,13 @@ def lockstep_is_cheaper(starts: Integers, n: int, k: int) -> bool:
 
 @compiled
 def _scale_to_unit(columns: Columns, scale: Floats, unit: Floats) -> None:
-    """unit = the columns' values at unit norm, and scale [n] what that takes, zero for a column of zeros."""
+    """unit = the columns at unit norm, and scale [n] what that takes: zero where squares are zero or infinite."""
     for feature in range(scale.size):
-        square = 0.0
-        for entry in range(columns.starts[feature], columns.starts[feature + 1]):
-            square += float(columns.values[entry]) ** 2
-        scale[feature] = 1 / square**0.5 if square > 0 else 0.0
+        first = columns.starts[feature]
+        square = columns.values[first] * columns.values[first]
+        for entry in range(first + 1, columns.starts[feature + 1]):
+            square += columns.values[entry] * columns.values[entry]
+        scale[feature] = 1 / square**0.5 if square > 0 else 0
         for entry in range(columns.starts[feature], columns.starts[feature + 1]):
             unit[entry] = columns.values[entry] * scale[feature]
 
