@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from expander_sae.kernels.changes import in_order, largest_entries
+from expander_sae.kernels.changes import firings_of, in_order, largest_entries, relocate
 from expander_sae.supports import NO_ROW
 
 
@@ -75,6 +75,46 @@ def test_kept_entries_come_in_the_order_of_their_rows(
         assert (
             source[column].tolist() == [before.index(row) if row in before else -1 for row, _ in entries] + [-1] * none
         )
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), tokens=st.integers(1, 40), k=st.integers(1, 6), n=st.integers(1, 30))
+def test_codes_are_sorted_by_features(seed: int, tokens: int, k: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randn(tokens, k, generator=generator) * (torch.rand(tokens, k, generator=generator) < 0.7)
+    indices = torch.randint(0, n, (tokens, k), generator=generator)
+    found, expected = (firings_of(codes, indices, n, implementation) for implementation in ("cpu", "reference"))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    for feature in range(n):
+        there = [
+            (token, codes[token, rank].item())
+            for token in range(tokens)
+            for rank in range(k)
+            if indices[token, rank] == feature and codes[token, rank] != 0
+        ]
+        here = slice(int(found.starts[feature]), int(found.starts[feature + 1]))
+        assert list(zip(found.tokens[here].tolist(), found.weights[here].tolist(), strict=True)) == there
+
+
+@settings(deadline=None, max_examples=100)
+@given(problem=problems(), seed=st.integers(0, 10**6), one=st.booleans())
+def test_entries_follow_their_rows(problem: tuple[Tensor, Tensor, Tensor], seed: int, one: bool) -> None:
+    change, values, rows = problem
+    generator = torch.Generator().manual_seed(seed)
+    wanted, largest = largest_entries(change, values, rows)
+    placed, _, source = in_order(wanted, largest, torch.rand(rows.shape, generator=generator) < 0.5, rows)
+    features = torch.randperm(len(rows), generator=generator)[: 1 + len(rows) // 2]
+    new = torch.randn(len(features), 1 if one else rows.shape[1], generator=generator, dtype=values.dtype)
+    found, expected = values.clone(), values.clone()
+    for entries, implementation in ((found, "cpu"), (expected, "reference")):
+        relocate(entries, features, placed[features], source[features], new, implementation)
+    assert torch.equal(found, expected)
+    assert found._version > 0
+    for place, feature in enumerate(features.tolist()):
+        for slot, row in enumerate(placed[feature].tolist()):
+            before = rows[feature].tolist()
+            kept = values[feature, before.index(row)] if row in before else new[place, 0 if one else slot]
+            assert found[feature, slot] == (0 if row < 0 else kept)
 
 
 @pytest.mark.parametrize("threads", [2, 5])

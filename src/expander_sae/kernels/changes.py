@@ -1,6 +1,8 @@
-"""How columns get other rows: which entries would be the largest of each, and each with the entries that it gets."""
+"""How columns get other rows: the codes of each, which of its entries would be the largest, and those that it gets."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,6 +10,30 @@ from torch import Tensor
 
 from expander_sae.kernels.inputs import Implementation, choose
 from expander_sae.supports import NO_ROW
+
+
+class Firings(NamedTuple):
+    """The codes of some tokens, feature after feature, those of one in the order of the tokens."""
+
+    starts: Int[Tensor, "n_plus_1"]
+    """Where those of a feature begin, and the last one's end."""
+    tokens: Int[Tensor, " codes"]
+    weights: Float[Tensor, " codes"]
+
+
+def firings_of(
+    codes: Float[Tensor, "tokens k"], indices: Int[Tensor, "tokens k"], n: int, implementation: Implementation = "auto"
+) -> Firings:
+    """The codes that are not zero, sorted by features; every index is one of n."""
+    if choose(implementation, codes.device, ("reference", "cpu")) == "cpu":
+        from expander_sae.kernels.cpu.changes import firings_of as firings_on_cpu
+
+        return Firings(*firings_on_cpu(codes.contiguous(), indices.contiguous(), n))
+    there = codes.flatten().nonzero()[:, 0]
+    features, order = indices.flatten()[there].sort(stable=True)
+    starts = torch.searchsorted(features, torch.arange(n + 1, device=codes.device))
+    chosen = there[order]
+    return Firings(starts, chosen // codes.shape[1], codes.flatten()[chosen])
 
 
 def largest_entries(
@@ -29,6 +55,28 @@ def largest_entries(
     change[column, rows[column, slot].long()] = values[column, slot]
     largest = change.abs().sort(dim=1, descending=True, stable=True).indices[:, : rows.shape[1]]
     return largest, change.gather(1, largest)
+
+
+def relocate(
+    entries: Float[Tensor, "n d"],
+    features: Int[Tensor, " f"],
+    rows: Int[Tensor, "f d"],
+    source: Int[Tensor, "f d"],
+    new: Float[Tensor, "f d"] | Float[Tensor, "f 1"],
+    implementation: Implementation = "auto",
+) -> None:
+    """Put the entries of some columns where they moved to, in place.
+
+    They come from their source slot, or are new where that is -1, and zero where the column has no row any more.
+    """
+    if choose(implementation, entries.device, ("reference", "cpu")) == "cpu":
+        from expander_sae.kernels.cpu.changes import relocate as relocate_on_cpu
+
+        relocate_on_cpu(entries, features, rows.contiguous(), source.contiguous(), new.contiguous())
+        return
+    before = entries.index_select(0, features)
+    after = torch.where(source >= 0, before.gather(1, source.clamp_min(0)), new)
+    entries.index_copy_(0, features, after * (rows >= 0))
 
 
 def in_order(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
-from expander_sae.kernels.changes import in_order, largest_entries
+from expander_sae.kernels.changes import Firings, firings_of, in_order, largest_entries, relocate
 from expander_sae.philox import generator_seed
 from expander_sae.training.alphabets import Alphabet, Coordinates, alphabets_of
 from expander_sae.training.config import TrainConfig
@@ -202,17 +202,13 @@ def place_columns(
         parameter, state = dictionary.values, optimizer.state[dictionary.values]
         squares, there = state["exp_avg_sq"].index_select(0, features), dictionary.rows.index_select(0, features) >= 0
         usual = squares.sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True)
-        fresh = [
-            (state["exp_avg"], torch.zeros_like(moved.values)),
-            (state["exp_avg_sq"], usual.expand_as(moved.values)),
-        ]
+        fresh = [(state["exp_avg"], torch.zeros_like(usual)), (state["exp_avg_sq"], usual)]
         fresh += [(averages[parameter], moved.values)] if parameter in averages else []
-        for tensor, new in fresh:
-            after = _relocated(tensor.index_select(0, features), moved.source, new) * (moved.rows >= 0)
-            tensor.index_copy_(0, features, after)
         first = dictionary is dictionaries[0]
-        own = moved.values if first else _relocated(parameter.index_select(0, features), moved.source, moved.values)
-        dictionary.place(features, moved.rows, own)
+        fresh += [] if first else [(parameter, moved.values)]
+        for entries, new in fresh:
+            relocate(entries, features, moved.rows, moved.source, new)
+        dictionary.place(features, moved.rows, moved.values if first else None)
 
 
 def reset_bias(
@@ -227,11 +223,6 @@ def reset_bias(
     if bias is not None:
         bias[dead] = shards_of(sae.dictionary).gathered(bias[ordinary]).median() if first is None else first
         optimizer.state[bias]["exp_avg"][dead] = 0.0
-
-
-def _relocated(old: Float[Tensor, "f d"], source: Int[Tensor, "f d"], new: Float[Tensor, "f d"]) -> Tensor:
-    """The entries that stay, at their new slots, and new ones elsewhere."""
-    return torch.where(source >= 0, old.gather(1, source.clamp_min(0)), new)
 
 
 class Wanted(NamedTuple):
@@ -290,11 +281,9 @@ def wanted_entries(
     wanted = Wanted(torch.empty_like(rows, dtype=torch.int64), torch.empty_like(values), energy)
     at_rest = present_entries(rows[seldom], values[seldom], energy[seldom], residual.shape[1])
     wanted.rows[seldom], wanted.values[seldom] = at_rest.rows, at_rest.values
-    order = features.argsort(stable=True)
-    starts = torch.searchsorted(features.index_select(0, order), torch.arange(len(rows) + 1, device=rows.device))
-    tokens, weights = order // codes.indices.shape[1], weights.index_select(0, order).to(residual.dtype)
+    firings = firings_of(codes.values, codes.indices, len(rows))
     for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // residual.shape[1])) if len(often) else ():
-        change = group.add_up(_changes(chunk, starts, tokens, weights, residual)).div_(energy[chunk, None])
+        change = group.add_up(_changes(chunk, firings, residual)).div_(energy[chunk, None])
         largest = largest_entries(change, values.index_select(0, chunk), rows.index_select(0, chunk))
         wanted.rows.index_copy_(0, chunk, largest[0])
         wanted.values.index_copy_(0, chunk, largest[1])
@@ -337,23 +326,19 @@ def moved_columns(
 
 
 def _changes(
-    features: Int[Tensor, " f"],
-    starts: Int[Tensor, "n_plus_1"],
-    tokens: Int[Tensor, " entries"],
-    weights: Float[Tensor, " entries"],
-    residual: Float[Tensor, "tokens m"],
+    features: Int[Tensor, " f"], firings: Firings, residual: Float[Tensor, "tokens m"]
 ) -> Float[Tensor, "f m"]:
-    """The sum of code * residual over the entries of each feature, which lie between its start and the next one's."""
-    counts = starts[features + 1] - starts[features]
+    """The sum of code * residual over the codes of each feature."""
+    counts = firings.starts[features + 1] - firings.starts[features]
     ends = counts.cumsum(0)
-    shift = (starts[features] - (ends - counts)).repeat_interleave(counts)
-    entries = torch.arange(int(ends[-1]), device=residual.device) + shift
+    shift = (firings.starts[features] - (ends - counts)).repeat_interleave(counts)
+    codes = torch.arange(int(ends[-1]), device=residual.device) + shift
     return nn.functional.embedding_bag(
-        tokens.index_select(0, entries),
+        firings.tokens.index_select(0, codes),
         residual,
         ends - counts,
         mode="sum",
-        per_sample_weights=weights.index_select(0, entries),
+        per_sample_weights=firings.weights.index_select(0, codes).to(residual.dtype),
     )
 
 

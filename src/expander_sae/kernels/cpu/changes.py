@@ -1,4 +1,4 @@
-"""Other rows for columns on CPUs, one column at a time in the cache: ranked by counting, put in order by bits."""
+"""Other rows for columns on CPUs: codes sorted by features, columns ranked by counting and put in order by bits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ from expander_sae.supports import NO_ROW
 
 TILE = 64
 """Columns that a thread takes at a time."""
+
+
+@compiled
+def _sort_by_features(
+    codes: Floats, indices: Integers, starts: Integers, ends: Integers, tokens: Integers, weights: Floats
+) -> None:
+    """Fill tokens and weights, and `starts` [n + 1], which are zero; `ends` [n] is room."""
+    for token in range(codes.shape[0]):
+        for rank in range(codes.shape[1]):
+            starts[indices[token, rank] + 1] += codes[token, rank] != 0
+    for feature in range(ends.size):
+        starts[feature + 1] += starts[feature]
+        ends[feature] = starts[feature]
+    for token in range(codes.shape[0]):
+        for rank in range(codes.shape[1]):
+            if codes[token, rank] != 0:
+                feature = indices[token, rank]
+                tokens[ends[feature]], weights[ends[feature]] = token, codes[token, rank]
+                ends[feature] += 1
 
 
 @compiled
@@ -80,6 +99,50 @@ def _order_columns(
                 to += 1
         for slot in range(to, d):
             placed[column, slot], source[column, slot], ordered[column, slot] = NO_ROW, -1, 0
+
+
+@compiled
+def _relocate_columns(
+    entries: Floats,
+    features: Integers,
+    rows: Integers,
+    source: Integers,
+    new: Floats,
+    start: int,
+    stop: int,
+    before: Floats,
+) -> None:
+    """`before` [d] is room for a column."""
+    for place in range(start, stop):
+        column = entries[features[place]]
+        for slot in range(column.size):
+            before[slot] = column[slot]
+        for slot in range(column.size):
+            if rows[place, slot] < 0:
+                column[slot] = 0
+            elif source[place, slot] < 0:
+                column[slot] = new[place, min(slot, new.shape[1] - 1)]
+            else:
+                column[slot] = before[source[place, slot]]
+
+
+def relocate(entries: Tensor, features: Tensor, rows: Tensor, source: Tensor, new: Tensor) -> None:
+    """Put entries where they moved to, like `changes.relocate`."""
+    arrays = entries.detach().numpy(), features.numpy(), rows.numpy(), source.numpy(), new.numpy()
+
+    def work(start: int, stop: int) -> None:
+        _relocate_columns(*arrays, start, stop, np.empty(entries.shape[1], arrays[0].dtype))
+
+    over_tiles(work, len(features), TILE)
+    torch.autograd.graph.increment_version(entries)
+
+
+def firings_of(codes: Tensor, indices: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes sorted by features, like `changes.firings_of`."""
+    count = int(codes.count_nonzero())
+    starts, tokens, weights = np.zeros(n + 1, np.int64), np.empty(count, np.int64), np.empty(count, codes.numpy().dtype)
+    _sort_by_features(codes.numpy(), indices.numpy(), starts, np.empty(n, np.int64), tokens, weights)
+    return torch.from_numpy(starts), torch.from_numpy(tokens), torch.from_numpy(weights)
 
 
 def largest_entries(change: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
