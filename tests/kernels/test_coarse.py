@@ -85,7 +85,7 @@ def test_what_a_look_finds_is_what_the_definition_finds(case):
 def test_a_feature_that_scores_more_by_the_margin_is_the_better_one(case):
     x, values, rows, _, bias, signed = made(case)
     shifts = np.zeros(len(values), np.float32) if bias is None else bias.numpy()
-    tokens, columns = x.numpy()[:LANES].copy(), columns_of(values.numpy(), rows.numpy())
+    tokens, columns = x.numpy()[:LANES].copy(), columns_of(values, rows)
     coarse = in_16_bits(tokens, columns, shifts)
     if coarse is None:
         return
@@ -130,12 +130,12 @@ def test_lists_of_a_look_overflow_without_loss():
 
 
 def test_numbers_near_the_ends_of_float32_are_not_put_in_16_bits():
-    rows = np.zeros((4, 1), np.int32)
+    rows = torch.zeros(4, 1, dtype=torch.int32)
     x, no_bias = np.ones((2, 1), np.float32), np.zeros(4, np.float32)
     for size in (0.0, 1e-40, 1e30):
-        columns = columns_of(np.full((4, 1), size, np.float32), rows)
+        columns = columns_of(torch.full((4, 1), size), rows)
         assert in_16_bits(x, columns, no_bias) is None
-    coarse = in_16_bits(x, columns_of(np.ones((4, 1), np.float32), rows), no_bias)
+    coarse = in_16_bits(x, columns_of(torch.ones(4, 1), rows), no_bias)
     tile = aligned((1, LANES), np.int16)
     for size, fits in ((1.0, True), (0.0, False), (1e-30, False), (1e30, False)):
         assert fill_coarsely(x * np.float32(size), coarse, make_rows(1), tile) == fits

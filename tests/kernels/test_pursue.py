@@ -118,7 +118,7 @@ def greedy_state(x, values, support, k, *, signed, orthogonal):
     unit = (values / torch.linalg.vector_norm(values, dim=1, keepdim=True)).numpy()
     row_lists = support.row_lists
     features, slots = row_lists.features.numpy(), row_lists.slots.numpy()
-    columns = columns_of(unit, support.rows.numpy())
+    columns = columns_of(torch.from_numpy(unit), support.rows)
     lists = cpu_local.Lists(row_lists.starts.numpy(), features.view(np.uint32), unit[features, slots])
     dense = np.zeros((support.n, support.m))
     np.put_along_axis(dense, support.rows.numpy().astype(np.int64), unit, axis=1)
@@ -143,6 +143,7 @@ def test_correlations_stay_those_of_the_residual(seed, k, signed, orthogonal):
     np.testing.assert_allclose(correlations[untouched], dense[untouched] @ residual, atol=1e-10)
     assert not scratch.stamp.any()
     assert not scratch.closed.any()
+    assert not scratch.users.any()
     if orthogonal and signed:
         np.testing.assert_allclose(dense[chosen] @ residual, 0, atol=1e-9)
 
@@ -205,6 +206,28 @@ def test_non_negative_codes_on_dependent_columns_equal_the_textbook(construction
     torch.testing.assert_close(left[0], left[1], rtol=1e-7, atol=1e-9)
     assert (ours[0] >= 0).all()
     assert (ours[0] != 0).sum(dim=1).unique().numel() > 3
+
+
+@pytest.mark.parametrize("form", ORTHOGONAL_FORMS)
+@pytest.mark.parametrize("signed", [True, False])
+def test_more_columns_in_use_than_a_mask_has_bits(form, signed):
+    x, values, support = problem(5, 6, 160, 500, 4)
+    rules = Rules(150, signed)
+    ours, textbook = run_form(form, x, values, support, rules), run(x, values, support, rules, True, "reference")
+    assert (ours[0] != 0).sum(dim=1).max() > 128 or not signed
+    left = [torch.linalg.vector_norm(left_over(x, values, support, codes), dim=1) for codes in (ours, textbook)]
+    torch.testing.assert_close(left[0], left[1], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sums_that_leave_float32_disturb_no_other_token(form):
+    x, values, support = problem(6, 70, 12, 90, 5, dtype=torch.float32)
+    rules, usual = Rules(8, True), torch.arange(70) % 3 > 0
+    expected = run_form(form, x, values, support, rules)
+    x[~usual] = 3e38 * x[~usual].sign()
+    found = run_form(form, x, values, support, rules)
+    assert torch.equal(found[0][usual], expected[0][usual])
+    assert torch.equal(found[1][usual], expected[1][usual])
 
 
 @pytest.mark.parametrize("form", ORTHOGONAL_FORMS)

@@ -131,7 +131,7 @@ class _Scaled:
         from expander_sae.kernels.cpu.groups import CENTRES, Best, nearest
         from expander_sae.kernels.cpu.tiles import aligned, fill_tile
 
-        columns = columns_of(self.of(features).numpy(), self.rows[features].numpy())
+        columns = columns_of(self.of(features), self.rows[features])
         bias = np.zeros(len(features), np.float32)
         lanes, count = np.ascontiguousarray(centres.numpy()), len(centres)
         tiles = [aligned((centres.shape[1], CENTRES), np.float32) for _ in range(0, count, CENTRES)]
@@ -156,7 +156,7 @@ class _Scaled:
 
         sample = features[torch.randperm(len(features), generator=generator)[: COLUMNS_PER_CENTRE * groups]]
         scaled = self.of(sample)
-        columns = columns_of(scaled.numpy(), self.rows[sample].numpy())
+        columns = columns_of(scaled, self.rows[sample])
         weights = 1 / torch.linalg.vector_norm(scaled, dim=1).clamp_min(torch.finfo(scaled.dtype).tiny)
         chosen = torch.arange(len(sample)) % groups  # at first each centre is one column
         weights_at_first = weights * (torch.arange(len(sample)) < groups)
@@ -181,7 +181,7 @@ class _Scaled:
         means, squares = torch.zeros(len(counts), len(self.spread)), torch.zeros(len(counts))
         for part in torch.split(torch.arange(len(order)), CHUNK):
             scaled, some = self.of(order[part]), label[part]
-            columns = columns_of(scaled.numpy(), self.rows[order[part]].numpy())
+            columns = columns_of(scaled, self.rows[order[part]])
             add_columns(columns, some.numpy(), (1 / counts.float())[some].numpy(), means.numpy())
             squares.index_add_(0, some, scaled.square().sum(dim=1) / counts[some])
         bias = torch.zeros(len(counts)).index_add_(0, label, bias[order] / counts[label])
@@ -272,7 +272,7 @@ class GroupedColumns:
 
         columns = self._columns
         if columns is None or columns.values.dtype != _numpy(values.dtype):
-            rows, starts = entries_of(self._rows.index_select(0, self.groups.order).numpy())
+            rows, starts = entries_of(self._rows.index_select(0, self.groups.order))
             columns = self._columns = Columns(np.empty(rows.size, _numpy(values.dtype)), rows, starts)
         elif self._current if self._held else _same(self._of, values):
             return columns

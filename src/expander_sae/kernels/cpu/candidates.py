@@ -13,10 +13,10 @@ from expander_sae.kernels.cpu.greedy import (
     Limits,
     Scratch,
     append_to_factor,
-    finish,
     limits_of,
     make_scratch,
     refit,
+    solve_finally,
     write_codes,
 )
 from expander_sae.kernels.greedy import Rules
@@ -45,10 +45,10 @@ def _take(candidate: int, gram: Floats, target: Floats, limits: Limits, scratch:
     scratch.gram[count, count] = gram[candidate, candidate]
     scratch.chosen[count], scratch.codes[count], scratch.fitted[count] = candidate, 0, 0
     scratch.target[count] = target[candidate]
-    pivot = append_to_factor(scratch.factor, scratch.gram, count)
+    pivot = append_to_factor(scratch.factor, scratch.gram, count, int64(0))
     if pivot < limits.dependent:
         return count
-    return refit(scratch.residual[candidate], pivot, limits, scratch, count)
+    return refit(scratch.residual[candidate], pivot, limits, scratch, count, int64(0))
 
 
 @compiled
@@ -73,7 +73,9 @@ def _pursue(gram: Floats, target: Floats, norms: Floats, limits: Limits, scratch
                 for position in range(count):
                     total -= gram[token, scratch.chosen[position], other] * scratch.codes[position]
                 scratch.residual[other] = total
-        finish(picks, limits, scratch, count)
+        solve_finally(limits, scratch, count)
+        for pick in range(picks):
+            scratch.closed[scratch.picked[pick]] = False
         write_codes(scratch, count, out[0][token], out[1][token])
 
 
@@ -105,7 +107,7 @@ def _gram(columns: Columns, indices: Integers, spread: Floats, out: Floats) -> N
 
 def gram_of(values: Tensor, rows: Tensor, indices: Tensor, m: int) -> Tensor:
     """Inner products [batch, c, c] of every token's columns with each other."""
-    columns, chosen = columns_of(values.contiguous().numpy(), rows.contiguous().numpy()), indices.contiguous().numpy()
+    columns, chosen = columns_of(values.contiguous(), rows.contiguous()), indices.contiguous().numpy()
     out = np.empty((*chosen.shape, chosen.shape[1]), columns.values.dtype)
 
     def work(start: int, stop: int) -> None:

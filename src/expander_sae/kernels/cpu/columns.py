@@ -10,8 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from expander_sae.errors import ExpanderError
+from expander_sae.kernels.inputs import remembered
 
 Floats = NDArray[np.floating[Any]]
 """float32 or float64, the same in all arguments of a call."""
@@ -45,20 +47,25 @@ class Columns(NamedTuple):
     """[n + 1], unsigned and of 32 bits: it is read once for every column that a token uses."""
 
 
-def columns_of(values: Floats, rows: Integers) -> Columns:
+def columns_of(values: Tensor, rows: Tensor) -> Columns:
     """The columns of `values` [n, d] at `rows` [n, d], without the places behind the last entry of shorter ones."""
     entries, starts = entries_of(rows)
-    return Columns(_packed(values, starts), entries, starts)
+    return Columns(_packed(values.numpy(), starts), entries, starts)
 
 
-def entries_of(rows: Integers) -> tuple[Integers, Integers]:
+def entries_of(rows: Tensor) -> tuple[Integers, Integers]:
     """(rows [entries], starts [n + 1]) of padded rows [n, d]."""
     n, d = rows.shape
-    if rows.size >= 1 << 32:
-        raise ExpanderError(f"The CPU kernels read dictionaries of fewer than 2**32 values, not {rows.size:,}.")
-    if n == 0 or rows[:, -1].min() >= 0:
-        return rows.reshape(-1).view(np.uint32), np.arange(0, n * d + 1, d, dtype=np.uint32)
-    starts = np.zeros(n + 1, np.uint32)
+    if rows.numel() >= 1 << 32:
+        raise ExpanderError(f"The CPU kernels read dictionaries of fewer than 2**32 values, not {rows.numel():,}.")
+    places = rows.numpy()
+    if n == 0 or places[:, -1].min() >= 0:
+        return places.reshape(-1).view(np.uint32), np.arange(0, n * d + 1, d, dtype=np.uint32)
+    return remembered(rows, _uneven_entries)
+
+
+def _uneven_entries(rows: Integers) -> tuple[Integers, Integers]:
+    starts = np.zeros(len(rows) + 1, np.uint32)
     _add_up_lengths(rows, starts)
     return _packed(rows, starts).view(np.uint32), starts
 

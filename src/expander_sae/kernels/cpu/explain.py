@@ -144,9 +144,9 @@ def pull_back(
     """
     scale = x.numpy().dtype.type(factor)
     batch = Batch(x.numpy(), codes.numpy(), indices.numpy(), of_codes.numpy(), of_residual.numpy(), scale)
-    reading = writing = columns_of(encoder[0].numpy(), encoder[1].numpy())
+    reading = writing = columns_of(*encoder)
     if decoder is not encoder:
-        writing = columns_of(decoder[0].numpy(), decoder[1].numpy())
+        writing = columns_of(*decoder)
     (tokens, width), dtype, n = batch.x.shape, batch.x.dtype, len(encoder[1])
     passed_on, sums = np.zeros_like(batch.codes), np.zeros((-(-tokens // TILE), width), dtype)
     of_x, of_shift, of_bias = (

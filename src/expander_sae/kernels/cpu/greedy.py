@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import int64
+from numba import int64, uint64
 from numpy.typing import DTypeLike
 
 from expander_sae.kernels.cpu.columns import (
@@ -21,6 +21,7 @@ from expander_sae.kernels.cpu.columns import (
     inlined,
     subtract_column,
 )
+from expander_sae.kernels.cpu.numbers import lowest_bit
 from expander_sae.kernels.greedy import DEPENDENT, PICKS_PER_FEATURE, ROUNDING, Rules
 
 Codes = tuple[Floats, Integers]
@@ -48,13 +49,15 @@ def limits_of(rules: Rules, dtype: DTypeLike) -> Limits:
 class Scratch(NamedTuple):
     """Scratch memory of one token; `make_scratch` makes it for several, with one more dimension in front.
 
-    `stamp` and `closed` are left clean for the next token, the rest is written before it is read.
+    `stamp`, `users` and `closed` are left clean for the next token, the rest is written before it is read.
     """
 
     residual: Floats
     """[m] what the codes leave of the token, then zeros"""
     stamp: Floats
     """[m], zero between steps, so that tokens share it"""
+    users: Integers
+    """[m] for every coordinate a bit for each position, modulo 64, whose column has an entry there"""
     closed: Flags
     """[n] bool: features in use or refused"""
     picked: Integers
@@ -85,6 +88,7 @@ def make_scratch(tokens: int, m: int, n: int, k: int, dtype: DTypeLike) -> Scrat
     return Scratch(
         residual=np.zeros((tokens, row_length(m)), dtype),
         stamp=np.zeros((1, m), dtype),
+        users=np.zeros((tokens, m), np.uint64),
         closed=np.zeros((tokens, n), np.bool_),
         picked=np.zeros((tokens, PICKS_PER_FEATURE * k), np.int64),
         chosen=np.zeros((tokens, k), np.int64),
@@ -103,6 +107,7 @@ def scratch_of(batch: Scratch, token: int) -> Scratch:
     return Scratch(
         batch.residual[token],
         batch.stamp[0],
+        batch.users[token],
         batch.closed[token],
         batch.picked[token],
         batch.chosen[token],
@@ -121,12 +126,17 @@ def scratch_of(batch: Scratch, token: int) -> Scratch:
 
 
 @inlined
-def append_to_factor(factor: Floats, gram: Floats, size: int) -> float:
-    """Extend the factor of the first `size` columns by one; returns the new column's squared distance from them."""
+def append_to_factor(factor: Floats, gram: Floats, size: int, first: int) -> float:
+    """Extend the factor of the first `size` columns by one; returns the new column's squared distance from them.
+
+    With the columns before `first` its inner products are zero.
+    """
     pivot = gram[size, size]
-    for row in range(size):
+    for row in range(first):
+        factor[size, row] = 0
+    for row in range(first, size):
         total = gram[size, row]
-        for column in range(row):
+        for column in range(first, row):
             total -= factor[row, column] * factor[size, column]
         factor[size, row] = total * factor[row, row]
         pivot -= factor[size, row] * factor[size, row]
@@ -165,15 +175,23 @@ def remove_from_gram(gram: Floats, size: int, position: int) -> None:
 def refactor(factor: Floats, gram: Floats, first: int, size: int) -> None:
     """Make the factor's rows from `first` on anew."""
     for row in range(first, size):
-        append_to_factor(factor, gram, row)
+        append_to_factor(factor, gram, row, int64(0))  # a literal would compile it once more
 
 
 @inlined
 def _norm(x: Floats) -> float:
-    total = x[0] * x[0]
-    for coordinate in range(1, x.size):
-        total += x[coordinate] * x[coordinate]
-    return total**0.5
+    # Four sums, none of which waits for another.
+    zero = x[0] - x[0]
+    first, second, third, fourth = zero, zero, zero, zero
+    whole = x.size // 4 * 4
+    for place in range(0, whole, 4):
+        first += x[place] * x[place]
+        second += x[place + 1] * x[place + 1]
+        third += x[place + 2] * x[place + 2]
+        fourth += x[place + 3] * x[place + 3]
+    for place in range(whole, x.size):
+        first += x[place] * x[place]
+    return ((first + second) + (third + fourth)) ** 0.5
 
 
 @inlined
@@ -190,32 +208,76 @@ def is_explained(norm: float, tolerance: float, residual: Floats) -> bool:
 
 
 @inlined
-def _add_column(columns: Columns, feature: int, x: Floats, scratch: Scratch, count: int) -> float:
-    """Put a column behind those in use; returns its squared distance from their span."""
+def _meet(columns: Columns, feature: int, position: int, scratch: Scratch) -> int:
+    """Note which coordinates the column at a position uses; returns the bits of those that used one before."""
+    met, bit = uint64(0), uint64(1) << uint64(position % 64)
     for entry in range(columns.starts[feature], columns.starts[feature + 1]):
-        scratch.stamp[columns.rows[entry]] = columns.values[entry]
-    for position in range(count):
-        scratch.gram[count, position] = column_times(columns, scratch.chosen[position], scratch.stamp)
-    scratch.gram[count, count] = column_times(columns, feature, scratch.stamp)
-    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
-        scratch.stamp[columns.rows[entry]] = 0
-    scratch.chosen[count], scratch.codes[count], scratch.fitted[count] = feature, 0, 0
-    scratch.target[count] = column_times(columns, feature, x)
-    return append_to_factor(scratch.factor, scratch.gram, count)
+        met |= scratch.users[columns.rows[entry]]
+        scratch.users[columns.rows[entry]] |= bit
+    return met
 
 
 @inlined
-def solve_with_new_column(correlation: float, pivot: float, scratch: Scratch, count: int) -> bool:
-    """The refitted codes in scratch.solved; returns whether all of them are positive."""
+def _forget(columns: Columns, feature: int, scratch: Scratch) -> None:
+    """Nobody uses the coordinates of a column."""
+    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+        scratch.users[columns.rows[entry]] = 0
+
+
+@inlined
+def _multiply(columns: Columns, feature: int, met: int, scratch: Scratch, count: int) -> int:
+    """Fill the row of inner products of the column at position `count`; returns the first position that it meets.
+
+    Of most columns in use it shares no coordinate, and is orthogonal to them.
+    """
+    for position in range(count):
+        scratch.gram[count, position] = 0
+    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+        scratch.stamp[columns.rows[entry]] = columns.values[entry]
+    first = count
+    for start in range(0, count, 64):
+        left = met
+        while left != 0:
+            position = start + lowest_bit(left)
+            left &= left - uint64(1)
+            if position < count:
+                first = min(first, position)
+                scratch.gram[count, position] = column_times(columns, scratch.chosen[position], scratch.stamp)
+    scratch.gram[count, count] = column_times(columns, feature, scratch.stamp)
+    for entry in range(columns.starts[feature], columns.starts[feature + 1]):
+        scratch.stamp[columns.rows[entry]] = 0
+    return first
+
+
+@inlined
+def _add_column(columns: Columns, feature: int, x: Floats, scratch: Scratch, count: int) -> tuple[float, int]:
+    """Put a column behind those in use; returns its squared distance from their span, and the first that it meets."""
+    met = _meet(columns, feature, count, scratch)
+    first = _multiply(columns, feature, met, scratch, count)
+    scratch.chosen[count], scratch.codes[count], scratch.fitted[count] = feature, 0, 0
+    scratch.target[count] = column_times(columns, feature, x)
+    return append_to_factor(scratch.factor, scratch.gram, count, first), first
+
+
+@inlined
+def solve_with_new_column(correlation: float, pivot: float, scratch: Scratch, count: int, first: int) -> bool:
+    """The refitted codes in scratch.solved; returns whether all of them are positive.
+
+    The new column meets none before `first`.
+    """
     step = correlation / pivot
+    positive = step > 0
+    scratch.solved[count] = step
+    if first == count:
+        for position in range(count):
+            scratch.solved[position] = scratch.codes[position]
+        return positive
     for position in range(count):
         scratch.solved[position] = scratch.factor[count, position]
     solve_upper(scratch.factor, count, scratch.solved)
-    positive = step > 0
     for position in range(count):
         scratch.solved[position] = scratch.codes[position] - step * scratch.solved[position]
         positive &= scratch.solved[position] > 0
-    scratch.solved[count] = step
     return positive
 
 
@@ -266,12 +328,12 @@ def walk_to_non_negative(scratch: Scratch, count: int) -> int:
 
 
 @inlined
-def refit(correlation: float, pivot: float, limits: Limits, scratch: Scratch, count: int) -> int:
+def refit(correlation: float, pivot: float, limits: Limits, scratch: Scratch, count: int, first: int) -> int:
     """Solve for the codes with the column that was just added to the factor; returns how many are in use then.
 
-    The correlation is that of the new column with what the others leave.
+    The correlation is that of the new column with what the others leave, of which it meets none before `first`.
     """
-    positive = solve_with_new_column(correlation, pivot, scratch, count)
+    positive = solve_with_new_column(correlation, pivot, scratch, count, first)
     left = count + 1
     if not (limits.signed or positive):
         left = walk_to_non_negative(scratch, left)
@@ -291,10 +353,16 @@ def take_feature(
     """
     scratch.picked[pick] = feature
     scratch.closed[feature] = True
-    pivot = _add_column(columns, feature, x, scratch, count)
+    pivot, first = _add_column(columns, feature, x, scratch, count)
     if pivot < limits.dependent:
         return count
-    return refit(column_times(columns, feature, scratch.residual), pivot, limits, scratch, count)
+    left = refit(column_times(columns, feature, scratch.residual), pivot, limits, scratch, count, first)
+    if left <= count:  # positions have changed
+        for position in range(count + 1):
+            _forget(columns, scratch.chosen[position], scratch)
+        for position in range(left):
+            _meet(columns, scratch.chosen[position], position, scratch)
+    return left
 
 
 @inlined
@@ -307,13 +375,20 @@ def move_residual(columns: Columns, scratch: Scratch, total: int) -> None:
 
 
 @inlined
-def finish(picks: int, limits: Limits, scratch: Scratch, count: int) -> None:
-    """Leave the final codes in scratch.codes, refitted once more, and the scratch memory clean for the next token."""
+def solve_finally(limits: Limits, scratch: Scratch, count: int) -> None:
+    """Leave the final codes in scratch.codes, refitted once more."""
     _solve_afresh(scratch, count)
     for position in range(count):
         scratch.codes[position] = scratch.solved[position] if limits.signed else max(scratch.solved[position], 0)
+
+
+@inlined
+def finish(picks: int, columns: Columns, limits: Limits, scratch: Scratch, count: int) -> None:
+    """Leave the final codes in scratch.codes, and the scratch memory clean for the next token."""
+    solve_finally(limits, scratch, count)
     for pick in range(picks):
         scratch.closed[scratch.picked[pick]] = False
+        _forget(columns, scratch.picked[pick], scratch)
 
 
 @inlined

@@ -14,22 +14,34 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numba import int64, uint64
 from numpy.typing import DTypeLike
+from torch import Tensor
 
 from expander_sae.kernels.cpu import greedy
-from expander_sae.kernels.cpu.coarse import LARGEST, Coarse, in_16_bits, scale_of
-from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, column_times, compiled, inlined
+from expander_sae.kernels.cpu.blocks import SIDE, Blocks, best_of_block, block_times, blocks_of, with_values
+from expander_sae.kernels.cpu.coarse import LARGEST, in_16_bits, scale_of
+from expander_sae.kernels.cpu.columns import Columns, Floats, Integers, compiled, inlined
 from expander_sae.kernels.cpu.greedy import Codes, Limits, Scratch
-from expander_sae.kernels.cpu.numbers import extreme_of, lowest_bit
+from expander_sae.kernels.cpu.numbers import count_up, extreme_of, lowest_bit
 from expander_sae.kernels.cpu.tiles import LANES, aligned
-from expander_sae.kernels.cpu.vectors import best_of_block, lanes_reaching, raise_maxima
+from expander_sae.kernels.cpu.vectors import lanes_reaching, largest_of, places_equal, places_reaching, raise_maxima
 from expander_sae.kernels.threads import kept, over_tiles
 
-_BLOCK = 8
-"""Features of which only the best score is kept."""
 _FEW = 4
 """Blocks that are weighed of a lane before it is filled anew: what is left has become too small for its scale."""
+
+
+class Look(NamedTuple):
+    """How a pass reads the dictionary."""
+
+    blocks: Blocks
+    """Their values are whole numbers unless scores are exact."""
+    offsets: Floats | Integers
+    """[8 blocks] what the sum of a column loses on average because every product is rounded down"""
+    margin: int
+    """Of two features, the one that is better by this much is the better one; 0 if scores are exact."""
 
 
 class Lanes(NamedTuple):
@@ -47,6 +59,8 @@ class Lanes(NamedTuple):
     """[lanes] the best exact score so far"""
     found: Integers
     """[lanes] its feature, or -1 if none is above the noise"""
+    scores: Floats
+    """[8] the exact scores of a block for one token"""
     shut: Floats
     """[lanes] the best exact score so far of a feature that is closed"""
     weighed: Integers
@@ -63,15 +77,16 @@ class Lanes(NamedTuple):
 
 def _make_lanes(m: int, n: int, precision: DTypeLike, dtype: DTypeLike) -> Lanes:
     """A tile of numbers of a dtype for tokens of width m and some precision, and n features."""
-    tile, maxima, thresholds = (aligned((rows, LANES), dtype) for rows in (m, -(-n // _BLOCK), 1))
+    tile, maxima, thresholds = (aligned((rows, LANES), dtype) for rows in (m, -(-n // SIDE), 1))
+    scores = aligned((SIDE,), precision)
     found, weighed, token, in_use, picks = (np.zeros(LANES, np.int64) for _ in range(5))
     scale, best, shut = (np.ones(LANES, precision) for _ in range(3))
     norm = np.zeros(LANES)
-    return Lanes(tile, scale, maxima, thresholds[0], best, found, shut, weighed, token, norm, in_use, picks)
+    return Lanes(tile, scale, maxima, thresholds[0], best, found, scores, shut, weighed, token, norm, in_use, picks)
 
 
 @inlined
-def _fill_lane(lane: int, width: int, residual: Floats, look: Coarse, lanes: Lanes) -> None:
+def _fill_lane(lane: int, width: int, residual: Floats, look: Look, lanes: Lanes) -> None:
     """Put what is left of a token into its lane, scaled anew."""
     if look.margin > 0:
         lanes.scale[lane] = scale_of(residual[:width])
@@ -81,43 +96,46 @@ def _fill_lane(lane: int, width: int, residual: Floats, look: Coarse, lanes: Lan
 
 
 @inlined
-def _change_lane(lane: int, changed: int, columns: Columns, look: Coarse, lanes: Lanes, scratch: Scratch) -> bool:
-    """Bring a lane to the residual at the coordinates of the first `changed` columns; returns whether that fits it."""
+def _move_lane(lane: int, changed: int, columns: Columns, look: Look, lanes: Lanes, scratch: Scratch) -> bool:
+    """Bring the residual and its lane to the codes of the first `changed` columns; returns whether it fits its lane."""
     fits = True
     for position in range(changed):
-        if scratch.codes[position] != scratch.fitted[position]:
+        change = scratch.codes[position] - scratch.fitted[position]
+        if change != 0:
             scratch.fitted[position] = scratch.codes[position]
             feature = scratch.chosen[position]
             for entry in range(columns.starts[feature], columns.starts[feature + 1]):
-                scaled = scratch.residual[columns.rows[entry]] * lanes.scale[lane]
+                row = columns.rows[entry]
+                scratch.residual[row] -= change * columns.values[entry]
+                scaled = scratch.residual[row] * lanes.scale[lane]
                 whole = np.rint(scaled) if look.margin > 0 else scaled
                 fits &= look.margin == 0 or abs(whole) <= LARGEST
-                lanes.tile[columns.rows[entry], lane] = whole
+                lanes.tile[row, lane] = whole
     return fits
 
 
 @inlined
-def _load(x: Floats, token: int, lane: int, look: Coarse, lanes: Lanes, batch: Scratch) -> None:
-    """Start a lane on a token, or leave it idle if there is none left."""
+def _load(x: Floats, begun: Integers, lane: int, look: Look, lanes: Lanes, batch: Scratch) -> bool:
+    """Start a lane on the next token, or leave it idle if there is none; returns whether there is one."""
+    token = count_up(begun)
     if token >= x.shape[0]:
         lanes.token[lane] = -1
-        return
+        return False
     lanes.token[lane], lanes.in_use[lane], lanes.picks[lane] = token, 0, 0
     scratch = greedy.scratch_of(batch, lane)
     lanes.norm[lane] = greedy.begin(x[token], scratch)
     _fill_lane(lane, x.shape[1], scratch.residual, look, lanes)
+    return True
 
 
 @inlined
-def _look_at_all(look: Coarse, limits: Limits, lanes: Lanes) -> None:
+def _look_at_all(look: Look, limits: Limits, lanes: Lanes) -> None:
     """Leave the best score of every block, and for every lane what a block must reach to be weighed."""
     best, least, most = lanes.thresholds, extreme_of(lanes.thresholds, -1), extreme_of(lanes.thresholds, 1)
     for lane in range(LANES):
         best[lane] = least
     for block in range(lanes.maxima.shape[0]):
-        first = block * _BLOCK
-        last = min(first + _BLOCK, look.offsets.size)
-        best_of_block(LANES, lanes.tile, look.columns, look.offsets, first, last, lanes.maxima[block], limits.signed)
+        best_of_block(LANES, lanes.tile, look.blocks, look.offsets, block, lanes.maxima[block], limits.signed)
         raise_maxima(LANES, lanes.maxima[block], 0, best, False)
     for lane in range(LANES):
         if lanes.token[lane] < 0:
@@ -130,20 +148,26 @@ def _look_at_all(look: Coarse, limits: Limits, lanes: Lanes) -> None:
 
 
 @inlined
-def _weigh_blocks(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
+def _weigh_blocks(blocks: Blocks, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
     """Find the best open feature in the blocks that reach a lane's threshold, and how good a closed one is, exactly."""
     for block in range(lanes.maxima.shape[0]):
         mask = lanes_reaching(LANES, lanes.maxima[block], lanes.thresholds)
-        first, last = block * _BLOCK, min(block * _BLOCK + _BLOCK, columns.starts.size - 1)
         while mask != 0:
             lane = lowest_bit(mask)
             mask &= mask - uint64(1)
             lanes.weighed[lane] += 1
-            residual = batch.residual[lane]
-            for feature in range(first, last):
-                score = column_times(columns, feature, residual)
-                score = abs(score) if limits.signed else score
-                if score <= lanes.best[lane]:
+            block_times(blocks, block, batch.residual[lane], limits.signed, lanes.scores)
+            top = largest_of(SIDE, lanes.scores)
+            # The last place where none is equal: sums that left the range of numbers are not even equal to themselves.
+            place = lowest_bit(places_equal(SIDE, lanes.scores, 0, top) | uint64(1 << (SIDE - 1)))
+            hides = batch.closed[lane, blocks.features[block * SIDE + place]]  # others, of which one may be the best
+            bound = lanes.best[lane] if hides else max(top, lanes.best[lane])
+            reaching = places_reaching(SIDE, lanes.scores, 0, bound)
+            while reaching != 0:
+                place = lowest_bit(reaching)
+                reaching &= reaching - uint64(1)
+                score, feature = lanes.scores[place], int64(blocks.features[block * SIDE + place])
+                if (score == lanes.best[lane] and feature > lanes.found[lane]) or score < lanes.best[lane]:
                     continue
                 if batch.closed[lane, feature]:
                     lanes.shut[lane] = max(lanes.shut[lane], score)
@@ -152,7 +176,7 @@ def _weigh_blocks(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch
 
 
 @inlined
-def _find_best(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
+def _find_best(blocks: Blocks, limits: Limits, lanes: Lanes, batch: Scratch) -> None:
     """Find the best feature of every lane that is open and above the noise, the lowest of equal ones.
 
     Where the best of all that were weighed is closed, the blocks of the best open one may have been left out, and all
@@ -164,7 +188,7 @@ def _find_best(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -
         lanes.weighed[lane] = 0
     unsure = True
     while unsure:
-        _weigh_blocks(columns, limits, lanes, batch)
+        _weigh_blocks(blocks, limits, lanes, batch)
         unsure = False
         for lane in range(LANES):
             hidden = lanes.shut[lane] > lanes.best[lane] and lanes.thresholds[lane] > least
@@ -175,7 +199,7 @@ def _find_best(columns: Columns, limits: Limits, lanes: Lanes, batch: Scratch) -
 
 
 @inlined
-def _step(x: Floats, columns: Columns, limits: Limits, look: Coarse, lane: int, lanes: Lanes, scratch: Scratch) -> bool:
+def _step(x: Floats, columns: Columns, limits: Limits, look: Look, lane: int, lanes: Lanes, scratch: Scratch) -> bool:
     """Let a lane's token take its best feature; returns whether it is done."""
     before, found = lanes.in_use[lane], lanes.found[lane]
     if found < 0 or greedy.is_explained(lanes.norm[lane], limits.tolerance, scratch.residual):
@@ -185,8 +209,7 @@ def _step(x: Floats, columns: Columns, limits: Limits, look: Coarse, lane: int, 
     lanes.in_use[lane] = count
     if count == scratch.codes.size or lanes.picks[lane] == scratch.picked.size:
         return True
-    greedy.move_residual(columns, scratch, before + 1)
-    fits = _change_lane(lane, before + 1, columns, look, lanes, scratch)
+    fits = _move_lane(lane, before + 1, columns, look, lanes, scratch)
     coarsely = lanes.weighed[lane] > _FEW and scale_of(scratch.residual[: x.size]) > 2 * lanes.scale[lane]
     if not fits or coarsely or lanes.scale[lane] == 0:
         _fill_lane(lane, x.size, scratch.residual, look, lanes)
@@ -195,36 +218,50 @@ def _step(x: Floats, columns: Columns, limits: Limits, look: Coarse, lane: int, 
 
 @compiled
 def _orthogonal(
-    x: Floats, columns: Columns, limits: Limits, look: Coarse, out: Codes, lanes: Lanes, batch: Scratch
+    x: Floats,
+    columns: Columns,
+    blocks: Blocks,
+    limits: Limits,
+    look: Look,
+    out: Codes,
+    begun: Integers,
+    lanes: Lanes,
+    batch: Scratch,
 ) -> None:
-    """Fill the values and indices [batch, k] of `out` for the tokens of x."""
-    # No literal: numba would compile `_load` once more for it.
-    waiting, busy = int64(LANES), min(x.shape[0], LANES)
+    """Fill the values and indices [batch, k] of `out` for tokens of x, counted by `begun` [1], until all are begun."""
+    busy = 0
     for lane in range(LANES):
-        _load(x, lane, lane, look, lanes, batch)
+        busy += _load(x, begun, lane, look, lanes, batch)
     while busy > 0:
         _look_at_all(look, limits, lanes)
-        _find_best(columns, limits, lanes, batch)
+        _find_best(blocks, limits, lanes, batch)
         for lane in range(LANES):
             token, scratch = lanes.token[lane], greedy.scratch_of(batch, lane)
             if token >= 0 and _step(x[token], columns, limits, look, lane, lanes, scratch):
-                greedy.finish(lanes.picks[lane], limits, scratch, lanes.in_use[lane])
+                greedy.finish(lanes.picks[lane], columns, limits, scratch, lanes.in_use[lane])
                 greedy.write_codes(scratch, lanes.in_use[lane], out[0][token], out[1][token])
-                _load(x, waiting, lane, look, lanes, batch)
-                waiting += 1
-                busy -= lanes.token[lane] < 0
+                busy -= not _load(x, begun, lane, look, lanes, batch)
 
 
-def pursue_in_lockstep(x: Floats, columns: Columns, limits: Limits, out: Codes) -> None:
-    """Fill the values and indices [batch, k] of `out`, which are zero."""
+def _look_of(x: Floats, columns: Columns, blocks: Blocks) -> Look:
+    """How to look at the blocks of columns for tokens like x: in 16 bits if those can hold them."""
+    if x.dtype == np.float32:
+        coarse = in_16_bits(x, columns, np.zeros(columns.starts.size - 1, x.dtype))
+        if coarse is not None:
+            return Look(with_values(blocks, coarse.columns), coarse.offsets[blocks.features], coarse.margin)
+    return Look(blocks, np.zeros(blocks.features.size, x.dtype), 0)
+
+
+def pursue_in_lockstep(x: Floats, rows: Tensor, columns: Columns, limits: Limits, out: Codes) -> None:
+    """Fill the values and indices [batch, k] of `out`, which are zero, by columns at rows [n, d]."""
     width, features = x.shape[1], columns.starts.size - 1
-    no_bias = np.zeros(features, x.dtype)
-    look = in_16_bits(x, columns, no_bias) if x.dtype == np.float32 else None
-    look = Coarse(columns, no_bias, 1.0, 0.0, 0) if look is None else look
+    blocks = blocks_of(rows, columns)
+    look, begun = _look_of(x, columns, blocks), np.zeros(1, np.int64)
 
-    def work(start: int, stop: int) -> None:
+    def work(*_: int) -> None:
         lanes = kept(_make_lanes, width, features, x.dtype, look.offsets.dtype)
         batch = kept(greedy.make_scratch, LANES, width, features, out[0].shape[1], x.dtype)
-        _orthogonal(x[start:stop], columns, limits, look, (out[0][start:stop], out[1][start:stop]), lanes, batch)
+        _orthogonal(x, columns, blocks, limits, look, out, begun, lanes, batch)
 
-    over_tiles(work, x.shape[0], LANES)
+    # No pieces of the batch: lanes would be idle at the end of each, and threads at the end of the last.
+    over_tiles(work, min(torch.get_num_threads(), -(-len(x) // LANES)), 1)

@@ -1,4 +1,4 @@
-"""Single numbers, written as LLVM: the bits of a mask, and where a type's numbers end and what lies between two."""
+"""Single numbers, written as LLVM: the bits of a mask, where a type's numbers end, what lies between two, a counter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba.core.typing.context import BaseContext as Typing
 from numba.extending import intrinsic
 from numba.types import Type
 
-from expander_sae.kernels.cpu.vectors import Intrinsic, Values, element_of, is_whole, least_of
+from expander_sae.kernels.cpu.vectors import Intrinsic, Values, data_of, element_of, is_whole, least_of
 
 
 @intrinsic
@@ -72,3 +72,14 @@ def count_bits(typing: Typing, mask: Type) -> Intrinsic:
         return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def count_up(typing: Typing, counter: Type) -> Intrinsic:
+    """Add one to a counter [1] that threads share; returns what it was."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        place = data_of(context, builder, signature.args[0], arguments[0])
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate

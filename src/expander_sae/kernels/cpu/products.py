@@ -61,7 +61,7 @@ def _accumulate_features(
 def combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto: Tensor | None, m: int) -> Tensor:
     """Every token's weighted sum of its columns, plus `onto` if that is given, like `reference.combine`."""
     total = weights.new_empty(len(weights), m)
-    columns, codes, out = columns_of(values.numpy(), rows.numpy()), (weights.numpy(), indices.numpy()), total.numpy()
+    columns, codes, out = columns_of(values, rows), (weights.numpy(), indices.numpy()), total.numpy()
     base = weights.new_empty(0, m).numpy() if onto is None else onto.contiguous().numpy()
     over_tiles(lambda start, stop: _combine_tokens(*codes, columns, base, start, stop, out), len(out), TILE)
     return total
@@ -70,7 +70,7 @@ def combine(weights: Tensor, indices: Tensor, values: Tensor, rows: Tensor, onto
 def correlate_at(x: Tensor, indices: Tensor, values: Tensor, rows: Tensor) -> Tensor:
     """Every token times its own columns, like `reference.correlate_at`."""
     found = x.new_empty(indices.shape)
-    columns, out = columns_of(values.numpy(), rows.numpy()), found.numpy()
+    columns, out = columns_of(values, rows), found.numpy()
     tokens, features = x.numpy(), indices.numpy()
     over_tiles(lambda start, stop: _correlate_tokens(tokens, features, columns, start, stop, out), len(out), TILE)
     return found
@@ -82,7 +82,7 @@ def accumulate(weights: Tensor, indices: Tensor, x: Tensor, rows: Tensor) -> Ten
     Each thread owns a range of the features and looks at all codes, so that sums have one order whatever the threads.
     """
     n, d = rows.shape
-    entries, starts = entries_of(rows.numpy())
+    entries, starts = entries_of(rows)
     codes, tokens = (weights.numpy(), indices.numpy()), x.numpy()
     out = np.zeros(entries.size, tokens.dtype)
     share = max(1, -(-n // torch.get_num_threads()))

@@ -13,16 +13,16 @@ from expander_sae.kernels.cpu.lockstep import pursue_in_lockstep
 from expander_sae.kernels.greedy import Rules
 from expander_sae.supports import RowLists
 
-_LOOK = 0.234
+_LOOK = 0.231
 """What lockstep takes for a step, by entries of a column; the unit is what the local form takes to search a feature."""
-_UPDATE, _CHAIN = 7.5, 12.5
+_UPDATE, _CHAIN = 6.0, 14.0
 """What the local form takes to change a feature's correlation, and how much more of that every column of a chain makes.
 
 A step changes the residual on the coordinates of its column and of those that hang together with it, and with it all
 columns there. Time of the local form over that of lockstep, one thread of an AMD EPYC, uniform rows:
-m=576, n=4608, k=16: d=2 1.4, d=4 1.4, d=7 1.6, d=8 2.0; n=65536: d=2 1.9, d=4 1.7, d=7 2.0;
-m=2048, n=16384, k=32: d=5 0.86, d=7 0.89, d=9 0.97, d=10 1.07, d=12 1.7; n=65536: d=7 0.93, d=10 1.24;
-m=4096, n=16384, k=64: d=7 0.63, d=10 0.74; m=2304, n=16384, k=16: d=8 0.98; n=65536: d=4 1.3.
+m=576, n=4608, k=16: d=2 1.6, d=4 1.5, d=7 1.7, d=8 2.1; n=65536: d=2 2.0, d=4 1.7, d=7 2.2;
+m=2048, n=16384, k=32: d=5 0.77, d=7 0.78, d=9 0.90, d=10 1.05, d=12 1.6; n=65536: d=7 0.88, d=10 1.17;
+m=4096, n=16384, k=64: d=7 0.56, d=10 0.69; m=2304, n=16384, k=16: d=8 0.85; n=65536: d=4 1.3.
 """
 
 
@@ -49,21 +49,30 @@ def _scale_to_unit(columns: Columns, scale: Floats, unit: Floats) -> None:
             unit[entry] = columns.values[entry] * scale[feature]
 
 
+@compiled
+def _multiply_at(indices: Integers, scale: Floats, codes: Floats) -> None:
+    """codes [batch, k] *= scale [n] of their features."""
+    for token in range(codes.shape[0]):
+        for rank in range(codes.shape[1]):
+            codes[token, rank] *= scale[indices[token, rank]]
+
+
 def pursue(
     x: Tensor, values: Tensor, rows: Tensor, row_lists: RowLists, rules: Rules, orthogonal: bool
 ) -> tuple[Tensor, Tensor]:
     """Greedy codes like those of `kernels.pursue`; shorter columns end with rows of -1."""
     tokens, n = x.numpy(), len(values)
-    columns, limits = columns_of(values.numpy(), rows.numpy()), limits_of(rules, tokens.dtype)
+    columns, limits = columns_of(values, rows), limits_of(rules, tokens.dtype)
     scale, unit = np.empty(n, tokens.dtype), np.empty_like(columns.values)
     _scale_to_unit(columns, scale, unit)
     columns = columns._replace(values=unit)
     out = np.zeros((len(tokens), rules.k), tokens.dtype), np.zeros((len(tokens), rules.k), np.int64)
     starts, features, slots = (array.numpy() for array in (row_lists.starts, row_lists.features, row_lists.slots))
     if orthogonal and lockstep_is_cheaper(starts, n, rules.k):
-        pursue_in_lockstep(tokens, columns, limits, out)
+        pursue_in_lockstep(tokens, rows, columns, limits, out)
     else:
         by_row = Lists(starts, features.view(np.uint32), unit.take(columns.starts[features] + slots))
         pursue_locally(tokens, columns, by_row, limits, out, orthogonal)
+    _multiply_at(out[1], scale, out[0])
     codes, indices = map(torch.from_numpy, out)
-    return codes * torch.from_numpy(scale)[indices], indices
+    return codes, indices

@@ -330,7 +330,7 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
     Whether tokens are finite is seen where they are read, by all threads: a pass of its own would cost an eighth more.
     """
     tokens, shifts = x.to(bias.dtype).numpy(), bias.numpy()
-    columns = columns_of(values.to(bias.dtype).numpy(), rows.numpy())
+    columns = columns_of(values.to(bias.dtype), rows)
     out = np.empty((len(tokens), k), tokens.dtype), np.empty((len(tokens), k), np.int64)
     width, capacity = tokens.shape[1], min(LIST_PER_FEATURE * k + 16, bias.numel())
     worth_a_look = tokens.dtype == np.float32 and len(tokens) >= LOOK_TOKENS and bias.numel() >= LOOK_FEATURES * k

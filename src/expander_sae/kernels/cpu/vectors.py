@@ -32,7 +32,7 @@ def element_of(array_type: Type) -> ir.Type:
     return ir.DoubleType() if array_type.dtype == types.float64 else ir.FloatType()
 
 
-def _bytes_of(vector: VectorType) -> int:
+def bytes_of(vector: VectorType) -> int:
     """The size of one element: the only alignment that a row of a tile promises."""
     if isinstance(vector.element, ir.IntType):
         return int(vector.element.width) // 8
@@ -44,12 +44,15 @@ def is_whole(number: Value) -> bool:
     return isinstance(number.type.element if isinstance(number.type, VectorType) else number.type, ir.IntType)
 
 
-def _sum(builder: IRBuilder, one: Value, other: Value) -> Value:
+def sum_of(builder: IRBuilder, one: Value, other: Value) -> Value:
     return builder.add(one, other) if is_whole(one) else builder.fadd(one, other)
 
 
-def _product(builder: IRBuilder, one: Value, other: Value) -> Value:
-    """The product of two vectors; of integers its upper half, which most machines make in one instruction."""
+def product_of(builder: IRBuilder, one: Value, other: Value) -> Value:
+    """The product of two vectors; of integers its upper half, which most machines make in one instruction.
+
+    Products and sums are rounded apart (no fused multiply-add), as in the reference: same bits on every machine.
+    """
     if not is_whole(one):
         return builder.fmul(one, other)
     bits = one.type.element.width
@@ -68,44 +71,41 @@ def _compare(builder: IRBuilder, relation: str, one: Value, other: Value) -> Val
     return builder.fcmp_ordered(relation, one, other)
 
 
-def _splat(builder: IRBuilder, scalar: Value, lanes: int) -> Value:
+def splat(builder: IRBuilder, scalar: Value, lanes: int) -> Value:
     """A vector with `scalar` in every lane."""
     blank = ir.Constant(VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(blank, scalar, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, blank, ir.Constant(VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
-def _weighted_sum(
-    builder: IRBuilder, tile: Value, values: Value, rows: Value, start: Value, degree: Value, vector: VectorType
-) -> Value:
-    """Emit the loop `sum += tile[rows[s]] * values[s]` for s in start..start+degree; returns the sum's vector."""
-    before, loop = builder.block, builder.append_basic_block("degree")
+def sums_over(
+    builder: IRBuilder, begin: Value, end: Value, initial: dict[int, Value], term: Callable[[Value, int], Value]
+) -> list[Value]:
+    """Emit the loop `sums[i] += term(entry, i)` over the entries from begin to end, at least one; returns the sums.
+
+    They begin with what is initial, and stay in registers as long as there are enough.
+    """
+    before, loop = builder.block, builder.append_basic_block("entry")
     after = builder.append_basic_block("summed")
     builder.branch(loop)
     builder.position_at_end(loop)
-    slot, total = builder.phi(_INT64), builder.phi(vector)
-    position = builder.add(start, slot)
-    row = builder.zext(builder.load(builder.gep(rows, [position])), _INT64)
-    tokens = builder.load(builder.gep(tile, [row]), align=_bytes_of(vector))
-    weight = _splat(builder, builder.load(builder.gep(values, [position])), vector.count)
-    # Product and sum are rounded apart (no fused multiply-add), as in the reference: same bits on every machine.
-    new_total = _sum(builder, total, _product(builder, tokens, weight))
-    next_slot = builder.add(slot, ir.Constant(_INT64, 1))
-    slot.add_incoming(ir.Constant(_INT64, 0), before)
-    slot.add_incoming(next_slot, loop)
-    total.add_incoming(ir.Constant(vector, [0 if is_whole(total) else 0.0] * vector.count), before)
-    total.add_incoming(new_total, loop)
-    builder.cbranch(builder.icmp_unsigned("<", next_slot, degree), loop, after)
+    entry, sums = builder.phi(_INT64), {i: builder.phi(value.type) for i, value in initial.items()}
+    grown = {i: sum_of(builder, total, term(entry, i)) for i, total in sums.items()}
+    following = builder.add(entry, ir.Constant(_INT64, 1))
+    for phi, at_first, later in ((entry, begin, following), *((sums[i], initial[i], grown[i]) for i in sums)):
+        phi.add_incoming(at_first, before)
+        phi.add_incoming(later, builder.block)
+    builder.cbranch(builder.icmp_unsigned("<", following, end), loop, after)
     builder.position_at_end(after)
-    return new_total
+    return list(grown.values())
 
 
-def _vector_of(array_type: Type, lanes: Type) -> VectorType:
+def vector_of(array_type: Type, lanes: Type) -> VectorType:
     """The LLVM vector that holds one value of `array_type` for each lane."""
     return VectorType(element_of(array_type), lanes.literal_value)
 
 
-def _data(
+def data_of(
     context: Context, builder: IRBuilder, array_type: Type, array: Value, vector: VectorType | None = None
 ) -> Value:
     """The pointer to an array's data, as a pointer to `vector` when one is given."""
@@ -134,88 +134,37 @@ def correlate_tile(
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         _, tile_type, values_type, rows_type, starts_type, bias_type, _, out_type = signature.args
-        vector = _vector_of(tile_type, lanes)
-        place = builder.gep(_data(context, builder, starts_type, arguments[4]), [arguments[6]])
+        vector = vector_of(tile_type, lanes)
+        place = builder.gep(data_of(context, builder, starts_type, arguments[4]), [arguments[6]])
         start = builder.zext(builder.load(place), _INT64)
         stop = builder.zext(builder.load(builder.gep(place, [ir.Constant(_INT64, 1)])), _INT64)
-        total = _weighted_sum(
-            builder,
-            _data(context, builder, tile_type, arguments[1], vector),
-            _data(context, builder, values_type, arguments[2]),
-            _data(context, builder, rows_type, arguments[3]),
-            start,
-            builder.sub(stop, start),
-            vector,
-        )
-        shift = builder.load(builder.gep(_data(context, builder, bias_type, arguments[5]), [arguments[6]]))
-        total = _sum(builder, total, _splat(builder, shift, vector.count))
-        pointer = _data(context, builder, out_type, arguments[7], vector)
-        builder.store(total, pointer, align=_bytes_of(vector))
+        tokens = data_of(context, builder, tile_type, arguments[1], vector)
+        values = data_of(context, builder, values_type, arguments[2])
+        rows = data_of(context, builder, rows_type, arguments[3])
+
+        def product(entry: Value, _: int) -> Value:
+            row = builder.zext(builder.load(builder.gep(rows, [entry])), _INT64)
+            read = builder.load(builder.gep(tokens, [row]), align=bytes_of(vector))
+            return product_of(builder, read, splat(builder, builder.load(builder.gep(values, [entry])), vector.count))
+
+        nothing = ir.Constant(vector, [0 if is_whole(ir.Constant(vector, None)) else 0.0] * vector.count)
+        (total,) = sums_over(builder, start, stop, {0: nothing}, product)
+        shift = builder.load(builder.gep(data_of(context, builder, bias_type, arguments[5]), [arguments[6]]))
+        total = sum_of(builder, total, splat(builder, shift, vector.count))
+        pointer = data_of(context, builder, out_type, arguments[7], vector)
+        builder.store(total, pointer, align=bytes_of(vector))
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
-def best_of_block(
-    typing: Typing,
-    lanes: Type,
-    tile: Type,
-    columns: Type,
-    bias: Type,
-    first: Type,
-    last: Type,
-    maxima: Type,
-    magnitudes: Type,
-) -> Intrinsic:
-    """maxima[lane] = the largest correlation, as `correlate_tile` makes it, of the features first, ..., last - 1.
-
-    Correlations count by magnitude if `magnitudes`; columns is a `Columns`, first is less than last.
-    """
-    signature = types.void(lanes, tile, columns, bias, types.int64, types.int64, maxima, types.boolean)
-
-    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        _, tile_type, columns_type, bias_type, _, _, maxima_type, _ = signature.args
-        vector = _vector_of(tile_type, lanes)
-        tokens = _data(context, builder, tile_type, arguments[1], vector)
-        values, rows, starts = (
-            _data(context, builder, part_type, builder.extract_value(arguments[2], part))
-            for part, part_type in enumerate(columns_type.types)
-        )
-        shifts = _data(context, builder, bias_type, arguments[3])
-        before, loop, after = builder.block, builder.append_basic_block("feature"), builder.append_basic_block("block")
-        begin = builder.zext(builder.load(builder.gep(starts, [arguments[4]])), _INT64)
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        feature, start, largest = builder.phi(_INT64), builder.phi(_INT64), builder.phi(vector)
-        following = builder.add(feature, ir.Constant(_INT64, 1))
-        stop = builder.zext(builder.load(builder.gep(starts, [following])), _INT64)
-        found = _weighted_sum(builder, tokens, values, rows, start, builder.sub(stop, start), vector)
-        found = _sum(builder, found, _splat(builder, builder.load(builder.gep(shifts, [feature])), vector.count))
-        larger = _larger(builder, largest, _counted(builder, found, arguments[7]))
-        least = ir.Constant(vector, [least_of(vector.element)] * vector.count)
-        for phi, at_first, later in (
-            (feature, arguments[4], following),
-            (start, begin, stop),
-            (largest, least, larger),
-        ):
-            phi.add_incoming(at_first, before)
-            phi.add_incoming(later, builder.block)
-        builder.cbranch(builder.icmp_unsigned("<", following, arguments[5]), loop, after)
-        builder.position_at_end(after)
-        builder.store(larger, _data(context, builder, maxima_type, arguments[6], vector), align=_bytes_of(vector))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-def _larger(builder: IRBuilder, one: Value, other: Value) -> Value:
+def larger(builder: IRBuilder, one: Value, other: Value) -> Value:
     return builder.select(_compare(builder, ">", other, one), other, one)
 
 
-def _counted(builder: IRBuilder, scores: Value, magnitudes: Value) -> Value:
+def counted(builder: IRBuilder, scores: Value, magnitudes: Value) -> Value:
     """Scores, or their magnitudes if those count."""
-    return builder.select(magnitudes, _larger(builder, scores, _negative(builder, scores)), scores)
+    return builder.select(magnitudes, larger(builder, scores, _negative(builder, scores)), scores)
 
 
 def least_of(element: ir.Type) -> float | int:
@@ -253,9 +202,9 @@ def _two_rows(
     context: Context, builder: IRBuilder, lanes: Type, array_types: Sequence[Type], arrays: Values
 ) -> tuple[Value, Value]:
     """The numbers of two arrays, one for each lane."""
-    vector = _vector_of(array_types[0], lanes)
+    vector = vector_of(array_types[0], lanes)
     one, other = (
-        builder.load(_data(context, builder, array_type, array, vector), align=_bytes_of(vector))
+        builder.load(data_of(context, builder, array_type, array, vector), align=bytes_of(vector))
         for array_type, array in zip(array_types, arrays, strict=True)
     )
     return one, other
@@ -274,13 +223,13 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         _, scores_type, _, maxima_type, _ = signature.args
-        vector = _vector_of(scores_type, lanes)
-        align = _bytes_of(vector)
-        first = builder.gep(_data(context, builder, scores_type, arguments[1]), [arguments[2]])
+        vector = vector_of(scores_type, lanes)
+        align = bytes_of(vector)
+        first = builder.gep(data_of(context, builder, scores_type, arguments[1]), [arguments[2]])
         found = builder.load(builder.bitcast(first, vector.as_pointer()), align=align)
-        pointer = _data(context, builder, maxima_type, arguments[3], vector)
-        larger = _larger(builder, builder.load(pointer, align=align), _counted(builder, found, arguments[4]))
-        builder.store(larger, pointer, align=align)
+        pointer = data_of(context, builder, maxima_type, arguments[3], vector)
+        raised = larger(builder, builder.load(pointer, align=align), counted(builder, found, arguments[4]))
+        builder.store(raised, pointer, align=align)
         return context.get_dummy_value()
 
     return signature, generate
@@ -298,12 +247,12 @@ def turn_block(
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         element = element_of(signature.args[1])
-        align = _bytes_of(VectorType(element, 1))
+        align = bytes_of(VectorType(element, 1))
         count = line.literal_value // align
         vector = VectorType(element, count)
 
         def part(array: int, number: int) -> Value:
-            data = _data(context, builder, signature.args[array], arguments[array])
+            data = data_of(context, builder, signature.args[array], arguments[array])
             offset = builder.mul(arguments[array + 2], ir.Constant(_INT64, number))
             return builder.bitcast(builder.gep(data, [builder.add(arguments[array + 1], offset)]), vector.as_pointer())
 
@@ -330,22 +279,47 @@ def _places(relation: str, typing: Typing, lanes: Type, scores: Type, bound: Typ
     signature = types.uint64(lanes, scores, types.int64, scores.dtype)
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        vector = _vector_of(signature.args[1], lanes)
-        first = builder.gep(_data(context, builder, signature.args[1], arguments[1]), [arguments[2]])
-        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=_bytes_of(vector))
-        bits = _compare(builder, relation, found, _splat(builder, arguments[3], vector.count))
-        return builder.bitcast(bits, _INT64)
+        vector = vector_of(signature.args[1], lanes)
+        first = builder.gep(data_of(context, builder, signature.args[1], arguments[1]), [arguments[2]])
+        found = builder.load(builder.bitcast(first, vector.as_pointer()), align=bytes_of(vector))
+        return _bits(builder, _compare(builder, relation, found, splat(builder, arguments[3], vector.count)))
 
     return signature, generate
 
 
 @intrinsic(prefer_literal=True)
 def places_above(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
-    """A bit mask of the 64 places where scores[start + place] > bound."""
+    """A bit mask of the places (at most 64) where scores[start + place] > bound."""
     return _places(">", typing, lanes, scores, bound)
 
 
 @intrinsic(prefer_literal=True)
+def places_reaching(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
+    """A bit mask of the places (at most 64) where scores[start + place] >= bound."""
+    return _places(">=", typing, lanes, scores, bound)
+
+
+@intrinsic(prefer_literal=True)
 def places_equal(typing: Typing, lanes: Type, scores: Type, start: Type, bound: Type) -> Intrinsic:
-    """A bit mask of the 64 places where scores[start + place] == bound."""
+    """A bit mask of the places (at most 64) where scores[start + place] == bound."""
     return _places("==", typing, lanes, scores, bound)
+
+
+@intrinsic(prefer_literal=True)
+def largest_of(typing: Typing, lanes: Type, scores: Type) -> Intrinsic:
+    """The largest of as many scores, a power of two."""
+
+    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
+        vector = vector_of(signature.args[1], lanes)
+        data = data_of(context, builder, signature.args[1], arguments[1], vector)
+        found, left = builder.load(data, align=bytes_of(vector)), vector.count
+        while left > 1:
+            halves = (
+                ir.Constant(VectorType(ir.IntType(32), left // 2), list(range(half, half + left // 2)))
+                for half in (0, left // 2)
+            )
+            found = larger(builder, *(builder.shuffle_vector(found, found, half) for half in halves))
+            left //= 2
+        return builder.extract_element(found, ir.Constant(ir.IntType(32), 0))
+
+    return scores.dtype(lanes, scores), generate
