@@ -1,4 +1,4 @@
-"""What one-shot codes leave, against the products that it is made of and their own gradients."""
+"""What codes leave, against the products that it is made of and their own gradients."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from expander_sae import BatchTopK, ExpanderDictionary, ExpanderError, SparseAutoencoder, Support, TopK, kernels
+from expander_sae import (
+    OMP,
+    BatchTopK,
+    ExpanderDictionary,
+    ExpanderError,
+    MatchingPursuit,
+    SparseAutoencoder,
+    Support,
+    TopK,
+    kernels,
+)
 from expander_sae.dictionaries import Codes
 from tests.uneven import shortened
 
 
-def autoencoder(seed: int, coder: TopK | BatchTopK, tied: bool, bias: bool, uneven: bool) -> SparseAutoencoder:
+def autoencoder(
+    seed: int, coder: TopK | BatchTopK | OMP | MatchingPursuit, tied: bool, bias: bool, uneven: bool
+) -> SparseAutoencoder:
     """One in float64 whose every parameter is random, on 11 coordinates."""
     generator = torch.Generator().manual_seed(seed)
     rows = Support.make("uniform", m=11, n=19, d=3, seed=seed).rows
@@ -31,8 +43,11 @@ def autoencoder(seed: int, coder: TopK | BatchTopK, tied: bool, bias: bool, unev
 def by_parts(sae: SparseAutoencoder, x: Tensor) -> tuple[Codes, Tensor, Tensor]:
     """Codes, residual and its squares by the encoder's and the dictionary's own functions, each with its gradient."""
     centred = x * sae.scale - sae.pre_bias
-    assert isinstance(sae.coder, TopK | BatchTopK)
-    codes = sae.coder(sae.encoder, centred, sae.latent_bias)
+    if isinstance(sae.coder, TopK | BatchTopK):
+        codes = sae.coder(sae.encoder, centred, sae.latent_bias)
+    else:
+        assert isinstance(sae.coder, OMP | MatchingPursuit)
+        codes = sae.coder(sae.dictionary, centred)
     left = centred - sae.dictionary.synthesize(codes)
     return codes, left, left.square().sum()
 
@@ -55,6 +70,27 @@ def test_codes_residual_and_gradients_are_those_of_its_parts(seed, tokens, coder
     for residual in (sae.residual, lambda x: by_parts(sae, x)):
         codes, left, squares = residual(x)
         loss = (left.square() @ weights).sum() + codes.values.pow(3).sum() + squares / 3
+        found.append((codes.values, left, *torch.autograd.grad(loss, [x, *sae.parameters()])))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    tokens=st.sampled_from([0, 1, 5, 70]),
+    coder=st.sampled_from([OMP(3), OMP(3, signed=True), MatchingPursuit(4), MatchingPursuit(4, signed=True)]),
+    uneven=st.booleans(),
+    only_squares=st.booleans(),
+)
+def test_pursued_codes_have_no_gradient_and_the_rest_that_of_its_parts(seed, tokens, coder, uneven, only_squares):
+    sae = autoencoder(seed, coder, True, False, uneven)
+    x = torch.randn(tokens, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+    found = []
+    for residual in (sae.residual, lambda x: by_parts(sae, x)):
+        codes, left, squares = residual(x)
+        assert not codes.values.requires_grad
+        loss = squares / 3 if only_squares else left.pow(3).sum() + squares / 3
         found.append((codes.values, left, *torch.autograd.grad(loss, [x, *sae.parameters()])))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -83,6 +119,28 @@ def test_every_implementation_has_the_same_gradients(implementation, asked):
     assert torch.autograd.gradcheck(outputs, (x.detach(), *values, shift))
 
 
+@pytest.mark.parametrize("implementation", ["cpu", "reference"])
+def test_codes_without_an_encoder_are_constants(implementation):
+    sae = autoencoder(3, TopK(4), tied=False, bias=True, uneven=True)
+    x = torch.randn(6, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    codes, support = sae.encode(x).detach(), sae.dictionary.get_buffer("rows")
+
+    def outputs(x, writing, shift):
+        decoder = kernels.SparseMatrix(writing, support)
+        _, *left = kernels.explain(
+            x - shift.detach(), codes.values, codes.indices, None, decoder, None, shift, implementation
+        )
+        return tuple(left)
+
+    shift = torch.randn(11, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    assert torch.autograd.gradcheck(outputs, (x, sae.dictionary.get_parameter("values"), shift))
+
+
+def test_columns_that_write_are_asked_for():
+    with pytest.raises(ExpanderError, match="give a decoder or an encoder"):
+        kernels.explain(torch.ones(1, 3), torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), None, None)
+
+
 def test_gradients_are_the_same_bits_on_any_number_of_threads():
     generator = torch.Generator().manual_seed(0)
     support = Support.make("uniform", m=64, n=500, d=5)
@@ -107,6 +165,8 @@ def test_operator_is_registered_correctly():
     reading, writing = sae.encoder.get_parameter("values"), sae.dictionary.get_parameter("values")
     arguments = (x, codes.values, codes.indices, reading, rows, writing, rows, sae.latent_bias, sae.pre_bias, "auto")
     torch.library.opcheck(torch.ops.expander_sae.explain.default, arguments)
+    constant = (x, codes.values, codes.indices, None, None, writing, rows, None, sae.pre_bias, "auto")
+    torch.library.opcheck(torch.ops.expander_sae.explain.default, constant)
 
 
 def test_features_that_do_not_exist_are_refused():

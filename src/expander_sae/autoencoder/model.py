@@ -23,7 +23,7 @@ from expander_sae.autoencoder.config import (
 )
 from expander_sae.autoencoder.dictionaries import record_of
 from expander_sae.autoencoder.tensors import convert, read, write
-from expander_sae.coders import BatchTopK, Candidates, Coder, JumpReLU, OneShotCoder, TopK
+from expander_sae.coders import OMP, BatchTopK, Candidates, Coder, JumpReLU, MatchingPursuit, OneShotCoder, TopK
 from expander_sae.dictionaries import Codes, Dictionary, ExpanderDictionary
 from expander_sae.dictionaries.base import flatten
 from expander_sae.errors import ExpanderError, StorageError
@@ -166,11 +166,13 @@ class SparseAutoencoder(nn.Module):
         the sum of squares.
         """
         dictionary, encoder = self.dictionary, self.encoder
-        if isinstance(self.coder, TopK | BatchTopK) and type(dictionary) is type(encoder) is ExpanderDictionary:
+        one_shot, pursued = isinstance(self.coder, TopK | BatchTopK), isinstance(self.coder, MatchingPursuit | OMP)
+        if (one_shot or pursued) and type(dictionary) is type(encoder) is ExpanderDictionary:
             centred = self._centre(x, self.pre_bias.detach())
             with torch.no_grad():
                 codes = self._encode(centred)
-            return Residual(*dictionary.explain(centred, codes, encoder, self.latent_bias, self.pre_bias))
+            reading, bias = (encoder, self.latent_bias) if one_shot else (None, None)
+            return Residual(*dictionary.explain(centred, codes, reading, bias, self.pre_bias))
         centred = self._centre(x)
         codes = self._encode(centred)
         left = dictionary.synthesize(Codes(-codes.values, codes.indices, codes.n), centred)

@@ -195,28 +195,31 @@ class ExpanderDictionary(Dictionary):
         self,
         x: Float[Tensor, "*batch m"],
         codes: Codes,
-        encoder: ExpanderDictionary,
+        encoder: ExpanderDictionary | None,
         bias: nn.Parameter | None,
         shift: Float[Tensor, " m"] | None = None,
     ) -> tuple[Codes, Float[Tensor, "*batch m"], Float[Tensor, ""]]:
-        """One-shot codes that `encoder` and `bias` gave for x, what they leave of x, and its sum of squares.
+        """Codes of x, what they leave of it, and its sum of squares.
 
-        Gradients flow to all four: those of `synthesize` and of the encoder's `select`, in fewer passes over
-        [batch, m]. They flow also to a shift that was subtracted to get x, without a gradient then.
+        One-shot codes are those that `encoder` and `bias` gave, to which gradients flow: those of `synthesize` and of
+        the encoder's `select`, in fewer passes over [batch, m]. Other codes have no gradient. Gradients flow also to a
+        shift that was subtracted to get x, without a gradient then.
         """
         shape, indices = codes.values.shape, codes.indices.reshape(-1, codes.indices.shape[-1])
         added: Tensor | None = bias
-        reading = kernels.SparseMatrix(encoder.values, encoder.rows)
+        reading = None if encoder is None else kernels.SparseMatrix(encoder.values, encoder.rows)
         writing = None if encoder is self else kernels.SparseMatrix(self.values, self.rows)
         if self.gradients is not None:
             features, indices = _different(indices)
-            reading = kernels.SparseMatrix(encoder.some(features), encoder.rows[features])
+            reading = None if encoder is None else kernels.SparseMatrix(encoder.some(features), encoder.rows[features])
             writing = None if encoder is self else kernels.SparseMatrix(self.some(features), self.rows[features])
             added = None if bias is None else self.gradients.rows(bias, features)
         found, residual, squares = kernels.explain(
             flatten(x, self.m), codes.values.reshape(indices.shape), indices, reading, writing, added, shift
         )
-        return Codes(found.reshape(shape), codes.indices, codes.n), residual.reshape(x.shape), squares
+        if encoder is not None:
+            codes = Codes(found.reshape(shape), codes.indices, codes.n)
+        return codes, residual.reshape(x.shape), squares
 
     def normalise_columns(self) -> None:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What one-shot codes leave of the tokens that they are read off: one function, so that its gradients take two passes.
+"""What codes leave of the tokens that they are of: one function, so that its gradients take two passes.
 
 With x the tokens, E and W the columns that read and write, and c the codes at chosen features j, which are `<E_j, x>`
 plus a bias or zero, the residual is `x - sum of c_j W_j`. For its gradient g, every code that is not zero passes on
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from expander_sae.errors import ExpanderError
 from expander_sae.kernels.inputs import Implementation, choose, result_dtype, working_dtype
 from expander_sae.kernels.products import bias_gradient, check_indices, whole
 from expander_sae.kernels.reference import accumulate, combine, correlate_at
@@ -39,8 +40,8 @@ def _explain(
     x: Tensor,
     codes: Tensor,
     indices: Tensor,
-    encoder: Tensor,
-    encoder_rows: Tensor,
+    encoder: Tensor | None,
+    encoder_rows: Tensor | None,
     decoder: Tensor | None,
     decoder_rows: Tensor | None,
     bias: Tensor | None,
@@ -62,8 +63,8 @@ def _pull_back(
     x: Tensor,
     codes: Tensor,
     indices: Tensor,
-    encoder: Tensor,
-    encoder_rows: Tensor,
+    encoder: Tensor | None,
+    encoder_rows: Tensor | None,
     decoder: Tensor | None,
     decoder_rows: Tensor | None,
     of_codes: Tensor,
@@ -74,10 +75,16 @@ def _pull_back(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients by x if they are asked for, by what was subtracted from it, by the bias, by the columns that read
     and by those that write, if they differ; that of the residual is still to be multiplied by a factor."""
+    of_codes, of_residual, nothing = of_codes.contiguous(), of_residual.contiguous(), x.new_empty(0)
+    if encoder is None or encoder_rows is None:
+        assert decoder_rows is not None
+        weights = -factor * codes
+        of_decoder = torch.ops.expander_sae.accumulate(weights, indices, of_residual, decoder_rows, implementation)
+        of_x = factor * of_residual if by_x else nothing
+        return of_x, -factor * of_residual.sum(dim=0), x.new_empty(0), x.new_empty(0), of_decoder
     reading = writing = SparseMatrix(whole(encoder, x.dtype), encoder_rows.contiguous())
     if decoder is not None and decoder_rows is not None:
         writing = SparseMatrix(whole(decoder, x.dtype), decoder_rows.contiguous())
-    of_codes, of_residual = of_codes.contiguous(), of_residual.contiguous()
     version = choose(implementation, x.device)
     # Imported where they are used: Numba takes a while, Triton is not everywhere.
     if version == "cpu":
@@ -96,7 +103,7 @@ def _pull_back(
         of_x = combine(passed_on, indices, *reading, of_residual)
         of_encoder = accumulate(passed_on, indices, x, reading.rows)
         of_decoder = accumulate(-codes, indices, of_residual, writing.rows)
-    nothing, of_bias = x.new_empty(0), bias_gradient(passed_on, indices, encoder.shape[:1], x.dtype)
+    of_bias = bias_gradient(passed_on, indices, encoder.shape[:1], x.dtype)
     of_shift, of_x = -of_x.sum(dim=0), of_x if by_x else nothing
     if writing is reading:
         return of_x, of_shift, of_bias, of_encoder + of_decoder, nothing
@@ -105,19 +112,20 @@ def _pull_back(
 
 @_pull_back.register_fake
 def _(
-    x: Tensor, codes: Tensor, indices: Tensor, encoder: Tensor, rows: Tensor, decoder: Tensor | None, *others: Any
+    x: Tensor,
+    codes: Tensor,
+    indices: Tensor,
+    encoder: Tensor | None,
+    rows: Tensor | None,
+    decoder: Tensor | None,
+    *others: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    by_x = others[-2]
-    nothing = x.new_empty(0)
-    of_decoder = nothing if decoder is None else torch.empty_like(decoder, dtype=x.dtype)
-    of_x = torch.empty_like(x) if by_x else nothing
-    return (
-        of_x,
-        x.new_empty(x.shape[1]),
-        x.new_empty(len(encoder)),
-        torch.empty_like(encoder, dtype=x.dtype),
-        of_decoder,
+    of_encoder, of_decoder = (
+        x.new_empty(0) if columns is None else torch.empty_like(columns, dtype=x.dtype)
+        for columns in (encoder, decoder)
     )
+    of_x = torch.empty_like(x) if others[-2] else x.new_empty(0)
+    return of_x, x.new_empty(x.shape[1]), x.new_empty(len(of_encoder)), of_encoder, of_decoder
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -143,12 +151,14 @@ def _gradient(
     by_x = ctx.needs_input_grad[0]
     of_x, of_shift, *others = _pull_back(*tensors, of_codes, of_residual, factor, by_x, ctx.implementation)
     of_bias, of_encoder, of_decoder = others
-    by_decoder = None if decoder is None else of_decoder.to(decoder.dtype)
+    by_encoder, by_decoder = (
+        None if columns is None else gradient.to(columns.dtype)
+        for columns, gradient in ((encoder, of_encoder), (decoder, of_decoder))
+    )
     by_bias, by_shift = (
         None if dtype is None else gradient.to(dtype)
         for gradient, dtype in zip((of_bias, of_shift), ctx.dtypes, strict=True)
     )
-    by_encoder = of_encoder.to(encoder.dtype)
     return of_x if by_x else None, None, None, by_encoder, None, by_decoder, None, by_bias, by_shift, None
 
 
@@ -159,30 +169,33 @@ def explain(
     x: Float[Tensor, "batch m"],
     codes: Float[Tensor, "batch k"],
     indices: Int[Tensor, "batch k"],
-    encoder: SparseMatrix,
+    encoder: SparseMatrix | None,
     decoder: SparseMatrix | None,
     bias: Float[Tensor, " n"] | None = None,
     shift: Float[Tensor, " m"] | None = None,
     implementation: Implementation = "auto",
 ) -> tuple[Float[Tensor, "batch k"], Float[Tensor, "batch m"], Float[Tensor, ""]]:
-    """One-shot codes, what they leave of x and its sum of squares.
+    """Codes, what they leave of x and its sum of squares.
 
     All are differentiated by x, the columns, the bias and the shift, with the least work if only the sum is used.
 
     `codes` are the numbers that were found: zero, or what the encoder's columns at `indices` see of x plus the bias.
-    They are taken as they are; one of zero has no gradient. Without a decoder the encoder's columns also write. The
-    shift is what was subtracted from all tokens to get x, without a gradient.
+    They are taken as they are; one of zero has no gradient. Without a decoder the encoder's columns also write; without
+    an encoder codes have no gradient, however they were found. The shift is what was subtracted from all tokens to get
+    x, without a gradient.
     """
     writing = encoder if decoder is None else decoder
+    if writing is None:
+        raise ExpanderError("Codes leave nothing of tokens without columns that write; give a decoder or an encoder.")
     check_indices(indices, len(writing.rows))
     dtype, result = working_dtype(x, codes, writing.values), result_dtype(x, codes, writing.values)
-    other = (None, None) if decoder is None else decoder
+    absent = None, None
     found, residual, squares = _explain(
         x.to(dtype).contiguous(),
         whole(codes, dtype),
         indices.contiguous(),
-        *encoder,
-        *other,
+        *(encoder or absent),
+        *(decoder or absent),
         bias,
         shift,
         implementation,
