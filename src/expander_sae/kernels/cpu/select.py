@@ -299,29 +299,32 @@ def _select_tokens(
 @compiled
 def _select_after_a_look(
     x: Floats,
+    start: int,
     columns: Columns,
     bias: Floats,
     signed: bool,
     out: tuple[Floats, Integers],
-    tile: Tile,
+    lists: Tile,
     coarse: Coarse,
     look: Tile,
     rows: Integers,
-) -> bool:
-    """The same by way of a look in 16 bits, as long as that tells apart what it should."""
-    k, wasted = out[0].shape[1], int64(0)
-    for first in range(0, x.shape[0], LANES):
+) -> tuple[int, bool]:
+    """Fill the values and indices [batch, k] of `out` from the token `start` on, by way of a look in 16 bits.
+
+    Gives back the first token of the first tile that this cannot do, or the number of tokens; and whether 16 bits hold
+    that tile, whose best features they then cannot tell apart.
+    """
+    k = out[0].shape[1]
+    for first in range(start, x.shape[0], LANES):
         last = min(first + LANES, x.shape[0])
-        tokens, values, indices = x[first:last], out[0][first:last], out[1][first:last]
-        seen = wasted <= _MOST_WASTED and fill_coarsely(tokens, coarse, rows, look.tokens)
-        if seen and _find_candidates(coarse.columns, coarse.offsets, k, signed, last - first, look):
-            _weigh_anew(tokens, columns, bias, k, signed, look, tile)
-            _write_best(tokens, columns, bias, signed, tile, values, indices)
-        else:
-            wasted += seen
-            if not _select_tile(tokens, columns, bias, signed, tile, values, indices):
-                return False
-    return True
+        tokens = x[first:last]
+        if not fill_coarsely(tokens, coarse, rows, look.tokens):
+            return first, False
+        if not _find_candidates(coarse.columns, coarse.offsets, k, signed, last - first, look):
+            return first, True
+        _weigh_anew(tokens, columns, bias, k, signed, look, lists)
+        _write_best(tokens, columns, bias, signed, lists, out[0][first:last], out[1][first:last])
+    return x.shape[0], False
 
 
 def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
@@ -336,17 +339,30 @@ def select(x: Tensor, values: Tensor, rows: Tensor, k: int, bias: Tensor, signed
     worth_a_look = tokens.dtype == np.float32 and len(tokens) >= LOOK_TOKENS and bias.numel() >= LOOK_FEATURES * k
     coarse = in_16_bits(tokens, columns, shifts) if worth_a_look else None
 
-    def work(start: int, stop: int) -> None:
+    def exactly(start: int, stop: int) -> None:
         tile = kept(_make_exact_tile, width, capacity, k, tokens.dtype)
-        problem = tokens[start:stop], columns, shifts, signed, (out[0][start:stop], out[1][start:stop]), tile
-        if coarse is None:
-            found = _select_tokens(*problem)
-        else:
-            look = kept(_make_coarse_tile, width + (coarse.constant > 0), capacity, k, coarse.margin)
-            found = _select_after_a_look(*problem, coarse, look, kept(make_rows, width))
-        if not found:
+        part = out[0][start:stop], out[1][start:stop]
+        if not _select_tokens(tokens[start:stop], columns, shifts, signed, part, tile):
             check_finite("x", x)  # of all tokens, wherever this thread began
             raise ExpanderError(f"Sums of x and values leave the range of {bias.dtype}; scale them down.")
 
-    over_tiles(work, len(tokens), LANES)
+    def after_a_look(start: int, stop: int) -> None:
+        assert coarse is not None
+        lists = kept(_make_exact_tile, width, capacity, k, tokens.dtype)
+        look = kept(_make_coarse_tile, width + (coarse.constant > 0), capacity, k, coarse.margin)
+        room, part = kept(make_rows, width), (out[0][:stop], out[1][:stop])
+        wasted = 0
+        # What 16 bits cannot do is done from here: the exact loop is compiled when it is first called.
+        while start < stop and wasted <= _MOST_WASTED:
+            begin, fits = _select_after_a_look(
+                tokens[:stop], start, columns, shifts, signed, part, lists, coarse, look, room
+            )
+            start = min(begin + LANES, stop)
+            wasted += fits
+            if begin < stop:
+                exactly(begin, start)
+        if start < stop:
+            exactly(start, stop)
+
+    over_tiles(exactly if coarse is None else after_a_look, len(tokens), LANES)
     return torch.from_numpy(out[0]), torch.from_numpy(out[1])
