@@ -225,7 +225,7 @@ def _forget(columns: Columns, feature: int, scratch: Scratch) -> None:
 
 
 @inlined
-def _multiply(columns: Columns, feature: int, met: int, scratch: Scratch, count: int) -> int:
+def _add_inner_products(columns: Columns, feature: int, met: int, scratch: Scratch, count: int) -> int:
     """Fill the row of inner products of the column at position `count`; returns the first position that it meets.
 
     Of most columns in use it shares no coordinate, and is orthogonal to them.
@@ -253,7 +253,7 @@ def _multiply(columns: Columns, feature: int, met: int, scratch: Scratch, count:
 def _add_column(columns: Columns, feature: int, x: Floats, scratch: Scratch, count: int) -> tuple[float, int]:
     """Put a column behind those in use; returns its squared distance from their span, and the first that it meets."""
     met = _meet(columns, feature, count, scratch)
-    first = _multiply(columns, feature, met, scratch, count)
+    first = _add_inner_products(columns, feature, met, scratch, count)
     scratch.chosen[count], scratch.codes[count], scratch.fitted[count] = feature, 0, 0
     scratch.target[count] = column_times(columns, feature, x)
     return append_to_factor(scratch.factor, scratch.gram, count, first), first
