@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,6 +54,19 @@ def by_parts(sae: SparseAutoencoder, x: Tensor) -> tuple[Codes, Tensor, Tensor]:
     return codes, left, left.square().sum()
 
 
+def assert_same_as_by_parts(
+    sae: SparseAutoencoder, x: Tensor, loss_of: Callable[[Codes, Tensor, Tensor], Tensor]
+) -> None:
+    """Codes, residual and the gradients of a loss made of them are those of `by_parts`."""
+    found = []
+    for residual in (sae.residual, lambda x: by_parts(sae, x)):
+        codes, left, squares = residual(x)
+        gradients = torch.autograd.grad(loss_of(codes, left, squares), [x, *sae.parameters()])
+        found.append((codes.values, left, *gradients))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
@@ -66,13 +81,11 @@ def test_codes_residual_and_gradients_are_those_of_its_parts(seed, tokens, coder
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(tokens, 11, generator=generator, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(11, generator=generator, dtype=torch.float64)
-    found = []
-    for residual in (sae.residual, lambda x: by_parts(sae, x)):
-        codes, left, squares = residual(x)
-        loss = (left.square() @ weights).sum() + codes.values.pow(3).sum() + squares / 3
-        found.append((codes.values, left, *torch.autograd.grad(loss, [x, *sae.parameters()])))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs)
+
+    def loss_of(codes: Codes, left: Tensor, squares: Tensor) -> Tensor:
+        return (left.square() @ weights).sum() + codes.values.pow(3).sum() + squares / 3
+
+    assert_same_as_by_parts(sae, x, loss_of)
 
 
 @settings(deadline=None, max_examples=30)
@@ -86,14 +99,12 @@ def test_codes_residual_and_gradients_are_those_of_its_parts(seed, tokens, coder
 def test_pursued_codes_have_no_gradient_and_the_rest_that_of_its_parts(seed, tokens, coder, uneven, only_squares):
     sae = autoencoder(seed, coder, True, False, uneven)
     x = torch.randn(tokens, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), requires_grad=True)
-    found = []
-    for residual in (sae.residual, lambda x: by_parts(sae, x)):
-        codes, left, squares = residual(x)
+
+    def loss_of(codes: Codes, left: Tensor, squares: Tensor) -> Tensor:
         assert not codes.values.requires_grad
-        loss = squares / 3 if only_squares else left.pow(3).sum() + squares / 3
-        found.append((codes.values, left, *torch.autograd.grad(loss, [x, *sae.parameters()])))
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs)
+        return squares / 3 if only_squares else left.pow(3).sum() + squares / 3
+
+    assert_same_as_by_parts(sae, x, loss_of)
 
 
 @pytest.mark.parametrize("asked", ["all", "squares", "codes"])

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -91,31 +90,32 @@ def _check_numbers(named: Mapping[str, Tensor], rows: Int[Tensor, "n d"], width:
 
 def _check_padding(rows: Int[Tensor, "n d"]) -> None:
     """Refuse columns without an entry, and places without a row before one with a row."""
-    if not (remembered(rows, _is_padded) if rows.device.type == "cpu" else _is_padded(rows)):
+    if not remembered(rows, _is_padded):
         raise ExpanderError(f"Every column needs a row, and {NO_ROW} only stands behind the last row of a column.")
 
 
-def _is_padded(rows: Any) -> bool:
-    missing = rows < 0
+def _is_padded(rows: Int[Tensor, "n d"]) -> bool:
+    places: Any = rows.numpy() if rows.device.type == "cpu" else rows
+    missing = places < 0
     return not bool(missing[:, 0].any() | (missing[:, :-1] > missing[:, 1:]).any())
 
 
 _remembered = WeakTensorKeyDictionary()
 
 
-def remembered(rows: Int[Tensor, "n d"], make: Callable[[NDArray[np.int32]], Made]) -> Made:
+def remembered(rows: Int[Tensor, "n d"], make: Callable[[Tensor], Made]) -> Made:
     """make(rows), which is made anew only once the rows have changed: that is seldom, and a step asks five times.
 
     What is made must hold no reference to the rows: it is forgotten when they are.
     """
     if rows.is_inference():  # nothing counts their changes
-        return make(rows.numpy())
+        return make(rows)
     version, made = _remembered.get(rows, (None, {}))  # type: ignore[no-untyped-call]
     if version != rows._version:
         made = {}
         _remembered[rows] = rows._version, made
     if make not in made:
-        made[make] = make(rows.numpy())
+        made[make] = make(rows)
     return made[make]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value, VectorType
 from numba import types
@@ -30,6 +29,7 @@ from expander_sae.kernels.cpu.vectors import (
     counted,
     data_of,
     element_of,
+    entry_times_tile,
     larger,
     product_of,
     splat,
@@ -63,28 +63,31 @@ class Blocks(NamedTuple):
 def blocks_of(rows: Tensor, columns: Columns) -> Blocks:
     """The columns at rows [n, d], each put together with others of its length."""
     places, starts, features = remembered(rows, _places_of)
-    return with_values(Blocks(columns.values, places, starts, features), columns)
+    return Blocks(_side_by_side(columns.values, columns.starts, starts, features), places, starts, features)
 
 
-def _places_of(rows: Integers) -> tuple[Integers, Integers, Integers]:
+def with_values(blocks: Blocks, columns: Columns) -> Blocks:
+    """The same blocks with the values of the same columns in another precision."""
+    return blocks._replace(values=_side_by_side(columns.values, columns.starts, blocks.starts, blocks.features))
+
+
+def _places_of(rows: Tensor) -> tuple[Integers, Integers, Integers]:
     """The rows, starts and features of blocks."""
-    entries, firsts = entries_of(torch.from_numpy(rows))
+    entries, firsts = entries_of(rows)
     n, lengths = len(rows), np.diff(firsts)
     order = np.argsort(lengths, kind="stable")
     longest = np.minimum(np.arange(SIDE - 1, n + SIDE - 1, SIDE), n - 1)
     starts = np.concatenate([np.zeros(1, np.uint64), np.cumsum(lengths[order[longest]], dtype=np.uint64)])
     features = np.zeros(len(longest) * SIDE, np.uint32)
     features[:n] = order
-    places = np.zeros((int(starts[-1]), SIDE), np.uint32)
-    _lay_side_by_side(entries, firsts, features, starts, places)
-    return places, starts, features
+    return _side_by_side(entries, firsts, starts, features), starts, features
 
 
-def with_values(blocks: Blocks, columns: Columns) -> Blocks:
-    """The same blocks with the values of the same columns in another precision."""
-    values = np.zeros(blocks.rows.shape, columns.values.dtype)
-    _lay_side_by_side(columns.values, columns.starts, blocks.features, blocks.starts, values)
-    return blocks._replace(values=values)
+def _side_by_side(entries: NDArray[Any], starts: Integers, blocks: Integers, features: Integers) -> NDArray[Any]:
+    """What belongs to the entries of columns that begin at `starts`, laid where their blocks begin."""
+    laid = np.zeros((int(blocks[-1]), SIDE), entries.dtype)
+    _lay_side_by_side(entries, starts, features, blocks, laid)
+    return laid
 
 
 @compiled
@@ -149,9 +152,7 @@ def best_of_block(
 
         def product(entry: Value, column: int) -> Value:
             at = builder.add(builder.mul(entry, ir.Constant(_INT64, SIDE)), ir.Constant(_INT64, column))
-            row = builder.zext(builder.load(builder.gep(rows, [at])), _INT64)
-            read = builder.load(builder.gep(tokens, [row]), align=bytes_of(vector))
-            return product_of(builder, read, splat(builder, builder.load(builder.gep(values, [at])), vector.count))
+            return entry_times_tile(builder, values, rows, at, tokens, vector)
 
         together = min(SIDE, max(1, _sums_held(context) // (vector.count * bytes_of(vector))))
         found: list[Value] = []

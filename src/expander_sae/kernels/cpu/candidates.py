@@ -13,10 +13,10 @@ from expander_sae.kernels.cpu.greedy import (
     Limits,
     Scratch,
     append_to_factor,
+    finish,
     limits_of,
     make_scratch,
     refit,
-    solve_finally,
     write_codes,
 )
 from expander_sae.kernels.greedy import Rules
@@ -73,9 +73,7 @@ def _pursue(gram: Floats, target: Floats, norms: Floats, limits: Limits, scratch
                 for position in range(count):
                     total -= gram[token, scratch.chosen[position], other] * scratch.codes[position]
                 scratch.residual[other] = total
-        solve_finally(limits, scratch, count)
-        for pick in range(picks):
-            scratch.closed[scratch.picked[pick]] = False
+        finish(picks, limits, scratch, count)
         write_codes(scratch, count, out[0][token], out[1][token])
 
 

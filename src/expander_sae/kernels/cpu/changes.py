@@ -22,7 +22,7 @@ TILE = 64
 def _sort_by_features(
     codes: Floats, indices: Integers, starts: Integers, ends: Integers, tokens: Integers, weights: Floats
 ) -> None:
-    """Fill tokens and weights, and `starts` [n + 1], which are zero; `ends` [n] is room."""
+    """Fill the first of tokens and weights, and `starts` [n + 1], which are zero; `ends` [n] is room."""
     for token in range(codes.shape[0]):
         for rank in range(codes.shape[1]):
             starts[indices[token, rank] + 1] += codes[token, rank] != 0
@@ -139,10 +139,10 @@ def relocate(entries: Tensor, features: Tensor, rows: Tensor, source: Tensor, ne
 
 def firings_of(codes: Tensor, indices: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Codes sorted by features, like `changes.firings_of`."""
-    count = int(codes.count_nonzero())
-    starts, tokens, weights = np.zeros(n + 1, np.int64), np.empty(count, np.int64), np.empty(count, codes.numpy().dtype)
+    starts, tokens = np.zeros(n + 1, np.int64), np.empty(codes.numel(), np.int64)
+    weights = np.empty(codes.numel(), codes.numpy().dtype)
     _sort_by_features(codes.numpy(), indices.numpy(), starts, np.empty(n, np.int64), tokens, weights)
-    return torch.from_numpy(starts), torch.from_numpy(tokens), torch.from_numpy(weights)
+    return torch.from_numpy(starts), torch.from_numpy(tokens[: starts[n]]), torch.from_numpy(weights[: starts[n]])
 
 
 def largest_entries(change: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

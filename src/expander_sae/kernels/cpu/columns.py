@@ -64,10 +64,10 @@ def entries_of(rows: Tensor) -> tuple[Integers, Integers]:
     return remembered(rows, _uneven_entries)
 
 
-def _uneven_entries(rows: Integers) -> tuple[Integers, Integers]:
-    starts = np.zeros(len(rows) + 1, np.uint32)
-    _add_up_lengths(rows, starts)
-    return _packed(rows, starts).view(np.uint32), starts
+def _uneven_entries(rows: Tensor) -> tuple[Integers, Integers]:
+    places, starts = rows.numpy(), np.zeros(len(rows) + 1, np.uint32)
+    _add_up_lengths(places, starts)
+    return _packed(places, starts).view(np.uint32), starts
 
 
 # Training packs and unpacks uneven columns a dozen times a step; NumPy's boolean indices took an eighth of the step.

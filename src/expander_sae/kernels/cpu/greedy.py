@@ -375,19 +375,19 @@ def move_residual(columns: Columns, scratch: Scratch, total: int) -> None:
 
 
 @inlined
-def solve_finally(limits: Limits, scratch: Scratch, count: int) -> None:
-    """Leave the final codes in scratch.codes, refitted once more."""
+def finish(picks: int, limits: Limits, scratch: Scratch, count: int) -> None:
+    """Leave the final codes in scratch.codes, refitted once more, and every feature open for the next token."""
     _solve_afresh(scratch, count)
     for position in range(count):
         scratch.codes[position] = scratch.solved[position] if limits.signed else max(scratch.solved[position], 0)
+    for pick in range(picks):
+        scratch.closed[scratch.picked[pick]] = False
 
 
 @inlined
-def finish(picks: int, columns: Columns, limits: Limits, scratch: Scratch, count: int) -> None:
-    """Leave the final codes in scratch.codes, and the scratch memory clean for the next token."""
-    solve_finally(limits, scratch, count)
+def forget_columns(picks: int, columns: Columns, scratch: Scratch) -> None:
+    """Leave no coordinate in use for the next token, whose columns `take_feature` put there."""
     for pick in range(picks):
-        scratch.closed[scratch.picked[pick]] = False
         _forget(columns, scratch.picked[pick], scratch)
 
 

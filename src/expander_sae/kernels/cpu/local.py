@@ -148,7 +148,8 @@ def orthogonal_matching_pursuit(
         for position in range(count, before + 1):
             # Its correlation was neglected while the column was in use.
             correlations[scratch.chosen[position]] = column_times(columns, scratch.chosen[position], scratch.residual)
-    greedy.finish(picks, columns, limits, scratch, count)
+    greedy.finish(picks, limits, scratch, count)
+    greedy.forget_columns(picks, columns, scratch)
     return count
 
 

@@ -238,7 +238,8 @@ def _orthogonal(
         for lane in range(LANES):
             token, scratch = lanes.token[lane], greedy.scratch_of(batch, lane)
             if token >= 0 and _step(x[token], columns, limits, look, lane, lanes, scratch):
-                greedy.finish(lanes.picks[lane], columns, limits, scratch, lanes.in_use[lane])
+                greedy.finish(lanes.picks[lane], limits, scratch, lanes.in_use[lane])
+                greedy.forget_columns(lanes.picks[lane], columns, scratch)
                 greedy.write_codes(scratch, lanes.in_use[lane], out[0][token], out[1][token])
                 busy -= not _load(x, begun, lane, look, lanes, batch)
 

@@ -100,6 +100,15 @@ def sums_over(
     return list(grown.values())
 
 
+def entry_times_tile(
+    builder: IRBuilder, values: Value, rows: Value, at: Value, tile: Value, vector: VectorType
+) -> Value:
+    """The product of one entry of a column with its row of a tile of such vectors."""
+    row = builder.zext(builder.load(builder.gep(rows, [at])), _INT64)
+    read = builder.load(builder.gep(tile, [row]), align=bytes_of(vector))
+    return product_of(builder, read, splat(builder, builder.load(builder.gep(values, [at])), vector.count))
+
+
 def vector_of(array_type: Type, lanes: Type) -> VectorType:
     """The LLVM vector that holds one value of `array_type` for each lane."""
     return VectorType(element_of(array_type), lanes.literal_value)
@@ -143,9 +152,7 @@ def correlate_tile(
         rows = data_of(context, builder, rows_type, arguments[3])
 
         def product(entry: Value, _: int) -> Value:
-            row = builder.zext(builder.load(builder.gep(rows, [entry])), _INT64)
-            read = builder.load(builder.gep(tokens, [row]), align=bytes_of(vector))
-            return product_of(builder, read, splat(builder, builder.load(builder.gep(values, [entry])), vector.count))
+            return entry_times_tile(builder, values, rows, entry, tokens, vector)
 
         nothing = ir.Constant(vector, [0 if is_whole(ir.Constant(vector, None)) else 0.0] * vector.count)
         (total,) = sums_over(builder, start, stop, {0: nothing}, product)
