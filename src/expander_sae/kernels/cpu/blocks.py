@@ -31,6 +31,7 @@ from expander_sae.kernels.cpu.vectors import (
     element_of,
     entry_times_tile,
     larger,
+    parts_of,
     product_of,
     splat,
     sums_over,
@@ -110,15 +111,6 @@ def _sums_held(context: Context) -> int:
     return 1024 if "+avx512f" in context.codegen().magic_tuple()[2] else 256
 
 
-def _parts(context: Context, builder: IRBuilder, blocks_type: Type, blocks: Value) -> tuple[Value, Value, Value]:
-    """Pointers to the values, rows and starts of blocks."""
-    values, rows, starts, _ = (
-        data_of(context, builder, part_type, builder.extract_value(blocks, part))
-        for part, part_type in enumerate(blocks_type.types)
-    )
-    return values, rows, starts
-
-
 def _entries(builder: IRBuilder, starts: Value, block: Value) -> tuple[Value, Value]:
     """Where the entries of a block begin and end."""
     begin, end = (
@@ -142,7 +134,7 @@ def best_of_block(
         _, tile_type, blocks_type, offsets_type, _, maxima_type, _ = signature.args
         vector = vector_of(tile_type, lanes)
         tokens = data_of(context, builder, tile_type, arguments[1], vector)
-        values, rows, starts = _parts(context, builder, blocks_type, arguments[2])
+        values, rows, starts, _ = parts_of(context, builder, blocks_type, arguments[2])
         shifts = data_of(context, builder, offsets_type, arguments[3])
         begin, end = _entries(builder, starts, arguments[4])
 
@@ -179,7 +171,7 @@ def block_times(typing: Typing, blocks: Type, block: Type, x: Type, magnitudes: 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
         blocks_type, _, x_type, _, out_type = signature.args
         vector, places = VectorType(element_of(x_type), SIDE), VectorType(ir.IntType(32), SIDE)
-        values, rows, starts = _parts(context, builder, blocks_type, arguments[0])
+        values, rows, starts, _ = parts_of(context, builder, blocks_type, arguments[0])
         values, rows = builder.bitcast(values, vector.as_pointer()), builder.bitcast(rows, places.as_pointer())
         token = data_of(context, builder, x_type, arguments[2])
 

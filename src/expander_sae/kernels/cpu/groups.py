@@ -163,9 +163,7 @@ def _scan(
     for place in range(start, stop):
         if not laid_out.allowed[place]:
             continue
-        correlate_tile(
-            LANES, work.tile, columns.values, columns.rows, columns.starts, laid_out.bias, place, work.scores
-        )
+        correlate_tile(LANES, work.tile, columns, laid_out.bias, place, work.scores)
         mask = lanes_above(LANES, work.scores, work.thresholds, signed)
         while mask != 0:
             lane = lowest_bit(mask)
@@ -216,7 +214,7 @@ def nearest(
     """
     there = ~uint64(0) if centres == CENTRES else (uint64(1) << uint64(centres)) - uint64(1)
     for feature in range(best.features.shape[0]):
-        correlate_tile(CENTRES, tile, columns.values, columns.rows, columns.starts, bias, start + feature, scores)
+        correlate_tile(CENTRES, tile, columns, bias, start + feature, scores)
         thresholds[:] = best.ranking[feature, 0]
         mask = lanes_above(CENTRES, scores, thresholds, False) & there
         while mask != 0:

@@ -63,9 +63,7 @@ def _correlate_all(tile: Floats, columns: Columns, bias: Floats, block: Floats, 
     for start in range(0, features, LANES):
         stop = min(start + LANES, features)
         for feature in range(start, stop):
-            correlate_tile(
-                LANES, tile, columns.values, columns.rows, columns.starts, bias, feature, block[feature - start]
-            )
+            correlate_tile(LANES, tile, columns, bias, feature, block[feature - start])
         for lane in range(LANES):
             for feature in range(start, stop):
                 correlations[lane, feature] = block[feature - start, lane]

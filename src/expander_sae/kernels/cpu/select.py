@@ -32,7 +32,7 @@ from expander_sae.kernels.cpu.columns import (
 from expander_sae.kernels.cpu.numbers import extreme_of, lowest_bit
 from expander_sae.kernels.cpu.ranking import WIDTH, count_above, keep_best, list_length, sort_best
 from expander_sae.kernels.cpu.tiles import LANES, aligned, all_finite, fill_tile
-from expander_sae.kernels.cpu.vectors import correlate_tile, lanes_above, raise_maxima
+from expander_sae.kernels.cpu.vectors import correlate_those_above, correlate_tile, raise_maxima
 from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.threads import kept, over_tiles
 
@@ -140,7 +140,7 @@ def _guess_thresholds(columns: Columns, bias: Floats, k: int, signed: bool, tile
     stride = features // (groups * per_group)
     for probe in range(groups * per_group):
         feature = probe * stride
-        correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, tile.scores[0])
+        correlate_tile(LANES, tile.tokens, columns, bias, feature, tile.scores[0])
         raise_maxima(LANES, tile.scores[0], 0, tile.maxima[probe % groups], signed)
     _low_quantile(tile.maxima, tile.thresholds)
     if tile.margin > 0:
@@ -175,20 +175,22 @@ def _append_survivors(rows: int, k: int, signed: bool, tile: Tile) -> None:
 
 @compiled
 def _scan(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> None:
-    """Collect every lane's candidates: all features above its threshold, cut back to the best k when the list fills.
-
-    The scores of a feature that nothing passes for are overwritten by those of the next: a branch would be guessed
-    wrong for every third feature, and a wrong guess throws away the sums that are under way.
-    """
+    """Collect every lane's candidates: all features above its threshold, cut back to the best k when the list fills."""
     for start in range(0, bias.size, _BLOCK):
-        row = int64(0)
-        for feature in range(start, min(start + _BLOCK, bias.size)):
-            scores = tile.scores[row]
-            correlate_tile(LANES, tile.tokens, columns.values, columns.rows, columns.starts, bias, feature, scores)
-            mask = lanes_above(LANES, scores, tile.thresholds, signed)
-            tile.masks[row], tile.passed[row] = mask, feature
-            row += mask != 0
-        _append_survivors(row, k, signed, tile)
+        found = correlate_those_above(
+            LANES,
+            tile.tokens,
+            columns,
+            bias,
+            start,
+            min(start + _BLOCK, bias.size),
+            tile.thresholds,
+            signed,
+            tile.scores,
+            tile.masks,
+            tile.passed,
+        )
+        _append_survivors(found, k, signed, tile)
 
 
 @inlined
