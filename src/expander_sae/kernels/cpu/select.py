@@ -32,7 +32,7 @@ from expander_sae.kernels.cpu.columns import (
 from expander_sae.kernels.cpu.numbers import extreme_of, lowest_bit
 from expander_sae.kernels.cpu.ranking import WIDTH, count_above, keep_best, list_length, sort_best
 from expander_sae.kernels.cpu.tiles import LANES, aligned, all_finite, fill_tile
-from expander_sae.kernels.cpu.vectors import correlate_those_above, correlate_tile, raise_maxima
+from expander_sae.kernels.cpu.vectors import correlate_those_above, correlate_tile, places_reaching, raise_maxima
 from expander_sae.kernels.inputs import check_finite
 from expander_sae.kernels.threads import kept, over_tiles
 
@@ -76,7 +76,7 @@ class Tile(NamedTuple):
     counts: Integers
     """[lanes] how many there are"""
     capacity: int
-    """How many there may be before they are cut back to k"""
+    """How many make a list full: after a block of features such lists are cut back to k"""
     crowded: Flags
     """[1] whether some lane had more candidates that the margin cannot tell from the best k than fit its list"""
     margin: int
@@ -85,7 +85,7 @@ class Tile(NamedTuple):
 
 def _make_tile(width: int, capacity: int, k: int, dtype: DTypeLike, margin: int) -> Tile:
     """A tile for tokens of some width, with lists of so many candidates of which k will be chosen."""
-    length = list_length(capacity, k)
+    length = list_length(capacity + _BLOCK, k)
     return Tile(
         tokens=aligned((width, LANES), dtype),
         thresholds=aligned((LANES,), dtype),
@@ -149,28 +149,27 @@ def _guess_thresholds(columns: Columns, bias: Floats, k: int, signed: bool, tile
 
 
 @inlined
-def _cut_back(lane: int, k: int, tile: Tile) -> int:
-    """Cut back a full list; returns how many candidates stay, none if there would hardly be room for others."""
-    threshold, kept = keep_best(tile.ranking[lane], tile.indices[lane], tile.capacity, k, tile.margin)
+def _append_survivors(found: int, signed: bool, tile: Tile) -> None:
+    """Put what passed in a block of features to the lists of their lanes."""
+    for row in range(found):
+        mask = tile.masks[row]
+        while mask != 0:
+            lane = uint64(lowest_bit(mask))
+            mask &= mask - uint64(1)
+            score, count = tile.scores[row, lane], uint64(tile.counts[lane])
+            tile.ranking[lane, count] = abs(score) if signed else score
+            tile.indices[lane, count] = tile.passed[row]
+            tile.counts[lane] += 1
+
+
+@compiled
+def _cut_back(lane: int, k: int, tile: Tile) -> None:
+    """Cut back a full list, to no candidates if there would hardly be room for others."""
+    threshold, kept = keep_best(tile.ranking[lane], tile.indices[lane], tile.counts[lane], k, tile.margin)
     crowded = 2 * kept > tile.capacity and kept > k
     tile.crowded[0] |= crowded
     tile.thresholds[lane] = extreme_of(tile.thresholds, 1) if crowded else threshold
-    return 0 if crowded else kept
-
-
-@inlined
-def _append_survivors(rows: int, k: int, signed: bool, tile: Tile) -> None:
-    """Put what passed in a block of features to the lists of their lanes, and cut back those that fill."""
-    for row in range(rows):
-        mask = tile.masks[row]
-        while mask != 0:
-            lane = lowest_bit(mask)
-            mask &= mask - uint64(1)
-            score, count = tile.scores[row, lane], tile.counts[lane]
-            tile.ranking[lane, count] = abs(score) if signed else score
-            tile.indices[lane, count] = tile.passed[row]
-            count += 1
-            tile.counts[lane] = _cut_back(lane, k, tile) if count == tile.capacity else count
+    tile.counts[lane] = 0 if crowded else kept
 
 
 @compiled
@@ -190,7 +189,11 @@ def _scan(columns: Columns, bias: Floats, k: int, signed: bool, tile: Tile) -> N
             tile.masks,
             tile.passed,
         )
-        _append_survivors(found, k, signed, tile)
+        _append_survivors(found, signed, tile)
+        full = places_reaching(LANES, tile.counts, 0, tile.capacity)
+        while full != 0:
+            _cut_back(lowest_bit(full), k, tile)
+            full &= full - uint64(1)
 
 
 @inlined
