@@ -54,9 +54,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What results are called; another name keeps those of another processor.
+NAME ?= cpu
 bench: $(PEERS)  ## every ratio of the README's table, into benchmarks/results/, with freed memory kept and returned
-	$(PEERS_VENV)/bin/python -m benchmarks.run
-	$(PEERS_VENV)/bin/python -m benchmarks.run --memory returned
+	$(PEERS_VENV)/bin/python -m benchmarks.run --name $(NAME)
+	$(PEERS_VENV)/bin/python -m benchmarks.run --memory returned --name $(NAME)
 
 clean:
 	rm -rf $(VENV) $(PEERS_VENV) build .pytest_cache .mypy_cache .ruff_cache

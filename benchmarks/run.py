@@ -1,7 +1,8 @@
 """Run everything and write benchmarks/results/cpu.json and cpu.md: `python -m benchmarks.run`.
 
 `--memory returned` leaves the process with glibc's habit of giving large blocks back to the system and fetching them
-again page by page, as a program does that takes no care; results are then cpu_memory_returned.json and .md.
+again page by page, as a program does that takes no care; results are then cpu_memory_returned.json and .md. `--name`
+calls them otherwise than cpu, which keeps those of another processor.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def main() -> None:
     """Every case of `expander bench`, and the peers."""
     parser = argparse.ArgumentParser(description="Measure every ratio of docs/performance.md.")
     parser.add_argument("--memory", choices=["kept", "returned"], default="kept", help="what becomes of freed memory")
-    returned = parser.parse_args().memory == "returned"
+    parser.add_argument("--name", default="cpu", help="what results are called in benchmarks/results (%(default)s)")
+    options = parser.parse_args()
+    returned = options.memory == "returned"
     if not returned:
         keep_memory()  # as every command of expander does
     machine, results = describe_machine(), list[Result]()
@@ -35,10 +38,12 @@ def main() -> None:
             results += run()
     terminal().print(as_table(results, machine))
     RESULTS.mkdir(exist_ok=True)
-    name, command = ("cpu_memory_returned", f"{COMMAND} --memory returned") if returned else ("cpu", "make bench")
-    title = f"# Ratios on a CPU{', memory returned to the system' if returned else ''}\n\n"
+    command = f"{COMMAND} --memory {options.memory} --name {options.name}"
+    name, title = options.name, "# Ratios on a CPU"
+    if returned:
+        name, title = f"{name}_memory_returned", f"{title}, memory returned to the system"
     (RESULTS / f"{name}.json").write_text(as_json(results, machine, command))
-    (RESULTS / f"{name}.md").write_text(title + as_markdown(results, machine, command))
+    (RESULTS / f"{name}.md").write_text(f"{title}\n\n" + as_markdown(results, machine, command))
 
 
 if __name__ == "__main__":
