@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from expander_sae.kernels.changes import firings_of, in_order, largest_entries, relocate
+from expander_sae.kernels.changes import codes_by_feature, in_order, largest_entries, relocate
 from expander_sae.supports import NO_ROW
 
 
@@ -83,7 +83,7 @@ def test_codes_are_sorted_by_features(seed: int, tokens: int, k: int, n: int) ->
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randn(tokens, k, generator=generator) * (torch.rand(tokens, k, generator=generator) < 0.7)
     indices = torch.randint(0, n, (tokens, k), generator=generator)
-    found, expected = (firings_of(codes, indices, n, implementation) for implementation in ("cpu", "reference"))
+    found, expected = (codes_by_feature(codes, indices, n, implementation) for implementation in ("cpu", "reference"))
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     for feature in range(n):
         there = [

@@ -12,7 +12,7 @@ from expander_sae.kernels.inputs import Implementation, choose
 from expander_sae.supports import NO_ROW
 
 
-class Firings(NamedTuple):
+class CodesByFeature(NamedTuple):
     """The codes of some tokens, feature after feature, those of one in the order of the tokens."""
 
     starts: Int[Tensor, "n_plus_1"]
@@ -21,19 +21,19 @@ class Firings(NamedTuple):
     weights: Float[Tensor, " codes"]
 
 
-def firings_of(
+def codes_by_feature(
     codes: Float[Tensor, "tokens k"], indices: Int[Tensor, "tokens k"], n: int, implementation: Implementation = "auto"
-) -> Firings:
+) -> CodesByFeature:
     """The codes that are not zero, sorted by features; every index is one of n."""
     if choose(implementation, codes.device, ("reference", "cpu")) == "cpu":
-        from expander_sae.kernels.cpu.changes import firings_of as firings_on_cpu
+        from expander_sae.kernels.cpu.changes import codes_by_feature as codes_by_feature_on_cpu
 
-        return Firings(*firings_on_cpu(codes.contiguous(), indices.contiguous(), n))
+        return CodesByFeature(*codes_by_feature_on_cpu(codes.contiguous(), indices.contiguous(), n))
     there = codes.flatten().nonzero()[:, 0]
     features, order = indices.flatten()[there].sort(stable=True)
     starts = torch.searchsorted(features, torch.arange(n + 1, device=codes.device))
     chosen = there[order]
-    return Firings(starts, chosen // codes.shape[1], codes.flatten()[chosen])
+    return CodesByFeature(starts, chosen // codes.shape[1], codes.flatten()[chosen])
 
 
 def largest_entries(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionaries import Codes, ExpanderDictionary, shards_of
 from expander_sae.distribution import Group
-from expander_sae.kernels.changes import Firings, firings_of, in_order, largest_entries, relocate
+from expander_sae.kernels.changes import CodesByFeature, codes_by_feature, in_order, largest_entries, relocate
 from expander_sae.philox import generator_seed
 from expander_sae.training.alphabets import Alphabet, Coordinates, alphabets_of
 from expander_sae.training.config import TrainConfig
@@ -281,9 +281,9 @@ def wanted_entries(
     wanted = Wanted(torch.empty_like(rows, dtype=torch.int64), torch.empty_like(values), energy)
     at_rest = present_entries(rows[seldom], values[seldom], energy[seldom], residual.shape[1])
     wanted.rows[seldom], wanted.values[seldom] = at_rest.rows, at_rest.values
-    firings = firings_of(codes.values, codes.indices, len(rows))
+    by_feature = codes_by_feature(codes.values, codes.indices, len(rows))
     for chunk in torch.split(often, max(1, CHUNK_ELEMENTS // residual.shape[1])) if len(often) else ():
-        change = group.add_up(_changes(chunk, firings, residual)).div_(energy[chunk, None])
+        change = group.add_up(_changes(chunk, by_feature, residual)).div_(energy[chunk, None])
         largest = largest_entries(change, values.index_select(0, chunk), rows.index_select(0, chunk))
         wanted.rows.index_copy_(0, chunk, largest[0])
         wanted.values.index_copy_(0, chunk, largest[1])
@@ -326,19 +326,19 @@ def moved_columns(
 
 
 def _changes(
-    features: Int[Tensor, " f"], firings: Firings, residual: Float[Tensor, "tokens m"]
+    features: Int[Tensor, " f"], by_feature: CodesByFeature, residual: Float[Tensor, "tokens m"]
 ) -> Float[Tensor, "f m"]:
     """The sum of code * residual over the codes of each feature."""
-    counts = firings.starts[features + 1] - firings.starts[features]
+    counts = by_feature.starts[features + 1] - by_feature.starts[features]
     ends = counts.cumsum(0)
-    shift = (firings.starts[features] - (ends - counts)).repeat_interleave(counts)
+    shift = (by_feature.starts[features] - (ends - counts)).repeat_interleave(counts)
     codes = torch.arange(int(ends[-1]), device=residual.device) + shift
     return nn.functional.embedding_bag(
-        firings.tokens.index_select(0, codes),
+        by_feature.tokens.index_select(0, codes),
         residual,
         ends - counts,
         mode="sum",
-        per_sample_weights=firings.weights.index_select(0, codes).to(residual.dtype),
+        per_sample_weights=by_feature.weights.index_select(0, codes).to(residual.dtype),
     )
 
 

@@ -137,8 +137,8 @@ def relocate(entries: Tensor, features: Tensor, rows: Tensor, source: Tensor, ne
     torch.autograd.graph.increment_version(entries)
 
 
-def firings_of(codes: Tensor, indices: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes sorted by features, like `changes.firings_of`."""
+def codes_by_feature(codes: Tensor, indices: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes sorted by features, like `changes.codes_by_feature`."""
     starts, tokens = np.zeros(n + 1, np.int64), np.empty(codes.numel(), np.int64)
     weights = np.empty(codes.numel(), codes.numpy().dtype)
     _sort_by_features(codes.numpy(), indices.numpy(), starts, np.empty(n, np.int64), tokens, weights)
