@@ -318,45 +318,6 @@ def raise_maxima(typing: Typing, lanes: Type, scores: Type, start: Type, maxima:
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
-def turn_block(
-    typing: Typing, line: Type, source: Type, start: Type, pitch: Type, out: Type, to: Type, out_pitch: Type
-) -> Intrinsic:
-    """out[to + row * out_pitch + column] = source[start + column * pitch + row] for a square block, all in registers.
-
-    The block is as wide as a line of so many bytes, a power of two. Both arrays are contiguous and read as flat.
-    """
-    signature = types.void(line, source, types.int64, types.int64, out, types.int64, types.int64)
-
-    def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        element = element_of(signature.args[1])
-        align = bytes_of(VectorType(element, 1))
-        count = line.literal_value // align
-        vector = VectorType(element, count)
-
-        def part(array: int, number: int) -> Value:
-            data = data_of(context, builder, signature.args[array], arguments[array])
-            offset = builder.mul(arguments[array + 2], ir.Constant(_INT64, number))
-            return builder.bitcast(builder.gep(data, [builder.add(arguments[array + 1], offset)]), vector.as_pointer())
-
-        lines = [builder.load(part(1, number), align=align) for number in range(count)]
-        # Interleaving the first half of the lines with the second moves one bit of a place's row to its column.
-        for _ in range(count.bit_length() - 1):
-            lines = [_interleave(builder, lines[row // 2], lines[(row + count) // 2], row % 2) for row in range(count)]
-        for number in range(count):
-            builder.store(lines[number], part(4, number), align=align)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-def _interleave(builder: IRBuilder, one: Value, other: Value, half: int) -> Value:
-    """The first or second half of one[0], other[0], one[1], other[1], ..."""
-    lanes = one.type.count
-    places = [half * lanes // 2 + place // 2 + lanes * (place % 2) for place in range(lanes)]
-    return builder.shuffle_vector(one, other, ir.Constant(VectorType(ir.IntType(32), lanes), places))
-
-
 def _places(relation: str, typing: Typing, lanes: Type, scores: Type, bound: Type) -> Intrinsic:
     """A bit mask of the places where scores[start + place] stands in a relation to the bound."""
     signature = types.uint64(lanes, scores, types.int64, scores.dtype)
