@@ -75,11 +75,16 @@ def check_time(what: str, multiply_adds: float, device: str = "cpu", instead: st
     _check_seconds(what, multiply_adds / speed, instead)
 
 
+_NO_MEMORY = (
+    "can't allocate memory|out of memory|bad_alloc|not enough memory|size calculation overflowed"  # torch and C++
+    "|cannot allocate memory|cannot map zero-fill pages|failed to map segment from shared object$"  # a library's loader
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is what Python, numpy, torch or C++ raise when memory cannot be had."""
-    said = "can't allocate memory|out of memory|bad_alloc|not enough memory|size calculation overflowed"
-    of_torch = isinstance(error, RuntimeError) and re.search(said, str(error), re.IGNORECASE) is not None
-    return of_torch or isinstance(error, MemoryError)
+    """Whether this is what Python, numpy, torch, C++ or the loading of a library raise when memory cannot be had."""
+    said = isinstance(error, RuntimeError | ImportError) and re.search(_NO_MEMORY, str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError) or bool(said)
 
 
 class Patience:

@@ -131,6 +131,23 @@ def test_the_hub_fails(cause: Exception, sentence: str, monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "cause",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        ImportError("_C.so: failed to map segment from shared object"),
+    ],
+)
+def test_memory_that_cannot_be_had_is_no_fault_of_the_model(cause: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("cannot be read") from cause
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", fail)
+    with pytest.raises(MemoryError):
+        load_language_model("someone/some-model")
+
+
 class Hub:
     """Plays the hub: every name is the tiny model, at one commit; keeps what revisions were asked for."""
 

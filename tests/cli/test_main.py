@@ -165,6 +165,10 @@ def test_a_folder_may_have_any_name(tmp_path, monkeypatch, capsys):
         (ExpanderError("That cannot be."), "expander: That cannot be."),
         (FileNotFoundError(2, "No such file or directory", "there"), "expander: No such file or directory: there."),
         (MemoryError(), "expander: There is not enough memory for this"),
+        (
+            ImportError("x.so: failed to map segment from shared object"),
+            "expander: There is not enough memory for this (x.so: failed to map",
+        ),
     ],
 )
 def test_failures_are_one_sentence_without_a_traceback(monkeypatch, capsys, error, sentence):

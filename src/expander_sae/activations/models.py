@@ -16,7 +16,7 @@ import torch
 
 from expander_sae.activations.packaged import PACKAGED, fetch_packaged, packaged_folder, quiet_transformers
 from expander_sae.errors import ExpanderError, require
-from expander_sae.means import device_named
+from expander_sae.means import device_named, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,10 +213,10 @@ def _explained(name: str, part: str = "model") -> Iterator[None]:
 
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file may end in any; ImportError names a package that a tokenizer needs
         causes = list(_causes(error))
+        for cause in filter(is_out_of_memory, causes):
+            raise MemoryError(str(cause)) from error
         if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
             sentence = f"{name} is gated: accept its terms on the Hugging Face hub, then log in with `hf auth login`."
         elif any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _drop_output()  # which may be what cannot be written
         _end(FAILED, f"{error.strerror}: {error.filename}." if error.filename else f"{error}.")
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # so Python 3.11 tells of one while a class is made
             _end_interrupted()
         if not is_out_of_memory(error):

@@ -96,7 +96,7 @@ def check_matplotlib() -> None:
     """Refuse, with the command that helps, if pictures cannot be drawn here."""
     try:
         import matplotlib  # noqa: F401
-    except ImportError:
+    except ModuleNotFoundError:
         raise ExpanderError("Pictures need matplotlib: pip install 'expander-sae[report]'.") from None
 
 

@@ -47,7 +47,7 @@ def _template() -> Template:
     """How a page is laid out, or the command that helps where that cannot be read."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
+    except ModuleNotFoundError:
         raise ExpanderError("A report needs jinja2: pip install 'expander-sae[report]'.") from None
     environment = Environment(
         loader=PackageLoader("expander_sae.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True

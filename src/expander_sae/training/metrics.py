@@ -100,7 +100,7 @@ class TensorBoardWriter:
         """Goes on after `done` tokens; what an earlier part of the run wrote about later ones is purged."""
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
+        except ModuleNotFoundError:
             raise ExpanderError("Metrics for TensorBoard need it: pip install 'expander-sae[tensorboard]'.") from None
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=done + 1 if done else None)
 
@@ -121,7 +121,7 @@ class WandbWriter:
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
         try:
             import wandb
-        except ImportError:
+        except ModuleNotFoundError:
             raise ExpanderError("Metrics for Weights & Biases need it: pip install 'expander-sae[wandb]'.") from None
         try:
             self._run = wandb.init(

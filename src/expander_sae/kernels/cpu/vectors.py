@@ -214,28 +214,28 @@ def correlate_those_above(
     tile: Type,
     columns: Type,
     bias: Type,
-    first: Type,
-    last: Type,
+    start: Type,
+    stop: Type,
     thresholds: Type,
     magnitudes: Type,
     scores: Type,
     masks: Type,
     passed: Type,
 ) -> Intrinsic:
-    """Correlate features, from the first to before the last, with a tile; returns how many of them some lane lets pass.
+    """Correlate the features start..stop, at least one, with a tile; returns how many are above some lane's threshold.
 
-    Arrays are those of `correlate_tile` and `lanes_above`. Of those that pass, scores [features + 1, lanes] are the
-    sums, masks [features + 1] the lanes and passed [features + 1] the features. What any other leaves there is
-    overwritten by the next: a branch would be guessed wrong for every third feature, and a wrong guess throws away the
-    sums that are under way. It is one loop for the sake of registers: to read the arrays' addresses anew for every
-    feature took an eighth of the time.
+    Of these, scores [features + 1, lanes] are the sums, masks [features + 1] the lanes and passed [features + 1] the
+    features; the other arrays are those of `correlate_tile` and `lanes_above`. What a feature leaves there that is
+    above no threshold is overwritten by the next: a branch would be guessed wrong for every third feature, and a wrong
+    guess throws away the sums that are under way. It is one loop for the sake of registers: to read the arrays'
+    addresses anew for every feature took an eighth of the time.
     """
     signature = types.int64(
         lanes, tile, columns, bias, types.int64, types.int64, thresholds, types.boolean, scores, masks, passed
     )
 
     def generate(context: Context, builder: IRBuilder, signature: Signature, arguments: Values) -> Value:
-        vector, (first, last) = vector_of(tile, lanes), arguments[4:6]
+        vector, (start, stop) = vector_of(tile, lanes), arguments[4:6]
         values, rows, starts = parts_of(context, builder, columns, arguments[2])
         tokens, shifts, limits, sums, lanes_of, features = (
             data_of(context, builder, signature.args[at], arguments[at], vector if at in (1, 6, 8) else None)
@@ -244,7 +244,7 @@ def correlate_those_above(
         limits, one = builder.load(limits, align=bytes_of(vector)), ir.Constant(_INT64, 1)
         before, loop = builder.block, builder.append_basic_block("feature")
         after = builder.append_basic_block("looked")
-        initial = first, ir.Constant(_INT64, 0), _number_at(builder, starts, first)
+        initial = start, ir.Constant(_INT64, 0), _number_at(builder, starts, start)
         builder.branch(loop)
         builder.position_at_end(loop)
         feature, found, begin = phis = [builder.phi(_INT64) for _ in initial]
@@ -262,7 +262,7 @@ def correlate_those_above(
         for phi, at_first, later in zip(phis, initial, (following, passing, end), strict=True):
             phi.add_incoming(at_first, before)
             phi.add_incoming(later, builder.block)
-        builder.cbranch(builder.icmp_signed("<", following, last), loop, after)
+        builder.cbranch(builder.icmp_signed("<", following, stop), loop, after)
         builder.position_at_end(after)
         return passing
 
