@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import torch
 from safetensors.torch import save
 
 from expander_sae.errors import ExpanderError
-from expander_sae.files import pieces_of, read_checked_tensors, replace_file, to_bytes, write_checked_tensors
+from expander_sae.files import (
+    opened_tensors,
+    pieces_of,
+    read_checked_tensors,
+    replace_file,
+    to_bytes,
+    write_checked_tensors,
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no such things")
@@ -62,3 +70,22 @@ def test_tensors_with_a_checksum_come_back_or_are_refused(tmp_path: Path) -> Non
         path.write_bytes(other)
         with pytest.raises(ValueError, match="file"):
             read_checked_tensors(path)
+
+
+def test_too_many_open_files_are_no_fault_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    write_checked_tensors(path, {"numbers": torch.arange(4)})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as lowest_free:
+        one_left = lowest_free.fileno() + 1
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (one_left, before[1]))  # torch needs a second one
+        with (
+            pytest.raises(ExpanderError, match=r"some.safetensors cannot be opened: Too many open files"),
+            opened_tensors(path),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with opened_tensors(path) as file:
+        assert file.get_tensor("numbers").tolist() == [0, 1, 2, 3]

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError, StorageError
+from expander_sae.means import is_out_of_memory
 from expander_sae.version import __version__
 
 Data = bytes | Iterable[bytes | memoryview]
@@ -106,10 +107,23 @@ def write_checked_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapp
     replace_file(path, pieces_of(tensors, told))
 
 
+@contextmanager
+def opened_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file, mapped into memory; where it cannot be, for want of descriptors, a sentence says so."""
+    try:
+        mapped = safe_open(path, framework="pt")
+    except RuntimeError as error:  # torch's, which safetensors hands on; its own and the system's are others
+        if is_out_of_memory(error):
+            raise
+        raise ExpanderError(f"{path} cannot be opened: {str(error).rpartition('mode: ')[2]}.") from error
+    with mapped as file:
+        yield file
+
+
 def read_checked_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What `write_checked_tensors` wrote, without the checksum; ValueError if it is not that."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened_tensors(path) as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except SafetensorError as error:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int32
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from expander_sae.dictionaries import Codes
 from expander_sae.errors import ExpanderError
 from expander_sae.features.source import TOKENS_PER_SHARD
-from expander_sae.files import replace_file, to_bytes
+from expander_sae.files import opened_tensors, replace_file, to_bytes
 from expander_sae.kernels.cpu.columns import allocating
 
 ENTRIES_AT_ONCE = 1 << 24
@@ -162,7 +162,7 @@ class Shard:
     def _look(self, read: Any) -> Any:
         """What is found in the file; mapped into memory only while it is looked at."""
         try:
-            with safe_open(self.path, framework="pt") as file:
+            with opened_tensors(self.path) as file:
                 return read(file)
         except (SafetensorError, OSError) as error:
             raise ExpanderError(

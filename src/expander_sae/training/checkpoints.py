@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from expander_sae.distribution import Group
 from expander_sae.errors import ExpanderError
-from expander_sae.files import NamedFile, SealedFolder
+from expander_sae.files import NamedFile, SealedFolder, opened_tensors
 
 FOLDER = "checkpoint"
 """The folder of the checkpoint inside that of its run."""
@@ -67,12 +67,12 @@ class SavedTensors(Mapping[str, Tensor]):
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self.paths = shards
-        with _readable(shards[0]), safe_open(shards[0], "pt") as file:
+        with _readable(shards[0]), opened_tensors(shards[0]) as file:
             self._names = frozenset(file.keys())
 
     def __getitem__(self, name: str) -> Tensor:
         """What every shard has."""
-        with _readable(self.paths[0]), safe_open(self.paths[0], "pt") as file:
+        with _readable(self.paths[0]), opened_tensors(self.paths[0]) as file:
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
@@ -80,7 +80,7 @@ class SavedTensors(Mapping[str, Tensor]):
         """The rows `first` to `first + count` of what lies in the shards one after the other."""
         parts, start = list[Tensor](), 0
         for path in self.paths:
-            with _readable(path), safe_open(path, "pt") as file:
+            with _readable(path), opened_tensors(path) as file:
                 held = file.get_slice(name)
                 here = held.get_shape()[0]
                 begin, end = max(first - start, 0), min(first + count - start, here)

@@ -13,10 +13,11 @@ from typing import NamedTuple, NoReturn
 import torch
 from jaxtyping import Bool, Float, Int32
 from rich.filesize import decimal
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from expander_sae.errors import ExpanderError
+from expander_sae.files import opened_tensors
 
 FIELDS = {"token_ids": torch.int32, "document": torch.int32, "position": torch.int32, "massive": torch.bool}
 """What a shard holds beside the activations, one value per token."""
@@ -78,13 +79,13 @@ def shard_name(number: int) -> str:
 def read_tokens(path: Path, form: ShardFormat, start: int, stop: int) -> Tokens:
     """The tokens start .. stop-1 of a shard, mapped into memory: only what is used is read from the disk."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened_tensors(path) as file:
             views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
             found = {name: (view.get_shape(), view.get_dtype()) for name, view in views.items()}
             if found != form.tensors():
                 raise StoreError(f"{path} does not hold the tensors that the manifest speaks of; copy it again.")
             return Tokens(**{name: view[start:stop] for name, view in views.items()})
-    except (SafetensorError, OSError, RuntimeError) as error:  # the last where there are no more descriptors
+    except (SafetensorError, OSError) as error:
         raise StoreError(f"{path} cannot be read ({error}); copy it again.") from error
 
 
