@@ -82,6 +82,7 @@ def test_every_way_of_having_no_memory_is_known() -> None:
     loader = "_compute.so: failed to map segment from shared object"
     for said in (loader, f"{loader}: Cannot allocate memory", "libx.so: cannot allocate memory in static TLS block"):
         assert is_out_of_memory(ImportError(said)), said
+    assert is_out_of_memory(RuntimeError("can't start new thread"))
     assert not is_out_of_memory(ImportError(f"{loader}: Operation not permitted"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))

@@ -77,6 +77,7 @@ def check_time(what: str, multiply_adds: float, device: str = "cpu", instead: st
 
 _NO_MEMORY = (
     "can't allocate memory|out of memory|bad_alloc|not enough memory|size calculation overflowed"  # torch and C++
+    "|can't start new thread"  # Python, which finds no room for its stack
     "|cannot allocate memory|cannot map zero-fill pages|failed to map segment from shared object$"  # a library's loader
 )
 

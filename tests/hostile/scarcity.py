@@ -17,7 +17,12 @@ from tests.hostile.outcomes import Table
 from tests.hostile.world import World, content, different
 
 NOBODY = 65534
-OUT_OF_MEMORY = ("memory allocation of", "std::bad_alloc", "LLVM ERROR: Unable to allocate")
+OUT_OF_MEMORY = (
+    "memory allocation of",
+    "std::bad_alloc",
+    "LLVM ERROR: Unable to allocate",
+    "LLVM ERROR: out of memory",
+)
 """How native code of other libraries ends a process where there is no memory; nobody can catch it."""
 
 
