@@ -33,6 +33,7 @@ from expander_sae.kernels.cpu.vectors import (
     larger,
     parts_of,
     product_of,
+    span_of,
     splat,
     sums_over,
     vector_of,
@@ -111,14 +112,6 @@ def _sums_held(context: Context) -> int:
     return 1024 if "+avx512f" in context.codegen().magic_tuple()[2] else 256
 
 
-def _entries(builder: IRBuilder, starts: Value, block: Value) -> tuple[Value, Value]:
-    """Where the entries of a block begin and end."""
-    begin, end = (
-        builder.load(builder.gep(starts, [place])) for place in (block, builder.add(block, ir.Constant(_INT64, 1)))
-    )
-    return begin, end
-
-
 @intrinsic(prefer_literal=True)
 def best_of_block(
     typing: Typing, lanes: Type, tile: Type, blocks: Type, offsets: Type, block: Type, maxima: Type, magnitudes: Type
@@ -136,7 +129,7 @@ def best_of_block(
         tokens = data_of(context, builder, tile_type, arguments[1], vector)
         values, rows, starts, _ = parts_of(context, builder, blocks_type, arguments[2])
         shifts = data_of(context, builder, offsets_type, arguments[3])
-        begin, end = _entries(builder, starts, arguments[4])
+        begin, end = span_of(builder, starts, arguments[4])
 
         def shift(column: int) -> Value:
             at = builder.add(builder.mul(arguments[4], ir.Constant(_INT64, SIDE)), ir.Constant(_INT64, column))
@@ -186,7 +179,7 @@ def block_times(typing: Typing, blocks: Type, block: Type, x: Type, magnitudes: 
             return product_of(builder, weights, read)
 
         nothing = ir.Constant(vector, [0.0] * SIDE)
-        (total,) = sums_over(builder, *_entries(builder, starts, arguments[1]), {0: nothing}, product)
+        (total,) = sums_over(builder, *span_of(builder, starts, arguments[1]), {0: nothing}, product)
         place = data_of(context, builder, out_type, arguments[4], vector)
         builder.store(counted(builder, total, arguments[3]), place, align=bytes_of(vector))
         return context.get_dummy_value()

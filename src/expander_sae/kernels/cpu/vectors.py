@@ -146,10 +146,9 @@ def correlate_tile(
         tokens = data_of(context, builder, tile, arguments[1], vector)
         values, rows, starts = parts_of(context, builder, columns, arguments[2])
         shifts, feature = data_of(context, builder, bias, arguments[3]), arguments[4]
-        begin = _number_at(builder, starts, feature)
-        end = _number_at(builder, starts, builder.add(feature, ir.Constant(_INT64, 1)))
-        total = _correlation(builder, tokens, values, rows, begin, end, vector)
-        total = sum_of(builder, total, splat(builder, builder.load(builder.gep(shifts, [feature])), vector.count))
+        begin, end = span_of(builder, starts, feature)
+        shift = builder.load(builder.gep(shifts, [feature]))
+        total = _correlation(builder, tokens, values, rows, begin, end, shift, vector)
         builder.store(total, data_of(context, builder, out, arguments[5], vector), align=bytes_of(vector))
         return context.get_dummy_value()
 
@@ -161,17 +160,29 @@ def _number_at(builder: IRBuilder, numbers: Value, place: Value) -> Value:
     return builder.zext(builder.load(builder.gep(numbers, [place])), _INT64)
 
 
+def span_of(builder: IRBuilder, starts: Value, place: Value) -> tuple[Value, Value]:
+    """Where the entries of a column, or of a block of them, begin and end."""
+    return _number_at(builder, starts, place), _number_at(builder, starts, builder.add(place, ir.Constant(_INT64, 1)))
+
+
 def _correlation(
-    builder: IRBuilder, tokens: Value, values: Value, rows: Value, begin: Value, end: Value, vector: VectorType
+    builder: IRBuilder,
+    tokens: Value,
+    values: Value,
+    rows: Value,
+    begin: Value,
+    end: Value,
+    shift: Value,
+    vector: VectorType,
 ) -> Value:
-    """The sum of the products of entries, from begin to end, with their rows of a tile."""
+    """The sum of the products of entries, from begin to end, with their rows of a tile, and a shift of every lane."""
 
     def product(entry: Value, _: int) -> Value:
         return entry_times_tile(builder, values, rows, entry, tokens, vector)
 
     nothing = ir.Constant(vector, [0 if is_whole(ir.Constant(vector, None)) else 0.0] * vector.count)
     (total,) = sums_over(builder, begin, end, {0: nothing}, product)
-    return total
+    return sum_of(builder, total, splat(builder, shift, vector.count))
 
 
 def larger(builder: IRBuilder, one: Value, other: Value) -> Value:
@@ -250,8 +261,8 @@ def correlate_those_above(
         feature, found, begin = phis = [builder.phi(_INT64) for _ in initial]
         following = builder.add(feature, one)
         end = _number_at(builder, starts, following)
-        total = _correlation(builder, tokens, values, rows, begin, end, vector)
-        total = sum_of(builder, total, splat(builder, builder.load(builder.gep(shifts, [feature])), vector.count))
+        shift = builder.load(builder.gep(shifts, [feature]))
+        total = _correlation(builder, tokens, values, rows, begin, end, shift, vector)
         mask = _above(builder, total, limits, arguments[7])
         builder.store(total, builder.gep(sums, [found]), align=bytes_of(vector))
         builder.store(mask, builder.gep(lanes_of, [found]))
