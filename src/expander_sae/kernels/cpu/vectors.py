@@ -147,8 +147,7 @@ def correlate_tile(
         values, rows, starts = parts_of(context, builder, columns, arguments[2])
         shifts, feature = data_of(context, builder, bias, arguments[3]), arguments[4]
         begin, end = span_of(builder, starts, feature)
-        shift = builder.load(builder.gep(shifts, [feature]))
-        total = _correlation(builder, tokens, values, rows, begin, end, shift, vector)
+        total = _correlation(builder, tokens, values, rows, begin, end, builder.gep(shifts, [feature]), vector)
         builder.store(total, data_of(context, builder, out, arguments[5], vector), align=bytes_of(vector))
         return context.get_dummy_value()
 
@@ -172,17 +171,17 @@ def _correlation(
     rows: Value,
     begin: Value,
     end: Value,
-    shift: Value,
+    bias: Value,
     vector: VectorType,
 ) -> Value:
-    """The sum of the products of entries, from begin to end, with their rows of a tile, and a shift of every lane."""
+    """The sum of the products of entries, from begin to end, with their rows of a tile, and the bias there."""
 
     def product(entry: Value, _: int) -> Value:
         return entry_times_tile(builder, values, rows, entry, tokens, vector)
 
     nothing = ir.Constant(vector, [0 if is_whole(ir.Constant(vector, None)) else 0.0] * vector.count)
     (total,) = sums_over(builder, begin, end, {0: nothing}, product)
-    return sum_of(builder, total, splat(builder, shift, vector.count))
+    return sum_of(builder, total, splat(builder, builder.load(bias), vector.count))
 
 
 def larger(builder: IRBuilder, one: Value, other: Value) -> Value:
@@ -261,8 +260,7 @@ def correlate_those_above(
         feature, found, begin = phis = [builder.phi(_INT64) for _ in initial]
         following = builder.add(feature, one)
         end = _number_at(builder, starts, following)
-        shift = builder.load(builder.gep(shifts, [feature]))
-        total = _correlation(builder, tokens, values, rows, begin, end, shift, vector)
+        total = _correlation(builder, tokens, values, rows, begin, end, builder.gep(shifts, [feature]), vector)
         mask = _above(builder, total, limits, arguments[7])
         builder.store(total, builder.gep(sums, [found]), align=bytes_of(vector))
         builder.store(mask, builder.gep(lanes_of, [found]))
